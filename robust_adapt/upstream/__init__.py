@@ -1,0 +1,10 @@
+"""The only place that knows what is wrong with the installed libraries; docs/upstream.md says each fact.
+
+Call ``prepare()`` before importing torchattacks, robustbench or autoattack. Importing this costs nothing.
+"""
+
+from robust_adapt.upstream.checks import Check, bf16_is_fast, doctor
+from robust_adapt.upstream.imports import MEND_ROBUSTBENCH, is_shadowed, prepare
+from robust_adapt.upstream.provenance import commit, versions
+
+__all__ = ["MEND_ROBUSTBENCH", "Check", "bf16_is_fast", "commit", "doctor", "is_shadowed", "prepare", "versions"]

@@ -1,0 +1,207 @@
+"""Is this machine ready: one row a fact, each with the exact command that mends it."""
+
+import importlib
+import importlib.util
+import shutil
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from robust_adapt.upstream.imports import MEND_ROBUSTBENCH, _find_elsewhere, _is_ours, is_shadowed, prepare
+from robust_adapt.upstream.provenance import version
+
+if TYPE_CHECKING:  # torch takes a second to import, and half of the commands do not need it
+    import torch
+
+Status = Literal["ok", "warn", "fail"]
+Result = tuple[Status, str, str]
+
+MEND_REQUESTS = "pip install --upgrade requests urllib3 idna"
+SAFE_REQUESTS = "2.32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One row of ``doctor``."""
+
+    name: str
+    """What was looked at."""
+    status: Status
+    """``ok``, ``warn`` (works, but read the detail) or ``fail`` (something will not work)."""
+    detail: str
+    """What was found."""
+    fix: str = ""
+    """The exact command that mends it, or empty."""
+
+
+def doctor(data_root: str | Path = "data") -> list[Check]:
+    """All checks, in the order of the table below. Never raises: a check that does becomes a row that says so."""
+    rows = CHECKS | {"cifar10": (partial(_cifar10, Path(data_root)), "")}
+    return [_run(name, check, mend) for name, (check, mend) in rows.items()]
+
+
+def bf16_is_fast(device: "torch.device | str") -> bool:
+    """Whether bfloat16 has its own arithmetic on this device: what ``precision="auto"`` asks. Times nothing."""
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu" and hasattr(torch.cpu, "get_capabilities"):
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return False
+
+
+def _run(name: str, check: Callable[[], Result], mend: str) -> Check:
+    try:
+        with warnings.catch_warnings():  # timm and torch.jit deprecate at import; no row is about that
+            warnings.simplefilter("ignore")
+            status, detail, fix = check()
+    except Exception as error:  # whatever a broken installation raises at import is what the row has to show
+        status, detail, fix = "fail", f"{type(error).__name__}: {error}", mend
+    return Check(name=name, status=status, detail=detail, fix=fix)
+
+
+def _python() -> Result:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return ("ok", found, "") if sys.version_info >= (3, 11) else ("fail", f"{found}, 3.11 or newer is needed", "")
+
+
+def _torch() -> Result:
+    import torch
+
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    devices = ", ".join(names) or ("mps" if torch.backends.mps.is_available() else "no GPU")
+    return "ok", f"{torch.__version__}, {devices}, {torch.get_num_threads()} CPU threads", ""
+
+
+def _bf16() -> Result:
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ratio = _conv_seconds(device, bf16=False) / _conv_seconds(device, bf16=True)
+    fast = bf16_is_fast(device)
+    taken = "bf16" if fast else "float32"
+    detail = f"{ratio:.1f}x the speed of float32 on {device.type}; precision 'auto' takes {taken}"
+    return "warn" if fast and ratio < 1 else "ok", detail, ""
+
+
+def _conv_seconds(device: "torch.device", *, bf16: bool) -> float:
+    """Median seconds of one convolution forward and backward; constants, so that no random state is used."""
+    import torch
+
+    images = torch.full((32, 64, 32, 32), 0.5, device=device).to(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.full((64, 64, 3, 3), 0.5, device=device, requires_grad=True)
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else torch.cpu.synchronize
+    seconds = []
+    for _ in range(7):
+        synchronize()
+        start = time.perf_counter()
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            loss = torch.nn.functional.conv2d(images, weight, padding=1).float().mean()
+        loss.backward()
+        synchronize()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[2:])
+
+
+def _torchattacks() -> Result:
+    importlib.import_module("torchattacks")
+    return "ok", version("torchattacks"), ""
+
+
+def _robustbench() -> Result:
+    if is_shadowed():
+        return "fail", "shadowed by the old copy that torchattacks' wheel carries", MEND_ROBUSTBENCH
+    prepare()
+    importlib.import_module("robustbench")
+    return "ok", version("robustbench"), ""
+
+
+def _autoattack() -> Result:
+    prepare()
+    if _is_ours(importlib.import_module("autoattack")):
+        return "ok", f"pyautoattack {version('pyautoattack')}", ""
+    return "ok", "the reference implementation", ""
+
+
+def _pkg_resources() -> Result:
+    if _find_elsewhere("pkg_resources") is None:
+        return "ok", "absent, a stand-in serves robustbench", ""
+    return "ok", f"from setuptools {version('setuptools')}", ""
+
+
+def _requests() -> Result:
+    from packaging.version import Version
+
+    found = metadata.version("requests")
+    if Version(found) < Version(SAFE_REQUESTS):
+        return "warn", f"{found} has known vulnerabilities; torchattacks pins it and never imports it", MEND_REQUESTS
+    return "ok", found, ""
+
+
+def _timm() -> Result:
+    from packaging.requirements import Requirement
+
+    found, wanted = metadata.version("timm"), map(Requirement, metadata.requires("robustbench") or ())
+    pin = next((each for each in wanted if each.name == "timm"), None)
+    if pin is None or pin.specifier.contains(found):
+        return "ok", found, ""
+    return "warn", f"{found}, where robustbench asks for {pin}", f'pip install "{pin}"'
+
+
+def _fabric() -> Result:
+    importlib.import_module("lightning_fabric")
+    return "ok", version("lightning-fabric"), ""
+
+
+def _matplotlib() -> Result:
+    import matplotlib
+
+    backend = matplotlib.get_backend(auto_select=False) or "not chosen yet"
+    return "ok", f"{matplotlib.__version__}, backend {backend}", ""
+
+
+def _digits() -> Result:
+    folder = Path(importlib.util.find_spec("sklearn").origin).parent
+    if next(folder.glob("datasets/data/digits.csv*"), None) is None:
+        return "fail", "missing from scikit-learn", "pip install --force-reinstall --no-deps scikit-learn"
+    return "ok", f"in scikit-learn {version('scikit-learn')}", ""
+
+
+def _cifar10(root: Path) -> Result:
+    folder = root / "cifar-10-batches-py"
+    if all((folder / name).is_file() for name in ("data_batch_1", "data_batch_5", "test_batch")):
+        return "ok", f"in {root}", ""
+    download = f"from torchvision.datasets import CIFAR10; CIFAR10({str(root)!r}, download=True)"
+    return "warn", f"not in {root}; digits need no download", f'python -c "{download}"'
+
+
+def _disk() -> Result:
+    free = shutil.disk_usage(".").free / 2**30
+    return "ok" if free >= 2 else "warn", f"{free:.1f} GiB free here", ""
+
+
+CHECKS: dict[str, tuple[Callable[[], Result], str]] = {  # name: (check, what mends it where it raises)
+    "python": (_python, ""),
+    "torch": (_torch, "pip install --upgrade torch torchvision"),
+    "bf16": (_bf16, ""),
+    "torchattacks": (_torchattacks, "pip install torchattacks"),
+    "robustbench": (_robustbench, MEND_ROBUSTBENCH),
+    "autoattack": (_autoattack, "pip install pyautoattack"),
+    "pkg_resources": (_pkg_resources, ""),
+    "requests": (_requests, MEND_REQUESTS),
+    "timm": (_timm, "pip install robustbench"),
+    "lightning-fabric": (_fabric, "pip install lightning-fabric"),
+    "matplotlib": (_matplotlib, "pip install matplotlib"),
+    "digits": (_digits, "pip install scikit-learn"),
+    "disk": (_disk, ""),
+}

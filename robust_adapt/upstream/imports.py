@@ -1,0 +1,150 @@
+"""A lazy import finder that makes torchattacks, robustbench and pyautoattack work side by side."""
+
+import ast
+import importlib
+import importlib.resources
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_loader
+from pathlib import Path
+from types import ModuleType
+
+from robust_adapt.errors import UpstreamError
+
+MEND_ROBUSTBENCH = "pip install --force-reinstall --no-deps robustbench==1.1.1"
+
+
+def prepare() -> None:
+    """Make ``import robustbench`` and ``import autoattack`` work, or say why they cannot. Cheap, idempotent.
+
+    Raises ``UpstreamError``, here or at ``import robustbench``, where the copy inside torchattacks' wheel has
+    taken robustbench's place.
+    """
+    if not any(isinstance(finder, UpstreamFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, UpstreamFinder())
+    if "robustbench" in sys.modules:
+        _refuse_stale(sys.modules["robustbench"].__spec__)
+
+
+def is_shadowed() -> bool:
+    """Whether the installed ``robustbench`` is the old copy that torchattacks' wheel carries, or what is left of it."""
+    return _is_stale(_find_elsewhere("robustbench"))
+
+
+class UpstreamFinder(MetaPathFinder):
+    """Answers for four names and leaves every other import alone; what is really installed always wins."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname == "robustbench":
+            spec = _find_elsewhere(fullname)
+            _refuse_stale(spec)
+            return spec
+        if fullname == "robustbench.loaders" and not _is_installed("pkg_resources"):
+            return _with_pkg_resources(_find_elsewhere(fullname, path))
+        if fullname == "autoattack" and not _is_installed(fullname):
+            return spec_from_loader(fullname, _AutoAttackLoader(), is_package=True)
+        if fullname.startswith("autoattack.") and _is_ours(sys.modules.get("autoattack")):
+            return spec_from_loader(fullname, _AliasLoader())
+        return None
+
+
+class _AutoAttackLoader(Loader):
+    """The package ``autoattack``: everything of pyautoattack, with the reference's signatures on ``AutoAttack``."""
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        upstream = importlib.import_module("pyautoattack")
+        names = {name: value for name, value in vars(upstream).items() if not name.startswith("__")}
+        module.__dict__.update(names, __version__=upstream.__version__)
+        module.AutoAttack = importlib.import_module("robust_adapt.upstream.reference").AutoAttack
+
+
+class _AliasLoader(Loader):
+    """A submodule ``autoattack.x``: the very object that ``pyautoattack.x`` is."""
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        # A module may replace itself while it is executed; handing the object out of create_module would
+        # instead overwrite pyautoattack's own __spec__.
+        sys.modules[module.__name__] = importlib.import_module(f"py{module.__name__}")
+
+
+class _LoadersLoader(SourceFileLoader):
+    """Executes ``robustbench.loaders`` with a stand-in ``pkg_resources`` that is gone again afterwards.
+
+    Only that module keeps it: elsewhere ``import pkg_resources`` goes on failing, as it should.
+    """
+
+    def exec_module(self, module: ModuleType) -> None:
+        sys.modules["pkg_resources"] = _pkg_resources()
+        try:
+            super().exec_module(module)
+        finally:
+            sys.modules.pop("pkg_resources", None)
+
+
+def _pkg_resources() -> ModuleType:
+    stand_in = ModuleType("pkg_resources", "The one function of pkg_resources that robustbench.loaders calls.")
+    stand_in.resource_filename = _resource_filename
+    return stand_in
+
+
+def _resource_filename(module_name: str, resource: str) -> str:
+    """The path of a file beside the named module (or inside the named package)."""
+    package = importlib.import_module(module_name).__spec__.parent
+    return str(importlib.resources.files(package).joinpath(resource))
+
+
+def _with_pkg_resources(spec: ModuleSpec | None) -> ModuleSpec | None:
+    if spec is not None and isinstance(spec.loader, SourceFileLoader):
+        spec.loader = _LoadersLoader(spec.loader.name, spec.loader.path)
+    return spec
+
+
+def _refuse_stale(spec: ModuleSpec | None) -> None:
+    if _is_stale(spec):
+        raise UpstreamError(
+            "Expected robustbench with its own `benchmark`, but got the old copy that torchattacks' wheel carries; "
+            f"run `{MEND_ROBUSTBENCH}`."
+        )
+
+
+def _is_stale(spec: ModuleSpec | None) -> bool:
+    """The old copy has its whole ``eval.py`` commented out; uninstalling torchattacks even deletes the file."""
+    if spec is None or not spec.submodule_search_locations:
+        return False
+    source = Path(next(iter(spec.submodule_search_locations)), "eval.py")
+    if not source.is_file():
+        return True
+    statements = ast.parse(source.read_bytes()).body
+    return not any(isinstance(each, ast.FunctionDef) and each.name == "benchmark" for each in statements)
+
+
+def _is_installed(name: str) -> bool:
+    """A bare folder of that name in the working directory (a namespace package, without origin) does not count."""
+    if name in sys.modules:
+        return True
+    spec = _find_elsewhere(name)
+    return spec is not None and spec.origin is not None
+
+
+def _is_ours(module: ModuleType | None) -> bool:
+    return module is not None and isinstance(module.__spec__.loader, _AutoAttackLoader)
+
+
+def _find_elsewhere(name: str, path: Sequence[str] | None = None) -> ModuleSpec | None:
+    """What all other finders say: editable installs bring their own, so asking sys.path is not enough."""
+    for finder in sys.meta_path:
+        if not isinstance(finder, UpstreamFinder) and hasattr(finder, "find_spec"):
+            spec = finder.find_spec(name, path, None)
+            if spec is not None:
+                return spec
+    return None

@@ -1,0 +1,238 @@
+"""What is wrong with the installed libraries is hidden, and a release that changes it is noticed here."""
+
+import importlib
+import inspect
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robust_adapt import upstream
+from robust_adapt.errors import UpstreamError
+from robust_adapt.upstream import checks
+from robust_adapt.upstream.imports import UpstreamFinder
+
+ROOT = Path(upstream.__file__).parents[2]
+SHADOWED = (
+    "Expected robustbench with its own `benchmark`, but got the old copy that torchattacks' wheel carries; "
+    "run `pip install --force-reinstall --no-deps robustbench==1.1.1`."
+)
+HAS_PKG_RESOURCES = importlib.util.find_spec("pkg_resources") is not None
+
+
+class BrightOrDark(torch.nn.Module):
+    """Class 0 above a mean of 0.5, class 1 below, eight more never: exactly the images within eps of 0.5 can fall."""
+
+    def forward(self, images):
+        excess = 20 * (images.mean((1, 2, 3)) - 0.5)
+        never = -20.0 - torch.arange(8.0).expand(len(images), 8) + 0 * excess[:, None]
+        return torch.cat([excess[:, None], -excess[:, None], never], dim=1)
+
+
+@pytest.fixture
+def autoattack():
+    upstream.prepare()
+    return importlib.import_module("autoattack")
+
+
+@pytest.fixture
+def robustbench():
+    upstream.prepare()
+    return importlib.import_module("robustbench")
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """Fabricate a top-level package that comes first on sys.path, with nothing of that name imported yet."""
+
+    def fabricate(name, files):
+        for file, text in files.items():
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).write_text(text)
+        for module in [each for each in sys.modules if each.split(".")[0] == name]:
+            monkeypatch.delitem(sys.modules, module)
+        # setitem + delitem: what the test imports is taken out again, what was there comes back
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delitem(sys.modules, name)
+        monkeypatch.syspath_prepend(tmp_path)
+
+    upstream.prepare()
+    return fabricate
+
+
+def python(code):
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+# Importing
+
+
+def test_prepare_imports_no_library_and_adds_one_finder():
+    heavy = "{'torch', 'numpy', 'torchattacks', 'robustbench', 'pyautoattack', 'timm'}"
+    code = f"""import sys
+from robust_adapt import upstream
+upstream.prepare(); upstream.prepare(); upstream.versions(); upstream.is_shadowed()
+print(len({heavy} & set(sys.modules)), sum('robust_adapt' in type(each).__module__ for each in sys.meta_path))"""
+    assert python(code) == ["0", "1"]
+
+
+def test_robustbench_imports_only_after_prepare():
+    code = """import warnings; warnings.simplefilter('ignore')
+try:
+    import robustbench
+except ModuleNotFoundError as error:
+    print(error.name)
+from robust_adapt import upstream
+upstream.prepare()
+import robustbench
+print(robustbench.benchmark.__module__)"""
+    assert python(code) == ["autoattack" if HAS_PKG_RESOURCES else "pkg_resources", "robustbench.eval"]
+
+
+@pytest.mark.parametrize("name", ["state", "square", "autopgd_base", "checks"])
+def test_autoattack_submodules_are_the_ones_of_pyautoattack(autoattack, name):
+    ours = importlib.import_module(f"autoattack.{name}")
+    assert ours is importlib.import_module(f"pyautoattack.{name}")
+    assert ours.__spec__.name == f"pyautoattack.{name}"
+    assert getattr(autoattack, name) is ours
+
+
+def test_autoattack_without_such_a_submodule(autoattack):
+    with pytest.raises(ModuleNotFoundError, match="pyautoattack.nothing"):
+        importlib.import_module("autoattack.nothing")
+
+
+def test_an_installed_autoattack_wins(fresh):
+    fresh("autoattack", {"__init__.py": "REAL = True", "state.py": "REAL = True"})
+    assert importlib.import_module("autoattack").REAL
+    assert importlib.import_module("autoattack.state").REAL
+    assert checks.CHECKS["autoattack"][0]() == ("ok", "the reference implementation", "")
+
+
+def test_a_bare_folder_named_autoattack_does_not_win(fresh):
+    fresh("autoattack", {"notes.txt": ""})
+    assert importlib.import_module("autoattack").AutoAttack.__module__ == "robust_adapt.upstream.reference"
+
+
+def test_stand_in_for_pkg_resources_serves_robustbench_only(robustbench):
+    loaders = importlib.import_module("robustbench.loaders")
+    name = "helper_files/imagenet_test_image_ids.txt"
+    assert Path(loaders.pkg_resources.resource_filename("robustbench.loaders", name)).is_file()
+    if not HAS_PKG_RESOURCES:
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("pkg_resources")
+
+
+def test_an_installed_pkg_resources_wins(fresh, robustbench):
+    fresh("pkg_resources", {"__init__.py": ""})
+    assert UpstreamFinder().find_spec("robustbench.loaders", robustbench.__path__) is None
+
+
+def test_a_shadowed_robustbench_is_refused(fresh):
+    assert not upstream.is_shadowed()
+    fresh("robustbench", {"__init__.py": "from .data import load_cifar10", "eval.py": "# def benchmark():\n#     pass"})
+    assert upstream.is_shadowed()
+    with pytest.raises(UpstreamError) as refusal:
+        importlib.import_module("robustbench")
+    assert str(refusal.value) == SHADOWED
+    status, _, fix = checks.CHECKS["robustbench"][0]()
+    assert (status, fix) == ("fail", upstream.MEND_ROBUSTBENCH)
+
+
+def test_what_uninstalling_torchattacks_leaves_of_robustbench_is_refused(fresh, monkeypatch, tmp_path):
+    fresh("robustbench", {"helper_files/ids.txt": ""})
+    assert not upstream.is_shadowed()  # a bare folder loses against a whole package further down the path
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert upstream.is_shadowed()
+    with pytest.raises(UpstreamError, match="^Expected robustbench with its own"):
+        importlib.import_module("robustbench")
+
+
+def test_a_shadowed_robustbench_imported_earlier_is_refused(fresh, monkeypatch):
+    fresh("robustbench", {"__init__.py": "", "eval.py": "# def benchmark(): pass"})
+    with monkeypatch.context() as without_us:
+        without_us.setattr(sys, "meta_path", [each for each in sys.meta_path if not isinstance(each, UpstreamFinder)])
+        importlib.import_module("robustbench")
+    with pytest.raises(UpstreamError) as refusal:
+        upstream.prepare()
+    assert str(refusal.value) == SHADOWED
+
+
+# The untouched benchmark() and the reference's signatures
+
+
+@pytest.fixture
+def cifar10(tmp_path, monkeypatch):
+    """Eight images in torchvision's layout, four of them within 8/255 of the boundary; only the checksum is skipped."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    pixels = np.repeat([[130], [230]], 4, axis=0).repeat(3072, axis=1).astype(np.uint8)
+    (folder / "test_batch").write_bytes(pickle.dumps({"data": pixels, "labels": [0] * 8}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_, **__: True)
+    return tmp_path
+
+
+@pytest.fixture
+def few_queries(monkeypatch):
+    """AutoAttack as it is, with 20 steps and queries, so that the robust images do not take a minute."""
+    from pyautoattack.autoattack import AutoAttack
+
+    original = AutoAttack._set_version
+
+    def shortened(self, version="standard"):
+        original(self, version)
+        self.square.n_queries = self.apgd.n_iter = self.apgd_targeted.n_iter = self.fab.n_iter = 20
+
+    monkeypatch.setattr(AutoAttack, "_set_version", shortened)
+
+
+def test_the_untouched_benchmark_runs(robustbench, cifar10, few_queries):
+    log = cifar10 / "log.txt"
+    result = robustbench.benchmark(
+        BrightOrDark().eval(), n_examples=8, data_dir=str(cifar10), eps=8 / 255, batch_size=4, log_path=str(log)
+    )
+    assert result == (1.0, 0.5)
+    assert "robust accuracy: 50.00%" in log.read_text()
+
+
+def test_the_adapter_has_the_signatures_of_the_reference(autoattack):
+    reference = "self model norm eps seed verbose attacks_to_run version is_tf_model device log_path"
+    assert " ".join(inspect.signature(autoattack.AutoAttack.__init__).parameters) == reference
+    evaluation = inspect.signature(autoattack.AutoAttack.run_standard_evaluation)
+    assert " ".join(evaluation.parameters) == "self x_orig y_orig bs return_labels state_path"
+
+
+def test_the_adapter_returns_what_pyautoattack_computes(autoattack):
+    import pyautoattack
+
+    images, labels = torch.full((3, 3, 8, 8), 0.51), torch.zeros(3, dtype=torch.long)
+    settings = {"eps": 8 / 255, "seed": 0, "version": "custom", "device": "cpu"}
+    theirs = pyautoattack.AutoAttack(BrightOrDark(), attacks=["apgd-ce"], **settings)
+    expected = theirs.run_standard_evaluation(images, labels, batch_size=2)
+    ours = autoattack.AutoAttack(BrightOrDark(), attacks_to_run=["apgd-ce"], **settings)
+    x_adv, y_adv = ours.run_standard_evaluation(images, labels, bs=2, return_labels=True)
+    assert torch.equal(x_adv, expected[0]) and torch.equal(y_adv, expected[1]) and y_adv.tolist() == [1, 1, 1]
+    assert torch.equal(ours.run_standard_evaluation_individual(images, labels, bs=2)["apgd-ce"], x_adv)
+    assert ours.attacks_to_run == ["apgd-ce"]
+
+
+def test_the_adapter_refuses_what_upstream_cannot_do(autoattack):
+    attack = autoattack.AutoAttack(BrightOrDark(), device="cpu")
+    with pytest.raises(UpstreamError) as refusal:
+        attack.run_standard_evaluation(torch.zeros(1, 3, 8, 8), torch.zeros(1), state_path=Path("state.json"))
+    assert str(refusal.value) == (
+        "Expected no state file, but got 'state.json'; "
+        "upstream cannot resume from it, `robust-adapt benchmark` resumes attack by attack."
+    )
+    with pytest.raises(UpstreamError) as refusal:
+        autoattack.AutoAttack(BrightOrDark(), is_tf_model=True)
+    assert str(refusal.value) == (
+        "Expected a torch model, but got is_tf_model=True; pyautoattack attacks torch models."
+    )
