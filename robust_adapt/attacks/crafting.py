@@ -1,0 +1,162 @@
+"""Call any attack inside a training loop and leave no trace: modes, gradients, random state, inputs, results."""
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchattacks.attack import Attack
+
+from robust_adapt.errors import ConfigError, DataError, unknown_name
+from robust_adapt.units import NORMS
+
+_MEND = "Make normalisation the model's first layer: robust_adapt.normalize(model, mean=, std=)."
+
+
+@contextlib.contextmanager
+def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module]:
+    """The model in a state that any attack may use: eval mode, frozen parameters, gradients on, own random state.
+
+    On leaving, also after an exception, every module's own ``training`` flag, every ``requires_grad`` and the random
+    states of torch (CPU and the model's device), NumPy and Python are what they were; parameters got no gradient.
+    seed: of the random states inside; None goes on from copies of the caller's.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with random_fork(seed, next((parameter.device for parameter in model.parameters()), None)), torch.enable_grad():
+        try:
+            model.eval()
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            yield model
+        finally:
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+            for module, mode in modes:
+                module.training = mode
+
+
+@contextlib.contextmanager
+def random_fork(seed: int | None, device: torch.device | None = None) -> Iterator[None]:
+    """Random states of torch (CPU and one CUDA device), NumPy and Python, given back on leaving."""
+    cuda = [device] if device is not None and device.type == "cuda" else []
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=cuda):
+        try:
+            if seed is not None:
+                torch.default_generator.manual_seed(seed)
+                for one in cuda:
+                    torch.cuda.default_generators[one.index or 0].manual_seed(seed)
+                np.random.seed(seed % 2**32)
+                random.seed(seed)
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+@contextlib.contextmanager
+def float32_logits(attack: Attack, check: Callable[[Tensor], None] | None = None) -> Iterator[None]:
+    """Let an attack see logits as float32, whatever autocast does to the model (bf16 breaks some of them)."""
+
+    def get_logits(inputs: Tensor, labels: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+        logits = type(attack).get_logits(attack, inputs, labels, *args, **kwargs)
+        if check is not None:
+            check(logits)
+        return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+    attack.__dict__["get_logits"] = get_logits  # an instance attribute: get_logits of the class stays what it is
+    try:
+        yield
+    finally:
+        del attack.__dict__["get_logits"]
+
+
+def project(adversarial: Tensor, images: Tensor, eps: float | Tensor, *, norm: str = "Linf") -> Tensor:
+    """The nearest point of ``adversarial`` in the eps-ball around ``images`` and in [0, 1], detached.
+
+    adversarial, images: ``(N, ...)`` in [0, 1]; eps: a float, or ``(N,)`` a sample. Pixels that are not finite go
+    back to the image: a failed attack is an unchanged sample, which the statistics count.
+    """
+    adversarial, images = adversarial.detach(), images.detach()
+    delta = torch.where(adversarial.isfinite(), adversarial - images, torch.zeros_like(images))
+    size = _per_sample(eps, images)
+    if norm == "Linf":
+        delta = delta.clamp(-size, size) if isinstance(size, float) else torch.clamp(delta, -size, size)
+    elif norm == "L2":
+        length = delta.flatten(1).norm(dim=1).view(-1, *[1] * (images.ndim - 1))
+        delta = delta * (size / length.clamp_min(1e-12)).clamp(max=1.0)
+    elif norm == "L1":
+        delta = _project_l1(delta, size)
+    else:
+        raise ConfigError(unknown_name("norm", norm, NORMS))
+    return (images + delta).clamp(0, 1)
+
+
+def _project_l1(delta: Tensor, size: float | Tensor) -> Tensor:
+    """Onto the L1 ball, a sample each (Duchi et al., 2008)."""
+    flat = delta.flatten(1)
+    magnitude = flat.abs()
+    limit = torch.as_tensor(size, dtype=flat.dtype, device=flat.device).expand(len(flat), *[1] * (delta.ndim - 1))
+    limit = limit.reshape(-1, 1)
+    ordered = magnitude.sort(dim=1, descending=True).values
+    excess = (ordered.cumsum(1) - limit) / torch.arange(1, flat.shape[1] + 1, device=flat.device)
+    last = (ordered > excess).sum(1, keepdim=True).clamp(min=1) - 1
+    threshold = excess.gather(1, last).clamp(min=0)
+    shrunk = flat.sign() * (magnitude - threshold).clamp(min=0)
+    inside = magnitude.sum(1, keepdim=True) <= limit
+    return torch.where(inside, flat, shrunk).view_as(delta)
+
+
+def _per_sample(eps: float | Tensor, images: Tensor) -> float | Tensor:
+    if not isinstance(eps, Tensor):
+        return float(eps)
+    return eps.to(images).view(-1, *[1] * (images.ndim - 1)) if eps.ndim else eps.to(images)
+
+
+def check_images(images: Tensor, labels: Tensor | None = None, *, num_classes: int | None = None) -> None:
+    """Raise ``DataError`` unless images are float ``(N, C, H, W)`` in [0, 1] and labels integers ``(N,)``.
+
+    Reads the values: on a GPU this waits for the device.
+    """
+    check_form(images, labels)
+    if images.numel():
+        low, high = (bound.item() for bound in images.detach().aminmax())
+        if not (low >= 0 and high <= 1):
+            raise DataError(f"Expected `images` in [0, 1], but got [{low:.3g}, {high:.3g}]; {_cause(low, high)}")
+    if labels is not None and labels.numel():
+        low, high = (int(bound) for bound in labels.aminmax())
+        if low < 0 or (num_classes is not None and high >= num_classes):
+            classes = "classes" if num_classes is None else f"{num_classes} classes, numbers 0 to {num_classes - 1}"
+            raise DataError(f"Expected `labels` of {classes}, but got labels from {low} to {high}.")
+
+
+def check_form(images: Tensor, labels: Tensor | None = None) -> None:
+    """The part of ``check_images`` that reads no values."""
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise DataError(f"Expected `images` as a float tensor in [0, 1], but got {kind}; divide uint8 images by 255.")
+    if images.ndim != 4:
+        raise DataError(
+            f"Expected `images` of shape (N, C, H, W), but got {tuple(images.shape)}; add the missing dimension."
+        )
+    if labels is None:
+        return
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise DataError(f"Expected `labels` as a tensor of class numbers (int64), but got {kind}; use labels.long().")
+    if labels.shape != images.shape[:1]:
+        raise DataError(
+            f"Expected `labels` of shape ({len(images)},), a label an image, but got {tuple(labels.shape)}."
+        )
+
+
+def _cause(low: float, high: float) -> str:
+    if low != low or high != high:
+        return "they hold NaN."
+    if high > 1.5 and low >= 0:
+        return "divide by 255."
+    return f"already normalised? {_MEND}"

@@ -1,0 +1,126 @@
+"""What must survive: written atomically, hashed, read without running any code from the file."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robust_adapt.config import Config
+from robust_adapt.errors import CheckpointError
+from robust_adapt.records import write_atomically, write_json
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.pt"
+_MARK = b"\nrobust_adapt sha256 "
+_TRAILER = len(_MARK) + 64
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """``last.ckpt`` anew; the one before it stays as ``previous.ckpt``."""
+    payload = _pack(state)
+    last = folder / LAST
+    try:
+        if last.exists():
+            write_atomically(folder / PREVIOUS, last.read_bytes())
+        write_atomically(last, payload + _MARK + hashlib.sha256(payload).hexdigest().encode())
+    except OSError as error:
+        raise CheckpointError(
+            f"Expected to write {last}, but got: {error}; the checkpoint before it is untouched."
+        ) from error
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The newest undamaged checkpoint of a run folder, and a sentence for each damaged one that was passed over."""
+    passed_over = []
+    for name in (LAST, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            return read_checkpoint(path), passed_over
+        except CheckpointError as error:
+            passed_over.append(str(error))
+    if passed_over:
+        raise CheckpointError(" ".join(passed_over))
+    raise CheckpointError(f"Expected a checkpoint in {folder}, but found none; train without --resume.")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """One checkpoint file, its hash checked; a damaged file is a ``CheckpointError``."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"Expected a checkpoint at {path}, but got: {error}.") from error
+    payload, trailer = data[:-_TRAILER], data[-_TRAILER:]
+    expected = _MARK + hashlib.sha256(payload).hexdigest().encode()
+    if trailer != expected:
+        raise CheckpointError(
+            f"Expected the whole checkpoint {path}, but it is truncated or damaged ({len(data)} bytes, hash differs)."
+        )
+    return _unpack(payload, path)
+
+
+def save_weights(path: Path, weights: dict[str, Tensor]) -> str:
+    """A plain state dict, as ``torch.load`` reads it anywhere; returns its sha256."""
+    data = _pack({name: tensor.detach().cpu() for name, tensor in weights.items()})
+    write_atomically(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """A plain state dict and the sha256 of its file. Half-precision weights come back as float32."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"Expected weights at {path}, but got: {error}.") from error
+    weights = _unpack(data, path)
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(f"Expected a state dict of tensors in {path}, but got {type(weights).__name__}.")
+    wide = {name: value.float() if value.dtype == torch.float16 else value for name, value in weights.items()}
+    return wide, hashlib.sha256(data).hexdigest()
+
+
+def open_run(folder: Path, config: Config, *, resume: bool) -> None:
+    """Make a run folder, or check that it holds the same run. Raises ``CheckpointError``."""
+    present = folder / "config.json"
+    if present.exists() and not resume:
+        raise CheckpointError(f"Expected a new run folder, but {folder} holds a run; use --resume or another --out.")
+    try:
+        if not present.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(present, config.to_dict())
+    except OSError as error:
+        raise CheckpointError(f"Expected to write the run folder {folder}, but got: {error}.") from error
+
+
+def read_config(folder: Path) -> Config:
+    """The resolved config of a run folder."""
+    path = folder / "config.json"
+    try:
+        return Config.from_dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"Expected a run folder with config.json, but found none in {folder}; give the folder that "
+            "`robust-adapt train` wrote."
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"Expected the config of a run in {path}, but got: {error}") from error
+
+
+def _pack(state: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def _unpack(payload: bytes, path: Path) -> Any:
+    try:
+        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for a damaged or hostile file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"Expected a file of tensors and numbers at {path}, but it cannot be read: {reason}"
+        ) from error

@@ -1,0 +1,267 @@
+"""What a run is: frozen dataclasses, a sentence under each field, checks and nothing else."""
+
+import dataclasses
+from typing import Any, Literal, Self
+
+from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.units import Epsilon, check_eps
+
+RULES = ("constant", "literal", "ramp", "gap", "ratio", "ramp-trim")
+
+
+def _positive(section: object, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"Expected `{name}` > 0, but got {value}.")
+
+
+def _share(section: object, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        if not 0 <= value <= 1:
+            raise ConfigError(f"Expected `{name}` in [0, 1], but got {value}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    name: str = "cifar10"
+    """`cifar10`, `digits` (embedded), or `folder:PATH` with `train/CLASS/*` and `test/CLASS/*`."""
+    root: str = "data"
+    """Where torchvision's data sets are kept."""
+    offline: bool = False
+    """Never download."""
+    validation: int = 1000
+    """Images held out of the training split, the same number of each class; every choice is made on them."""
+    seed: int = 0
+    """Seed of the held-out split."""
+    flip: bool | None = None
+    """Random horizontal flips in training; by default what suits the data set."""
+    crop: int | None = None
+    """Random crops in training out of images padded by this many pixels; by default what suits the data set."""
+    size: int | None = None
+    """Resize the images of a folder to this many pixels a side; by default they must be of one size."""
+    subset: int | None = None
+    """Train on this many images only (stratified); for tests and short looks."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "validation", "subset", "size")
+        if self.crop is not None and self.crop < 0:
+            raise ConfigError(f"Expected `crop` >= 0 pixels, but got {self.crop}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    name: str = "ResNet18"
+    """A RobustBench architecture by name, or `module:function` that returns a model for images in [0, 1]."""
+    width: int = 64
+    """Channels of the first stage; 64 is the original, 16 suits small machines."""
+    normalize: bool = True
+    """Normalise by the training images' mean and deviation in the model's first layer."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "width")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttackConfig:
+    attacks: tuple[str, ...] = ("pgd",)
+    """Attacks of the training, names of the table; empty for training on clean images."""
+    norm: Literal["Linf", "L2", "L1"] = "Linf"
+    """The ball that every result is projected on."""
+    mode: Literal["split", "chain", "worst", "concat"] = "split"
+    """How several attacks meet a batch: a share each, one after the other, the worst of all, or all results."""
+    pick: Literal["random", "all"] = "all"
+    """`random`: a random non-empty subset of the attacks each step."""
+    steps: int | None = None
+    """Steps of the iterative attacks; by default each attack's own number."""
+    step_ratio: float | None = None
+    """Step size over eps; by default each attack's own ratio."""
+    strict: bool = False
+    """Refuse attacks that return clean images where they fail."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "steps", "step_ratio")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ControllerConfig:
+    rule: str = "constant"
+    """How eps moves: `constant`, `literal`, `ramp`, `gap`, `ratio` or `ramp-trim`."""
+    target: Epsilon = Epsilon("8/255")
+    """The eps to reach, also the budget of validation and evaluation."""
+    ramp_end: float = 0.6
+    """Share of the steps after which `ramp` and `ramp-trim` stand at the target."""
+    start: Epsilon | None = None
+    """The first eps of `literal`, `gap` and `ratio`; by default the rule's own."""
+    lower: Epsilon | None = None
+    """Lower bound of the feedback rules; by default the rule's own."""
+    upper: Epsilon | None = None
+    """Upper bound of the feedback rules; by default the rule's own."""
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ConfigError(unknown_name("rule", self.rule, RULES))
+        if not 0 < self.ramp_end <= 1:
+            raise ConfigError(f"Expected `ramp_end` in (0, 1], a share of the steps, but got {self.ramp_end}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    clean: float = 0.0
+    """Weight of the cross-entropy on clean images."""
+    adversarial: float = 1.0
+    """Weight of the cross-entropy on adversarial images."""
+    consistency: float = 0.0
+    """Weight of the consistency term R."""
+    consistency_on: Literal["features", "softmax", "kl"] = "features"
+    """What R compares: features, probabilities (squared distance), or probabilities by KL divergence."""
+    distance: Literal["squared", "plain", "cosine"] = "squared"
+    """Distance between features: squared L2 (the article's formula), plain L2 (its code), or cosine."""
+    relative: bool = False
+    """Divide the feature distance by the clean features' norm, so that shrinking features does not lower it."""
+    detach_clean: bool = False
+    """Pull adversarial features towards clean ones only."""
+    clean_share: float = 1.0
+    """Share of the batch whose clean images are seen too; less is cheaper where only R or a signal needs them."""
+    consistency_ramp: float = 0.0
+    """Share of the steps over which the weight of R grows linearly from 0."""
+    layer: str | None = None
+    """Dotted name of the module whose output is the features; by default the input of the last Linear."""
+    label_smoothing: float = 0.0
+    """Label smoothing of both cross-entropies."""
+
+    def __post_init__(self) -> None:
+        for name in ("clean", "adversarial", "consistency"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"Expected `{name}` >= 0, a weight, but got {getattr(self, name)}.")
+        if self.clean + self.adversarial == 0:
+            raise ConfigError("Expected a weight on clean or adversarial cross-entropy, but got 0 and 0.")
+        _share(self, "label_smoothing", "consistency_ramp")
+        if not 0 < self.clean_share <= 1:
+            raise ConfigError(f"Expected `clean_share` in (0, 1], but got {self.clean_share}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    name: Literal["sgd", "adam"] = "sgd"
+    """SGD with Nesterov momentum, or Adam."""
+    learning_rate: float = 0.2
+    """Peak learning rate."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 5e-4
+    """Weight decay."""
+    schedule: Literal["one-cycle", "constant"] = "one-cycle"
+    """One-cycle: linear up to the peak, linear down to 0; or constant."""
+    warmup: float = 0.3
+    """Share of the steps before the peak of one-cycle."""
+    average: float = 0.9995
+    """Decay a step of the moving average of weights and buffers, warmed up; 0 for none."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "learning_rate")
+        _share(self, "momentum", "warmup")
+        if not 0 <= self.average < 1:
+            raise ConfigError(f"Expected `average` in [0, 1), a decay a step, but got {self.average}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    n: int | None = None
+    """Test images; by default all. The first n of a fixed, seeded, stratified order."""
+    slow_n: int = 200
+    """Test images for DeepFool, a Python loop over samples."""
+    eps: Epsilon | None = None
+    """Budget of the evaluation; by default the training's target."""
+    batch_size: int = 250
+    """Images a batch."""
+    seed: int = 0
+    """Seed of random starts."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "n", "slow_n", "batch_size")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    recipe: str
+    """Name of the recipe that this config came from."""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    attack: AttackConfig = AttackConfig()
+    controller: ControllerConfig = ControllerConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    epochs: float = 30.0
+    """Passes over the training images; a fraction ends inside an epoch."""
+    minutes: float | None = None
+    """Instead of epochs: as many steps as a short probe says fit in so many minutes."""
+    batch_size: int = 128
+    """Images a step."""
+    seed: int = 0
+    """Root of every seed of the run."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """`auto`: bf16 mixed where the device is fast at it, else float32."""
+    channels_last: bool = True
+    """Keep images and weights in channels-last order (faster convolutions)."""
+    compile: bool = False
+    """torch.compile the model (a minute or more at the start)."""
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`."""
+    validation_steps: int = 10
+    """PGD steps of the validation after each epoch."""
+    checkpoint_minutes: float = 2.0
+    """Write a checkpoint at least so often, also inside an epoch."""
+    log_every: int = 50
+    """Steps between two step records."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "epochs", "minutes", "batch_size", "validation_steps", "checkpoint_minutes", "log_every")
+        check_eps(self.controller.target, norm=self.attack.norm, name="controller.target")
+        if self.loss.consistency and not self.attack.attacks:
+            raise ConfigError("Expected attacks for the consistency term, but got none; set `loss.consistency` to 0.")
+        if self.loss.adversarial and not self.attack.attacks:
+            raise ConfigError("Expected attacks for the adversarial loss, but got none; set `loss.adversarial` to 0.")
+
+    @property
+    def eps(self) -> float:
+        """The budget of validation and evaluation."""
+        return float(self.evaluation.eps if self.evaluation.eps is not None else self.controller.target)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dicts, as JSON keeps them."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The config of ``to_dict``; a key that no field has is a ``ConfigError``."""
+        return _read_section(cls, values, cls.__name__)
+
+
+_SECTIONS = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "attack": AttackConfig,
+    "controller": ControllerConfig,
+    "loss": LossConfig,
+    "optimizer": OptimizerConfig,
+    "evaluation": EvaluationConfig,
+}
+
+
+def _read_section(kind: type, values: dict[str, Any], where: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    read = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise ConfigError(unknown_name(f"field of {where}", key, fields))
+        if key in _SECTIONS and isinstance(value, dict):
+            value = _read_section(_SECTIONS[key], value, key)
+        elif "Epsilon" in str(fields[key].type) and value is not None:
+            value = Epsilon(value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        read[key] = value
+    return kind(**read)

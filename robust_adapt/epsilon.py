@@ -1,0 +1,255 @@
+"""How eps moves: the rules as pure functions of floats, and the small stateful controller over them.
+
+No torch, no model, no attack: a float goes out, losses and accuracies come in. Eps are Linf pixel units in [0, 1] or
+L2/L1 sizes; gains below are given for 1/255. The signals are g = L_adv - L_clean in nats and r = A_adv / A_clean.
+"""
+
+import math
+import warnings
+from typing import Any
+
+from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.units import check_eps
+
+PIXEL = 1 / 255
+SIGNALS = {
+    "constant": (),
+    "literal": ("clean_loss", "adv_loss"),
+    "ramp": (),
+    "gap": ("clean_loss", "adv_loss"),
+    "ratio": ("clean_accuracy", "adv_accuracy"),
+    "ramp-trim": ("clean_accuracy", "adv_accuracy"),
+}
+DEFAULTS = {
+    "constant": {},
+    "literal": {"start": 0.05, "lower": 0.01, "upper": 0.3},
+    "ramp": {},
+    "gap": {"start": 2 * PIXEL, "lower": PIXEL, "upper": 12 * PIXEL},
+    "ratio": {"start": 8 * PIXEL, "lower": PIXEL, "upper": 12 * PIXEL},
+    "ramp-trim": {},
+}
+SMOOTHING = 0.98
+TRIM_WIDTH = 2 * PIXEL
+TRIM_END = 0.8
+BOUND_PATIENCE = 100
+
+
+def literal(eps: float, gap: float, *, alpha: float = 0.001, lower: float = 0.01, upper: float = 0.3) -> float:
+    """The article's rule: clip(eps + alpha * gap, lower, upper). It feeds back positively: gap > 0 nearly always."""
+    return _clip(eps + alpha * gap, lower, upper)
+
+
+def ramp(progress: float, *, target: float, end: float = 0.6) -> float:
+    """Linear from 0 to the target at ``progress == end`` (a share of the run in [0, 1]), then the target."""
+    return target * min(1.0, progress / end)
+
+
+def gap(
+    eps: float,
+    gap: float,
+    *,
+    goal: float = 0.5,
+    gain: float = 0.03 * PIXEL,
+    lower: float = PIXEL,
+    upper: float = 12 * PIXEL,
+    every: int = 1,
+) -> float:
+    """Integral law towards a loss gap of ``goal`` nats. The state is the clipped value, so nothing winds up."""
+    return _clip(eps + every * gain * (goal - gap), lower, upper)
+
+
+def ratio(
+    integral: float,
+    ratio: float,
+    *,
+    centre: float,
+    goal: float = 0.6,
+    proportional: float = 10 * PIXEL,
+    integrating: float = 0.02 * PIXEL,
+    lower: float = PIXEL,
+    upper: float = 12 * PIXEL,
+    every: int = 1,
+) -> tuple[float, float]:
+    """PI law towards A_adv / A_clean = ``goal``; returns (eps, integral).
+
+    The integral grows only while that does not push further into a bound, so it does not wind up there.
+    """
+    error = ratio - goal
+    free = centre + proportional * error + integral
+    pushing = (free >= upper and error > 0) or (free <= lower and error < 0)
+    if not pushing:
+        integral += every * integrating * error
+    return _clip(centre + proportional * error + integral, lower, upper), integral
+
+
+class EpsilonController:
+    """A rule with its memory, in the shape of a torch scheduler: ``.eps``, ``.step(...)``, ``state_dict``.
+
+    rule: a name of ``SIGNALS``. target: the eps to reach. total_steps: needed by ``ramp`` and ``ramp-trim``.
+    every: steps between two updates of a feedback rule; its gains grow by as much. start, lower, upper: of the
+    feedback rules; by default the rule's own (``DEFAULTS``). goal: 0.50 nat for ``gap``, 0.60 for ``ratio`` and
+    ``ramp-trim``, where only [0.55, 0.80] is taken. Raises ``ConfigError`` on anything else.
+    """
+
+    def __init__(
+        self,
+        rule: str,
+        *,
+        target: float,
+        total_steps: int | None = None,
+        norm: str = "Linf",
+        every: int = 1,
+        start: float | None = None,
+        lower: float | None = None,
+        upper: float | None = None,
+        goal: float | None = None,
+        ramp_end: float = 0.6,
+    ) -> None:
+        if rule not in SIGNALS:
+            raise ConfigError(unknown_name("rule", rule, SIGNALS))
+        self.rule, self.norm, self.every = rule, norm, every
+        self.target = check_eps(target, norm=norm, name="target")
+        self.total_steps, self.ramp_end = total_steps, ramp_end
+        self._check(every, ramp_end, goal)
+        self._bounds(start, lower, upper)
+        self.goal = goal if goal is not None else (0.5 if rule == "gap" else 0.6)
+        self.steps, self.integral, self.frozen, self.steps_at_bound, self.warned = 0, 0.0, False, 0, False
+        self._averages: dict[str, float] = {}
+        self._eps = 0.0 if rule in ("ramp", "ramp-trim") else self.start
+        self._cap = math.inf
+
+    def _check(self, every: int, ramp_end: float, goal: float | None) -> None:
+        if self.rule in ("ramp", "ramp-trim") and not (self.total_steps or 0) > 0:
+            raise ConfigError(f"Expected `total_steps` >= 1 for the rule {self.rule!r}, but got {self.total_steps}.")
+        if every < 1:
+            raise ConfigError(f"Expected `every` >= 1 steps, but got {every}.")
+        if not 0 < ramp_end <= 1:
+            raise ConfigError(f"Expected `ramp_end` in (0, 1], a share of the steps, but got {ramp_end}.")
+        if self.rule in ("ratio", "ramp-trim") and goal is not None and not 0.55 <= goal <= 0.8:
+            raise ConfigError(f"Expected `goal` in [0.55, 0.80] for the rule {self.rule!r}, but got {goal}.")
+
+    def _bounds(self, start: float | None, lower: float | None, upper: float | None) -> None:
+        defaults = DEFAULTS[self.rule]
+        if self.rule == "ramp-trim":
+            defaults = {"lower": max(0.0, self.target - TRIM_WIDTH), "upper": self.target + TRIM_WIDTH}
+        given = {"start": start, "lower": lower, "upper": upper}
+        fallback = {"start": self.target, "lower": 0.0, "upper": math.inf}
+        for name, value in given.items():
+            chosen = (
+                defaults.get(name, fallback[name]) if value is None else check_eps(value, norm=self.norm, name=name)
+            )
+            setattr(self, name, min(chosen, 1.0) if self.norm == "Linf" else chosen)
+        if not self.lower <= self.upper:
+            raise ConfigError(f"Expected `lower` <= `upper`, but got {self.lower:g} and {self.upper:g}.")
+
+    @property
+    def eps(self) -> float:
+        """The eps of the next step."""
+        return min(self._eps, self._cap)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The signals that the next ``step`` will read; empty where the device need not be waited for."""
+        return SIGNALS[self.rule] if self.steps % self.every == 0 and self._trimming() else ()
+
+    def _trimming(self) -> bool:
+        return self.rule != "ramp-trim" or self.ramp_end <= self.progress < TRIM_END
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, in [0, 1]; 0 where the number of steps is not known."""
+        return min(1.0, self.steps / self.total_steps) if self.total_steps else 0.0
+
+    def step(
+        self,
+        *,
+        clean_loss: float | None = None,
+        adv_loss: float | None = None,
+        clean_accuracy: float | None = None,
+        adv_accuracy: float | None = None,
+    ) -> float:
+        """Take one training step's signals (those in ``needs``), return the eps of the next step.
+
+        Losses in nats, accuracies in [0, 1]. A signal that is not finite is left out of the average; one that is
+        needed and absent raises ``ConfigError``.
+        """
+        signals = {
+            "clean_loss": clean_loss,
+            "adv_loss": adv_loss,
+            "clean_accuracy": clean_accuracy,
+            "adv_accuracy": adv_accuracy,
+        }
+        needs = self.needs
+        for name in needs:
+            if signals[name] is None:
+                raise ConfigError(f"Expected `{name}` in step(), needed by the rule {self.rule!r}, but got None.")
+        fresh = bool(needs) and all(math.isfinite(float(signals[name])) for name in needs)
+        if fresh:
+            self._average({name: float(signals[name]) for name in needs})
+        self.steps += 1
+        if not self.frozen:
+            self._update(fresh)
+            self._watch_bounds()
+        return self.eps
+
+    def _average(self, fresh: dict[str, float]) -> None:
+        keep = SMOOTHING**self.every
+        if self.rule == "literal":  # the article's rule reads each step as it is
+            keep = 0.0
+        for name, value in fresh.items():
+            self._averages[name] = keep * self._averages.get(name, value) + (1 - keep) * value
+
+    def _update(self, fresh: bool) -> None:
+        if self.rule in ("ramp", "ramp-trim") and not self._trimming():
+            self._eps = ramp(self.progress, target=self.target, end=self.ramp_end)
+        elif self.rule == "ramp":
+            self._eps = ramp(self.progress, target=self.target, end=self.ramp_end)
+        elif fresh and self.rule in ("literal", "gap"):
+            difference = self._averages["adv_loss"] - self._averages["clean_loss"]
+            if self.rule == "literal":
+                self._eps = literal(self._eps, self.every * difference, lower=self.lower, upper=self.upper)
+            else:
+                bounds = {"lower": self.lower, "upper": self.upper}
+                self._eps = gap(self._eps, difference, goal=self.goal, every=self.every, **bounds)
+        elif fresh and self._averages["clean_accuracy"] > 0:
+            quotient = self._averages["adv_accuracy"] / self._averages["clean_accuracy"]
+            centre = self.target if self.rule == "ramp-trim" else self.start
+            bounds = {"lower": self.lower, "upper": self.upper, "every": self.every}
+            self._eps, self.integral = ratio(self.integral, quotient, centre=centre, goal=self.goal, **bounds)
+
+    def _watch_bounds(self) -> None:
+        at_bound = self.rule in ("literal", "gap", "ratio") and self._eps in (self.lower, self.upper)
+        self.steps_at_bound = self.steps_at_bound + 1 if at_bound else 0
+        if self.rule == "literal" and self.steps_at_bound >= BOUND_PATIENCE and not self.warned:
+            self.warned = True
+            warnings.warn(self.bound_warning, stacklevel=3)
+
+    @property
+    def bound_warning(self) -> str:
+        """What the controller warns of once it has sat at a bound for ``BOUND_PATIENCE`` steps."""
+        return (
+            f"eps has been at its bound {self._eps:g} ({self._eps * 255:.3g}/255) for {BOUND_PATIENCE} steps: the rule "
+            f"{self.rule!r} feeds back positively; use 'ramp' or 'ramp-trim' for training."
+        )
+
+    def limit(self, cap: float) -> None:
+        """Never exceed ``cap`` from now on, whatever the rule says."""
+        self._cap = check_eps(cap, norm=self.norm, name="cap")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a restart, plain numbers only."""
+        names = ("rule", "steps", "integral", "frozen", "steps_at_bound", "warned", "_eps", "_cap")
+        return {name: getattr(self, name) for name in names} | {"averages": dict(self._averages)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from ``state_dict`` of a controller with the same rule."""
+        if state.get("rule") != self.rule:
+            raise ConfigError(f"Expected the state of the rule {self.rule!r}, but got that of {state.get('rule')!r}.")
+        values = dict(state)
+        self._averages = dict(values.pop("averages"))
+        for name, value in values.items():
+            setattr(self, name, value)
+
+
+def _clip(value: float, lower: float, upper: float) -> float:
+    return min(max(value, lower), upper)

@@ -1,0 +1,259 @@
+"""Accuracy under attack: per-sample flags, intervals, the worst case; the same function for validation and test."""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robust_adapt import upstream
+from robust_adapt.attacks import ATTACKS, check_images, crafting, make_attack, project
+from robust_adapt.attacks.crafting import float32_logits
+from robust_adapt.data import Split
+from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.records import AttackRecord, EvaluationRecord
+from robust_adapt.units import check_eps, format_eps
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One attack of an evaluation. bounded: the result is projected on the eps-ball before the model is asked.
+
+    slow: evaluated on fewer images, a Python loop over samples.
+    """
+
+    attack: str | None
+    steps: int | None = None
+    step_ratio: float | None = None
+    bounded: bool = True
+    slow: bool = False
+    note: str = ""
+
+
+ROWS: dict[str, Row] = {
+    "Clean": Row(None),
+    "FGSM": Row("fgsm"),
+    "BIM-10": Row("bim", 10, 0.25),
+    "PGD-20": Row("pgd", 20, 0.25),
+    "CW-Linf-20": Row("upgd-margin", 20, 0.25, note="margin loss"),
+    "CW": Row("cw", 50, bounded=False, note="torchattacks' CW: c=1, kappa=0, lr=0.01"),
+    "CW in the ball": Row("cw", 50, note="the same, projected"),
+    "DeepFool": Row("deepfool", 50, bounded=False, slow=True, note="overshoot 0.02"),
+    "DeepFool in the ball": Row("deepfool", 50, slow=True, note="the same, projected"),
+}
+
+
+def evaluate_model(
+    model: nn.Module,
+    split: Split,
+    *,
+    eps: float,
+    norm: str = "Linf",
+    rows: Sequence[str] | None = None,
+    n: int | None = None,
+    slow_n: int = 200,
+    batch_size: int = 250,
+    seed: int = 0,
+    name: str = "model",
+    data: str = "",
+    split_name: str = "test",
+    config: dict[str, Any] | None = None,
+    report: Callable[[AttackRecord], None] | None = None,
+) -> EvaluationRecord:
+    """Accuracy of a model on the first n images of a split's stratified order, under every row, in float32.
+
+    model: takes images in [0, 1]; put on the device by the caller, left as it came. eps, norm: the budget. rows:
+    names of ``ROWS``, all by default. report: called with each finished row. Raises ``DataError`` for images that
+    are not in [0, 1], ``ConfigError`` for an unknown row.
+    """
+    begin = time.monotonic()
+    check_eps(eps, norm=norm)
+    chosen = list(ROWS) if rows is None else list(rows)
+    for row in chosen:
+        if row not in ROWS:
+            raise ConfigError(unknown_name("row of the evaluation", row, ROWS))
+    part = split.first(n, seed=seed)
+    records, robust, made = [], torch.ones(len(part), dtype=torch.bool), {}
+    for row in chosen:
+        limited = part.first(slow_n, seed=seed) if ROWS[row].slow else part
+        record, flags = _one_row(model, limited, row, eps, norm, batch_size, seed, made)
+        records.append(record)
+        if len(flags) == len(robust) and (ROWS[row].bounded or ROWS[row].attack is None):
+            robust &= flags
+        if report is not None:
+            report(record)
+    return EvaluationRecord(
+        model=name,
+        weights_sha256=weights_hash(model),
+        data=data,
+        split=split_name,
+        n=len(part),
+        norm=norm,
+        eps=eps,
+        seed=seed,
+        exact=True,
+        attacks=records,
+        worst_case=_record("Worst case", norm, eps, "all rows above in the ball on all n images", robust, {}, 0.0),
+        device=str(next(model.parameters()).device),
+        versions=upstream.versions(),
+        commit=upstream.commit(),
+        seconds=round(time.monotonic() - begin, 1),
+        config=config or {},
+    )
+
+
+def robust_flags(
+    model: nn.Module,
+    split: Split,
+    attack: str | None,
+    *,
+    eps: float,
+    norm: str = "Linf",
+    steps: int | None = None,
+    step_ratio: float | None = None,
+    batch_size: int = 250,
+    seed: int = 0,
+) -> Tensor:
+    """True for each sample that the model gets right under one attack of the table (None: on the clean image)."""
+    row = Row(attack, steps, step_ratio)
+    return torch.cat([batch["right"] for batch in _batches(model, split, row, eps, norm, batch_size, seed)])
+
+
+def weights_hash(model: nn.Module) -> str:
+    """sha256 over names and values of the state dict."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        buffer = io.BytesIO(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(name.encode() + buffer.getvalue())
+    return digest.hexdigest()
+
+
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """The 95 % Wilson interval of a share."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _one_row(
+    model: nn.Module,
+    split: Split,
+    row_name: str,
+    eps: float,
+    norm: str,
+    batch_size: int,
+    seed: int,
+    made: dict[tuple[str, int], list[dict[str, Tensor]]],
+) -> tuple[AttackRecord, Tensor]:
+    begin, row = time.monotonic(), ROWS[row_name]
+    key = (row.attack or "", len(split))
+    if row.attack is not None and not row.bounded:
+        made[key] = batches = list(_batches(model, split, row, eps, norm, batch_size, seed))
+    elif key in made:  # the same adversarial images, projected: crafted once
+        batches = list(_project_made(model, split, made[key], eps, norm, batch_size))
+    else:
+        batches = list(_batches(model, split, row, eps, norm, batch_size, seed))
+    figures = {name: torch.cat([batch[name] for batch in batches]) for name in ("right", "l2", "clean_right")}
+    steps = f"{row.steps} steps" if row.steps else ("1 step" if row.attack else "")
+    ratio = f"step {format_eps(row.step_ratio * eps, norm)}" if row.step_ratio else ""
+    conditions = ", ".join(text for text in (steps, ratio, row.note) if text)
+    bounded = row.bounded and row.attack is not None
+    used_norm = norm if bounded else (ATTACKS[row.attack].norm if row.attack else "")
+    seconds = time.monotonic() - begin
+    record = _record(row_name, used_norm, eps if bounded else None, conditions, figures["right"], figures, seconds)
+    return record, figures["right"]
+
+
+def _record(
+    name: str,
+    norm: str,
+    eps: float | None,
+    conditions: str,
+    right: Tensor,
+    figures: dict[str, Tensor],
+    seconds: float,
+) -> AttackRecord:
+    n, correct = len(right), int(right.sum())
+    low, high = wilson(correct, n)
+    clean_right = figures.get("clean_right", right)
+    fooled = clean_right & ~right
+    sizes = figures.get("l2", torch.zeros(n))
+    return AttackRecord(
+        name=name,
+        norm=norm,
+        eps=eps,
+        conditions=conditions,
+        n=n,
+        correct=correct,
+        accuracy=correct / n,
+        low=low,
+        high=high,
+        success_rate=int(fooled.sum()) / max(1, int(clean_right.sum())),
+        unchanged_share=float((sizes == 0).float().mean()),
+        mean_l2=float(sizes[fooled].mean()) if fooled.any() else None,
+        seconds=round(seconds, 2),
+    )
+
+
+def _batches(
+    model: nn.Module, split: Split, row: Row, eps: float, norm: str, batch_size: int, seed: int
+) -> Iterator[dict[str, Tensor]]:
+    """Flags, L2 sizes and (for attacks without a bound) the adversarial images, a batch at a time."""
+    device = next(model.parameters()).device
+    attack = None
+    for number, start in enumerate(range(0, len(split), batch_size)):
+        part = Split(split.images[start : start + batch_size], split.labels[start : start + batch_size])
+        images, labels = part.tensors(device)
+        check_images(images, labels)
+        with exact_arithmetic(), crafting(model, seed=seed * 1_000_003 + number):
+            with torch.no_grad():
+                clean_right = model(images).argmax(1) == labels
+            adversarial = images
+            if row.attack is not None:
+                attack = attack or make_attack(row.attack, model, eps=eps, steps=row.steps, step_ratio=row.step_ratio)
+                with float32_logits(attack):
+                    adversarial = attack(images, labels).detach()
+                if row.bounded:
+                    adversarial = project(adversarial, images, eps, norm=norm)
+            yield _figures(model, images, labels, adversarial, clean_right, keep=not row.bounded)
+
+
+def _project_made(
+    model: nn.Module, split: Split, made: list[dict[str, Tensor]], eps: float, norm: str, batch_size: int
+) -> Iterator[dict[str, Tensor]]:
+    device = next(model.parameters()).device
+    for number, batch in enumerate(made):
+        start = number * batch_size
+        part = Split(split.images[start : start + batch_size], split.labels[start : start + batch_size])
+        images, labels = part.tensors(device)
+        with exact_arithmetic(), crafting(model):
+            adversarial = project(batch["adversarial"].to(device), images, eps, norm=norm)
+            yield _figures(model, images, labels, adversarial, batch["clean_right"].to(device), keep=False)
+
+
+@torch.no_grad()
+def _figures(
+    model: nn.Module, images: Tensor, labels: Tensor, adversarial: Tensor, clean_right: Tensor, *, keep: bool
+) -> dict[str, Tensor]:
+    right = model(adversarial).argmax(1) == labels  # do not trust the attack: ask the model again
+    sizes = (adversarial - images).flatten(1).norm(dim=1)
+    figures = {"right": right.cpu(), "l2": sizes.cpu(), "clean_right": clean_right.cpu()}
+    return figures | ({"adversarial": adversarial.cpu()} if keep else {})
+
+
+@contextlib.contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """float32 as it is written: no TF32, no autocast."""
+    before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

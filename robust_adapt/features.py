@@ -1,0 +1,131 @@
+"""Features of any model without a change to its code: ``FeatureTap``."""
+
+import difflib
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from robust_adapt.errors import ConfigError
+
+
+class _Capture:
+    """The hook. It keeps a tensor only while armed; a deep copy or a pickle of it is dead for good."""
+
+    def __init__(self) -> None:
+        self.armed = False
+        self.tensor: Tensor | None = None
+
+    def before(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if self.armed:
+            self.tensor = inputs[0]
+
+    def after(self, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if self.armed:
+            self.tensor = output
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> "_Capture":
+        return _Capture()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Capture, ()
+
+
+class FeatureTap:
+    """``logits, features = tap(images)``: a forward that also returns the features.
+
+    model: any ``nn.Module``, also compiled or inside DDP, as long as the tap is made before its first compiled call.
+    layers: dotted names of modules whose outputs are the features; by default the *input* of the last ``Linear``.
+    One layer gives a tensor, several give a dict by name. ``state_dict`` is untouched, a deep copy of the model
+    carries no live hook, ``close()`` (or leaving the ``with`` block) removes the hooks. Outside ``tap(images)`` the
+    hooks do nothing. Raises ``ConfigError`` for an unknown layer (nearest names) and when nothing was captured.
+    """
+
+    def __init__(self, model: nn.Module, layers: str | Sequence[str] | None = None) -> None:
+        self.model = model
+        inner = unwrap(model)
+        self._single = layers is None or isinstance(layers, str)
+        self._captures: dict[str, _Capture] = {}
+        self._handles = []
+        if layers is None:
+            name, module = _last_linear(inner)
+            capture = self._captures[f"input of {name}"] = _Capture()
+            self._handles.append(module.register_forward_pre_hook(capture.before))
+        else:
+            for name in [layers] if isinstance(layers, str) else layers:
+                capture = self._captures[name] = _Capture()
+                self._handles.append(_named(inner, name).register_forward_hook(capture.after))
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Any]:
+        if not self._handles:
+            raise ConfigError("Expected an open FeatureTap, but it was closed; make a new one.")
+        for capture in self._captures.values():
+            capture.armed, capture.tensor = True, None
+        try:
+            logits = self.model(images)
+            features = {name: self._taken(name, capture) for name, capture in self._captures.items()}
+        finally:
+            for capture in self._captures.values():
+                capture.armed, capture.tensor = False, None
+        return logits, next(iter(features.values())) if self._single else features
+
+    @staticmethod
+    def _taken(name: str, capture: _Capture) -> Tensor:
+        if capture.tensor is None:
+            raise ConfigError(
+                f"Expected features from {name!r}, but nothing was captured; name a layer that the forward runs, "
+                "and make the tap before the first call of a compiled model."
+            )
+        return capture.tensor
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """What is captured, by name."""
+        return tuple(self._captures)
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside ``torch.compile``, DDP and Fabric wrappers."""
+    while True:
+        inner = next((getattr(model, name) for name in ("_orig_mod", "_forward_module") if _has(model, name)), None)
+        if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner
+
+
+def _has(model: nn.Module, name: str) -> bool:
+    return isinstance(model.__dict__.get("_modules", {}).get(name), nn.Module) or isinstance(
+        model.__dict__.get(name), nn.Module
+    )
+
+
+def _last_linear(model: nn.Module) -> tuple[str, nn.Module]:
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not found:
+        raise ConfigError("Expected a model with a Linear layer, but found none; name the feature layer yourself.")
+    return found[-1]
+
+
+def _named(model: nn.Module, name: str) -> nn.Module:
+    modules = dict(model.named_modules())
+    if name in modules and name:
+        return modules[name]
+    nearest = difflib.get_close_matches(name, [key for key in modules if key], n=3, cutoff=0.0)
+    raise ConfigError(f"Expected the name of a module, but got {name!r}; nearest: {', '.join(nearest)}.")

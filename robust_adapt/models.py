@@ -1,0 +1,106 @@
+"""Architectures of RobustBench's zoo by name and width, ``module:function``, and normalisation as a layer."""
+
+import importlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robust_adapt import upstream
+from robust_adapt.errors import ConfigError, unknown_name
+
+ORIGINAL_WIDTH = 64
+# name: (residual block, blocks a stage), both of robustbench.model_zoo.architectures.resnet
+RESNETS = {
+    "ResNet18": ("BasicBlock", (2, 2, 2, 2)),
+    "ResNet34": ("BasicBlock", (3, 4, 6, 3)),
+    "ResNet50": ("Bottleneck", (3, 4, 6, 3)),
+    "PreActResNet18": ("PreActBlock", (2, 2, 2, 2)),
+}
+
+
+class Normalize(nn.Module):
+    """(images - mean) / std a channel; mean and std ``(C,)`` buffers, in pixel units of [0, 1]."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != len(std) or not all(value > 0 for value in std):
+            raise ConfigError(f"Expected as many deviations > 0 as means, but got {list(mean)} and {list(std)}.")
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+def normalize(model: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """``model`` for normalised images -> a model for images in [0, 1], what every attack here expects.
+
+    mean, std: a value a channel, as given to ``torchvision.transforms.Normalize``, which it replaces.
+    """
+    return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), model=model))
+
+
+def build_model(
+    name: str,
+    *,
+    num_classes: int = 10,
+    channels: int = 3,
+    width: int = ORIGINAL_WIDTH,
+    size: int = 32,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> nn.Module:
+    """A fresh model that takes images ``(N, channels, size, size)`` in [0, 1] and returns logits ``(N, num_classes)``.
+
+    name: a key of ``RESNETS``, or ``module:function`` (called without arguments). width: channels of the first
+    stage. mean, std: normalisation as the first layer, none where absent. Raises ``ConfigError``.
+    """
+    if ":" in name:
+        model = _call(name)
+    elif name in RESNETS:
+        model = _resnet(name, num_classes, channels, width, size)
+    else:
+        raise ConfigError(unknown_name("model", name, RESNETS) + " Or module:function.")
+    return model if mean is None or std is None else normalize(model, mean=mean, std=std)
+
+
+def _call(name: str) -> nn.Module:
+    module_name, _, function = name.partition(":")
+    try:
+        factory: Callable[[], nn.Module] = getattr(importlib.import_module(module_name), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"Expected `module:function` that can be imported, but got {name!r}: {error}.") from error
+    model = factory()
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"Expected {name!r} to return a torch.nn.Module, but got {type(model).__name__}.")
+    return model
+
+
+def _resnet(name: str, num_classes: int, channels: int, width: int, size: int) -> nn.Module:
+    upstream.prepare()
+    zoo = importlib.import_module("robustbench.model_zoo.architectures.resnet")
+    if (num_classes, channels, width, size) == (10, 3, ORIGINAL_WIDTH, 32):
+        return getattr(zoo, name)()  # the leaderboard's architecture itself, untouched
+    block_name, blocks = RESNETS[name]
+    block = getattr(zoo, block_name)
+    model = (zoo.PreActResNet if name.startswith("PreAct") else zoo.ResNet)(block, blocks, num_classes)
+    model.in_planes = width  # the zoo fixes 64 channels, RGB and 32 x 32: its own parts again, names and order kept
+    model.conv1 = nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False)
+    if hasattr(model, "bn1"):
+        model.bn1 = nn.BatchNorm2d(width)
+    for stage, (count, stride) in enumerate(zip(blocks, _strides(name, size), strict=True)):
+        setattr(model, f"layer{stage + 1}", model._make_layer(block, width * 2**stage, count, stride=stride))
+    model.linear = nn.Linear(8 * width * block.expansion, num_classes)
+    return model
+
+
+def _strides(name: str, size: int) -> list[int]:
+    """Halve from the second stage on until the zoo's last pooling meets the 4 x 4 map that it is written for."""
+    halvings = (size // 4).bit_length() - 1
+    if size != 4 << max(halvings, 0) or halvings > 4:
+        raise ConfigError(
+            f"Expected images of 4, 8, 16, 32 or 64 pixels a side for {name}, but got {size}; set `data.size`."
+        )
+    return [2 if stage <= halvings and (stage > 0 or halvings == 4) else 1 for stage in range(4)]
