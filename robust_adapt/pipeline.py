@@ -1,15 +1,13 @@
 """The whole story: build, train, evaluate, table. Nothing here prints."""
 
 import dataclasses
-import json
-import platform
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from robust_adapt import trainer, upstream
 from robust_adapt.attacks import DiverseAttack
@@ -21,7 +19,17 @@ from robust_adapt.errors import CheckpointError, ConfigError
 from robust_adapt.evaluation import evaluate_model
 from robust_adapt.features import FeatureTap
 from robust_adapt.models import build_model
-from robust_adapt.records import AttackRecord, EpochRecord, EvaluationRecord, StepRecord, read_lines, write_json
+from robust_adapt.records import (
+    Answer,
+    AttackRecord,
+    Case,
+    EpochRecord,
+    EvaluationRecord,
+    RunRecord,
+    StepRecord,
+    read_lines,
+    write_json,
+)
 
 PROBE_STEPS = 12
 
@@ -67,7 +75,9 @@ def train(
         position, total_steps = trainer.load_state_dict(parts, state)
         position.warnings += passed_over
     records = _records_until(folder, position.step)
-    write_json(folder / "environment.json", _environment(parts, data, total_steps))
+    record = _run_record(parts, config, data, total_steps)
+    write_json(folder / "run.json", record)
+    report(record)
     trainer.fit(parts, config, folder, total_steps=total_steps, position=position, report=report, records=records)
     return load_run(folder, data=data)
 
@@ -172,6 +182,43 @@ def evaluate(
     return record
 
 
+def study_cases(
+    runs: dict[str, Run], data: ImageData, *, eps: float, count: int = 3, attack: str = "fgsm"
+) -> list[Case]:
+    """The article's case study: test images (an airplane first, where there is one), each clean and attacked on
+    every model, with every model's answer. Only images that all models get right when clean are taken, in the fixed
+    order of the test split, one a class."""
+    images, labels = data.test.first(min(1000, len(data.test)), seed=0).tensors()
+    right = torch.ones(len(labels), dtype=torch.bool)
+    for run in runs.values():
+        with torch.no_grad():
+            right &= run.model.cpu()(images).argmax(1) == labels
+    chosen = _one_a_class(labels, right, data.classes, count)
+    shown = {"clean": images[chosen]}
+    for name, run in runs.items():
+        one = DiverseAttack(run.model, [attack], eps=eps, pick="all")
+        shown[f"{attack.upper()} on {name}"] = one(images[chosen], labels[chosen])
+    return [_case(runs, data, shown, labels[index], row) for row, index in enumerate(chosen)]
+
+
+def _one_a_class(labels: Tensor, right: Tensor, classes: Sequence[str], count: int) -> list[int]:
+    order = sorted(range(len(classes)), key=lambda label: (classes[label] != "airplane", label))
+    found = [next(iter((right & (labels == label)).nonzero().flatten().tolist()), None) for label in order]
+    return [index for index in found if index is not None][:count]
+
+
+def _case(runs: dict[str, Run], data: ImageData, shown: dict[str, Tensor], label: Tensor, row: int) -> Case:
+    answers = {}
+    for title, batch in shown.items():
+        answers[title] = {}
+        for name, run in runs.items():
+            with torch.no_grad():
+                confidence, predicted = run.model(batch[row : row + 1]).softmax(1)[0].max(0)
+            answers[title][name] = Answer(label=data.classes[int(predicted)], confidence=float(confidence))
+    pictures = {title: batch[row].permute(1, 2, 0).numpy() for title, batch in shown.items()}
+    return Case(label=data.classes[int(label)], images=pictures, answers=answers)
+
+
 def _total_steps(parts: trainer.Parts, config: Config, data: ImageData) -> int:
     if config.minutes is None:
         return max(1, round(config.epochs * len(parts.batches)))
@@ -180,8 +227,6 @@ def _total_steps(parts: trainer.Parts, config: Config, data: ImageData) -> int:
 
 def _seconds_a_step(config: Config, data: ImageData) -> float:
     """Median of a few real steps on a throw-away copy of the run, at the target eps."""
-    import time
-
     parts = build_parts(config, data)
     parts.controller = EpsilonController("constant", target=float(config.controller.target), norm=config.attack.norm)
     times = []
@@ -200,19 +245,20 @@ def _records_until(folder: Path, step: int) -> tuple[list[StepRecord], list[Epoc
     return steps, epochs
 
 
-def _environment(parts: trainer.Parts, data: ImageData, total_steps: int) -> dict[str, Any]:
-    return {
-        "versions": upstream.versions(),
-        "commit": upstream.commit(),
-        "machine": platform.machine(),
-        "device": str(parts.fabric.device),
-        "threads": torch.get_num_threads(),
-        "precision": str(parts.fabric._precision.precision),
-        "data": data.title,
-        "train_n": len(data.train),
-        "validation_n": len(data.validation),
-        "total_steps": total_steps,
-    }
+def _run_record(parts: trainer.Parts, config: Config, data: ImageData, total_steps: int) -> RunRecord:
+    return RunRecord(
+        recipe=config.recipe,
+        data=data.title,
+        train_n=len(data.train),
+        validation_n=len(data.validation),
+        total_steps=total_steps,
+        steps_per_epoch=len(parts.batches),
+        device=str(parts.fabric.device),
+        threads=torch.get_num_threads(),
+        precision=_precision(config),
+        versions=upstream.versions(),
+        commit=upstream.commit(),
+    )
 
 
 def _optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:

@@ -28,7 +28,7 @@ def pgd() -> Config:
 
 
 def literal() -> Config:
-    """The article to the letter: Adam, eps from 0.05 by its rule, a random chain of FGSM, PGD and CW, clean mixed in."""
+    """The article to the letter: Adam, eps from 0.05 by its rule, random chains of FGSM, PGD, CW, clean mixed in."""
     return Config(
         recipe="literal",
         attack=AttackConfig(attacks=("fgsm", "pgd", "cw"), mode="chain", pick="random"),

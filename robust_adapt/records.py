@@ -21,6 +21,23 @@ class Record:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RunRecord(Record):
+    """What a training run stands on, known before its first step."""
+
+    recipe: str
+    data: str
+    train_n: int
+    validation_n: int
+    total_steps: int
+    steps_per_epoch: int
+    device: str
+    threads: int
+    precision: str
+    versions: dict[str, str]
+    commit: str | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class StepRecord(Record):
     """Means over the training steps since the record before it. Losses in nats, accuracies in [0, 1]."""
 
@@ -111,6 +128,23 @@ class EvaluationRecord(Record):
         rows = [AttackRecord.from_dict(row) for row in values["attacks"]]
         worst = AttackRecord.from_dict(values["worst_case"])
         return super().from_dict({**values, "attacks": rows, "worst_case": worst})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one model says of one image: a class name and its probability in [0, 1]."""
+
+    label: str
+    confidence: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """One test image: ``images`` by title, each ``(H, W, C)`` in [0, 1], and every model's answer to each of them."""
+
+    label: str
+    images: dict[str, Any]
+    answers: dict[str, dict[str, Answer]]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
