@@ -40,7 +40,7 @@ def format_eps(eps: float, norm: str = "Linf") -> str:
 
 def _read(value: float | str, name: str = "eps") -> float:
     try:
-        number = float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
+        number = _divide(value.replace(" ", "")) if isinstance(value, str) else float(value)
     except (ValueError, ZeroDivisionError, OverflowError, TypeError):
         raise ConfigError(
             f"Expected `{name}` as a number or a fraction, but got {value!r}; write 0.03 or 8/255."
@@ -48,3 +48,9 @@ def _read(value: float | str, name: str = "eps") -> float:
     if not math.isfinite(number):
         raise ConfigError(f"Expected `{name}` to be finite, but got {value!r}; write 0.03 or 8/255.")
     return number
+
+
+def _divide(text: str) -> float:
+    """``8/255`` and ``2.5/255`` to the last bit; a Fraction alone reads no decimals above the line."""
+    above, slash, below = text.partition("/")
+    return float(Fraction(above) / (int(below) if slash else 1))
