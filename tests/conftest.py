@@ -1,0 +1,98 @@
+"""Tiny models and images; the best attack on ``ChannelMeans`` is known by hand."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from PIL import Image
+from torch import nn
+
+from robust_adapt.data import CIFAR10_CLASSES, Split
+
+torch.set_num_threads(1)  # the tensors are tiny: threads that wait for each other cost more than they bring
+settings.register_profile("robust_adapt", deadline=None, max_examples=50)
+settings.load_profile("robust_adapt")
+
+
+class ChannelMeans(nn.Module):
+    """logits = scale * mean of each channel: the best Linf attack darkens the labelled channel and brightens the rest.
+
+    A sample stands at eps as long as its channel leads by more than 2 eps.
+    """
+
+    def __init__(self, scale=10.0):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+        self.forwards = 0
+
+    def forward(self, images):
+        self.forwards += 1
+        return self.scale * images.mean((2, 3))
+
+
+class SmallNet(nn.Module):
+    """A convolution, batch-norm, dropout and two linear layers; 10 classes."""
+
+    def __init__(self, channels=3):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.drop = nn.Dropout(0.5)
+        self.hidden = nn.Linear(8, 12)
+        self.head = nn.Linear(12, 10)
+
+    def forward(self, images):
+        maps = torch.relu(self.norm(self.conv(images)))
+        return self.head(torch.relu(self.hidden(self.drop(maps.mean((2, 3))))))
+
+
+@pytest.fixture
+def channel_means():
+    return ChannelMeans()
+
+
+@pytest.fixture
+def small_net():
+    torch.manual_seed(0)
+    return SmallNet().eval()
+
+
+@pytest.fixture
+def images():
+    """6 images of 3 x 8 x 8 away from 0 and 1, so that a small eps is never cut by the range of pixels."""
+    return 0.3 + 0.4 * torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def labels():
+    return torch.tensor([0, 1, 2, 2, 1, 0])
+
+
+@pytest.fixture
+def leads():
+    """A split for ``ChannelMeans``: the labelled channel leads by so many pixel values (negative: misclassified)."""
+    lead = torch.tensor([-10, 4, 4, 12, 12, 20, 20, 40, 40, 60])
+    labels = torch.arange(len(lead)) % 3
+    images = torch.full((len(lead), 3, 8, 8), 100, dtype=torch.uint8)
+    for number, (label, more) in enumerate(zip(labels, lead, strict=True)):
+        images[number, label] = 100 + int(more)
+    return Split(images, labels)
+
+
+@pytest.fixture
+def make_folder(tmp_path, monkeypatch):
+    """``make_folder(suffix=".png", ...)`` writes train/ and test/ class folders; the cache is a folder of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def make(*, suffix=".png", classes=CIFAR10_CLASSES, size=32, counts=(("train", 2), ("test", 1)), name="pictures"):
+        random = np.random.default_rng(0)
+        for part, count in counts:
+            for label in classes:
+                folder = tmp_path / name / part / label
+                folder.mkdir(parents=True)
+                for number in range(count):
+                    pixels = random.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{number}{suffix}")
+        return tmp_path / name
+
+    return make

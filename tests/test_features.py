@@ -1,0 +1,166 @@
+"""Features of a model whose code is not touched."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from robust_adapt.errors import ConfigError
+from robust_adapt.features import FeatureTap
+
+
+class Branches(nn.Module):
+    """``unused`` is never run."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(4, 3)
+        self.unused = nn.Linear(4, 3)
+
+    def forward(self, images):
+        return self.body(images)
+
+
+@pytest.fixture
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def by_hand(net, images):
+    maps = torch.relu(net.norm(net.conv(images)))
+    return torch.relu(net.hidden(net.drop(maps.mean((2, 3)))))
+
+
+def test_the_default_is_the_input_of_the_last_linear_layer(small_net, images):
+    with FeatureTap(small_net) as tap:
+        logits, features = tap(images)
+        assert tap.layers == ("input of head",)
+    assert torch.equal(features, by_hand(small_net, images))
+    assert torch.equal(logits, small_net(images))
+
+
+def test_a_named_layer_gives_its_output(small_net, images):
+    with FeatureTap(small_net, "conv") as tap:
+        assert torch.equal(tap(images)[1], small_net.conv(images))
+
+
+def test_several_layers_give_a_dict(small_net, images):
+    with FeatureTap(small_net, ["conv", "head"]) as tap:
+        logits, features = tap(images)
+    assert list(features) == ["conv", "head"]
+    assert torch.equal(features["head"], logits)
+
+
+def test_nested_names(images):
+    model = nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), nn.ReLU())
+    with FeatureTap(model, "0.1") as tap:
+        assert torch.equal(tap(images)[1], model[0](images))
+
+
+def test_gradients_flow_through_the_features(small_net, images):
+    with FeatureTap(small_net) as tap:
+        tap(images)[1].sum().backward()
+    assert small_net.conv.weight.grad.abs().sum() > 0 and small_net.head.weight.grad is None
+
+
+def test_a_layer_that_the_forward_does_not_run():
+    with FeatureTap(Branches(), "unused") as tap, pytest.raises(ConfigError) as caught:
+        tap(torch.zeros(1, 4))
+    assert str(caught.value) == (
+        "Expected features from 'unused', but nothing was captured; name a layer that the forward runs, and make the "
+        "tap before the first call of a compiled model."
+    )
+
+
+def test_an_unknown_layer_gets_the_nearest_names(small_net):
+    with pytest.raises(ConfigError) as caught:
+        FeatureTap(small_net, "haed")
+    assert str(caught.value).startswith("Expected the name of a module, but got 'haed'; nearest: head, ")
+
+
+def test_a_model_without_a_linear_layer():
+    with pytest.raises(ConfigError) as caught:
+        FeatureTap(nn.Conv2d(3, 3, 1))
+    assert str(caught.value) == (
+        "Expected a model with a Linear layer, but found none; name the feature layer yourself."
+    )
+
+
+def test_a_closed_tap_says_so(small_net, images):
+    tap = FeatureTap(small_net)
+    tap.close()
+    with pytest.raises(ConfigError, match=r"^Expected an open FeatureTap, but it was closed; make a new one\.$"):
+        tap(images)
+
+
+def test_closing_removes_the_hooks(small_net):
+    with FeatureTap(small_net, ["conv", "hidden"]), FeatureTap(small_net):
+        assert any(module._forward_hooks or module._forward_pre_hooks for module in small_net.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in small_net.modules())
+
+
+def test_the_state_dict_is_untouched(small_net):
+    before = {name: tensor.clone() for name, tensor in small_net.state_dict().items()}
+    with FeatureTap(small_net):
+        after = small_net.state_dict()
+    assert list(before) == list(after) and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_outside_a_call_nothing_is_kept(small_net, images):
+    with FeatureTap(small_net) as tap:
+        tap(images)
+        small_net(images)
+        assert all(capture.tensor is None and not capture.armed for capture in tap._captures.values())
+
+
+def test_a_failed_forward_disarms(small_net, images):
+    with FeatureTap(small_net) as tap:
+        with pytest.raises(RuntimeError):
+            tap(images[:, :2])
+        assert not any(capture.armed for capture in tap._captures.values())
+        assert torch.equal(tap(images)[1], by_hand(small_net, images))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, "pickle"])
+def test_a_copy_of_the_model_carries_no_live_hook(duplicate, small_net, images):
+    with FeatureTap(small_net) as tap:
+        if duplicate == "pickle":
+            torch.save(small_net, buffer := io.BytesIO())
+            buffer.seek(0)
+            other = torch.load(buffer, weights_only=False)
+        else:
+            other = duplicate(small_net)
+        capture = next(iter(tap._captures.values()))
+        capture.armed = True
+        other(images)
+        assert capture.tensor is None
+        hooks = [hook for module in other.modules() for hook in module._forward_pre_hooks.values()]
+        assert not any(hook.__self__ is capture or hook.__self__.armed for hook in hooks)
+
+
+def test_a_tap_made_before_compilation_works(small_net, images, fresh_compiler):
+    with FeatureTap(small_net) as tap:
+        tap.model = torch.compile(small_net, backend="aot_eager")
+        logits, features = tap(images)
+        torch.testing.assert_close(features, by_hand(small_net, images))
+        torch.testing.assert_close(logits, small_net(images))
+
+
+def test_the_compiled_model_itself_may_be_tapped(small_net, images, fresh_compiler):
+    compiled = torch.compile(small_net, backend="aot_eager")
+    with FeatureTap(compiled) as tap:
+        features = tap(images)[1]
+        torch.testing.assert_close(features, by_hand(small_net, images))
+        features.sum().backward()
+        assert small_net.conv.weight.grad.abs().sum() > 0
+
+
+def test_a_tap_made_after_the_first_compiled_call_errs(small_net, images, fresh_compiler):
+    compiled = torch.compile(small_net, backend="aot_eager")
+    compiled(images)
+    with FeatureTap(compiled) as tap, pytest.raises(ConfigError, match="^Expected features from 'input of head', but "):
+        tap(images)

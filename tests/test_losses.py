@@ -1,0 +1,161 @@
+"""Every formula against an independent reference."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.spatial.distance import cosine
+from scipy.special import rel_entr, softmax
+from torch.autograd import gradcheck
+
+from robust_adapt.errors import ConfigError, DataError
+from robust_adapt.losses import (
+    DISTANCES,
+    cross_entropy,
+    feature_consistency,
+    kl_consistency,
+    margin,
+    softmax_consistency,
+)
+
+
+def pair(*shape, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(*shape, generator=generator, dtype=dtype), torch.randn(*shape, generator=generator, dtype=dtype)
+
+
+def distance_of(a, b, distance):
+    if distance == "cosine":
+        return cosine(a, b)
+    return np.linalg.norm(a - b) ** (2 if distance == "squared" else 1)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("shape", [(5, 7), (5, 2, 3, 3)])
+def test_feature_consistency_is_the_mean_distance(distance, shape):
+    clean, adversarial = pair(*shape)
+    rows = zip(clean.flatten(1).numpy(), adversarial.flatten(1).numpy(), strict=True)
+    expected = np.mean([distance_of(a, b, distance) for a, b in rows])
+    assert feature_consistency(clean, adversarial, distance=distance).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("distance", "power"), [("squared", 2), ("plain", 1)])
+def test_relative_divides_by_the_clean_norm(distance, power):
+    clean, adversarial = pair(5, 7)
+    rows = list(zip(clean.numpy(), adversarial.numpy(), strict=True))
+    expected = np.mean([(np.linalg.norm(a - b) / np.linalg.norm(a)) ** power for a, b in rows])
+    assert feature_consistency(clean, adversarial, distance=distance, relative=True).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_relative_does_not_fall_when_all_features_shrink(distance):
+    clean, adversarial = pair(5, 7)
+    whole = feature_consistency(clean, adversarial, distance=distance, relative=True)
+    shrunk = feature_consistency(clean / 100, adversarial / 100, distance=distance, relative=True)
+    torch.testing.assert_close(shrunk, whole)
+    if distance != "cosine":
+        assert feature_consistency(clean / 100, adversarial / 100, distance=distance) < whole / 10
+
+
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_equal_features_cost_nothing_and_have_a_finite_gradient(distance, relative):
+    features = pair(4, 6)[0].requires_grad_()
+    other = features.detach().clone().requires_grad_()
+    value = feature_consistency(features, other, distance=distance, relative=relative)
+    value.backward()
+    assert value.item() == pytest.approx(0, abs=1e-12)
+    assert features.grad.isfinite().all() and other.grad.isfinite().all()
+
+
+def test_features_of_zero_norm_stay_finite():
+    zero = torch.zeros(3, 4, requires_grad=True)
+    for distance in DISTANCES:
+        value = feature_consistency(zero, torch.zeros(3, 4), distance=distance, relative=True)
+        assert value.isfinite() and torch.autograd.grad(value, zero)[0].isfinite().all()
+
+
+def test_softmax_consistency_is_between_probabilities():
+    clean, adversarial = pair(6, 10)
+    difference = softmax(clean.numpy(), axis=1) - softmax(adversarial.numpy(), axis=1)
+    expected = np.mean(np.sum(difference**2, axis=1))
+    assert softmax_consistency(clean, adversarial).item() == pytest.approx(expected)
+
+
+def test_the_furthest_probabilities_are_2_apart():
+    assert softmax_consistency(torch.tensor([[99.0, 0.0]]), torch.tensor([[0.0, 99.0]])).item() == pytest.approx(2)
+
+
+def test_kl_is_from_the_clean_side():
+    clean, adversarial = pair(6, 10)
+    divergence = rel_entr(softmax(clean.numpy(), axis=1), softmax(adversarial.numpy(), axis=1)).sum(1)
+    assert kl_consistency(clean, adversarial).item() == pytest.approx(divergence.mean())
+
+
+def test_margin_is_the_highest_wrong_logit_minus_the_right_one():
+    logits, labels = torch.tensor([[3.0, 1.0, 2.0], [0.0, -1.0, 5.0]]), torch.tensor([0, 1])
+    assert margin(logits, labels).tolist() == [-1.0, 6.0]
+
+
+def test_margin_has_a_gradient_where_the_attack_has_succeeded():
+    logits = torch.tensor([[0.0, 5.0]], requires_grad=True)
+    assert torch.autograd.grad(margin(logits, torch.tensor([0])).sum(), logits)[0].tolist() == [[-1.0, 1.0]]
+
+
+def test_cross_entropy_with_smoothing():
+    logits, labels = pair(6, 10)[0], torch.arange(6)
+    log = np.log(softmax(logits.numpy(), axis=1))
+    expected = -np.mean(0.8 * log[np.arange(6), np.arange(6)] + 0.2 * log.mean(1))
+    assert cross_entropy(logits, labels, label_smoothing=0.2).item() == pytest.approx(expected)
+
+
+FORMULAS = [
+    *((lambda a, b, d=d, r=r: feature_consistency(a, b, distance=d, relative=r)) for d in DISTANCES for r in (0, 1)),
+    softmax_consistency,
+    kl_consistency,
+    lambda a, b: margin(a - b, torch.tensor([0, 1, 2])),
+    lambda a, b: cross_entropy(a - b, torch.tensor([0, 1, 2]), label_smoothing=0.1),
+]
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_gradients_against_finite_differences(formula):
+    assert gradcheck(formula, [tensor.requires_grad_() for tensor in pair(3, 4)])
+
+
+@pytest.mark.parametrize("formula", [feature_consistency, softmax_consistency, kl_consistency])
+def test_detach_clean_pulls_one_side_only(formula):
+    clean, adversarial = (tensor.requires_grad_() for tensor in pair(3, 4))
+    value = formula(clean, adversarial, detach_clean=True)
+    torch.testing.assert_close(value, formula(clean, adversarial))
+    value.backward()
+    assert clean.grad is None and adversarial.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("formula", [feature_consistency, softmax_consistency, kl_consistency])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(formula, dtype):
+    clean, adversarial = (tensor.to(dtype) for tensor in pair(8, 512))
+    value = formula(clean, adversarial)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, formula(clean.float(), adversarial.float()), rtol=1e-6, atol=0)
+
+
+def test_cross_entropy_of_bf16_logits_is_float32():
+    logits = pair(6, 10)[0].bfloat16()
+    expected = F.cross_entropy(logits.float(), torch.arange(6))
+    torch.testing.assert_close(cross_entropy(logits, torch.arange(6)), expected, rtol=0, atol=0)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(DataError) as caught:
+        feature_consistency(torch.zeros(3, 4), torch.zeros(3, 5))
+    assert str(caught.value) == "Expected features of one shape, but got (3, 4) and (3, 5)."
+
+
+def test_an_unknown_distance_gets_the_nearest():
+    with pytest.raises(ConfigError) as caught:
+        feature_consistency(torch.zeros(3, 4), torch.zeros(3, 4), distance="square")
+    assert str(caught.value) == (
+        "Expected a known distance, but got 'square'; did you mean 'squared'? Known: cosine, plain, squared."
+    )

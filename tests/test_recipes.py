@@ -1,0 +1,49 @@
+"""Named runs are what they say."""
+
+import pytest
+
+from robust_adapt.attacks import ATTACKS
+from robust_adapt.config import ModelConfig
+from robust_adapt.errors import ConfigError
+from robust_adapt.recipes import RECIPES, on_digits, recipe
+
+
+def test_an_unknown_recipe_gets_the_nearest_name():
+    with pytest.raises(ConfigError) as caught:
+        recipe("deepseak")
+    assert str(caught.value) == (
+        f"Expected a known recipe, but got 'deepseak'; did you mean 'deepseek'? Known: {', '.join(sorted(RECIPES))}."
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_carries_its_name_a_sentence_and_known_attacks(name):
+    config = recipe(name)
+    assert config.recipe == name
+    assert RECIPES[name].__doc__.strip().endswith(".")
+    assert set(config.attack.attacks) <= set(ATTACKS)
+
+
+def test_literal_has_the_constants_of_the_article():
+    config = recipe("literal")
+    optimizer, attack, controller, loss = config.optimizer, config.attack, config.controller, config.loss
+    assert (optimizer.name, optimizer.learning_rate, config.batch_size, config.epochs) == ("adam", 0.001, 128, 100)
+    assert (optimizer.schedule, optimizer.weight_decay, optimizer.average) == ("constant", 0, 0)
+    assert (controller.rule, controller.start) == ("literal", 0.05)
+    assert controller.lower is None and controller.upper is None  # the rule's own, 0.01 and 0.3
+    assert (attack.attacks, attack.mode, attack.pick) == (("fgsm", "pgd", "cw"), "chain", "random")
+    assert loss.clean == loss.adversarial > 0 and loss.consistency > 0 and loss.distance == "plain"
+    assert (config.data.name, config.model.name, config.model.width) == ("cifar10", "ResNet18", 64)
+
+
+def test_fields_are_replaced():
+    config = recipe("pgd", epochs=3, model=ModelConfig(width=16))
+    assert (config.epochs, config.model.width, config.attack) == (3, 16, recipe("pgd").attack)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_on_digits_keeps_the_idea_and_cuts_the_rest(name):
+    whole, small = recipe(name), on_digits(recipe(name), epochs=2, eps=0.2)
+    assert (small.attack, small.loss, small.controller.rule) == (whole.attack, whole.loss, whole.controller.rule)
+    assert (small.data.name, small.epochs, small.eps) == ("digits", 2, 0.2)
+    assert small.optimizer.average <= 0.99
