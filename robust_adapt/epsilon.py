@@ -31,7 +31,7 @@ DEFAULTS = {
 SMOOTHING = 0.98
 TRIM_WIDTH = 2 * PIXEL
 TRIM_END = 0.8
-BOUND_PATIENCE = 100
+BOUND_PATIENCE = 20
 
 
 def literal(eps: float, gap: float, *, alpha: float = 0.001, lower: float = 0.01, upper: float = 0.3) -> float:
@@ -114,9 +114,8 @@ class EpsilonController:
         self._bounds(start, lower, upper)
         self.goal = goal if goal is not None else (0.5 if rule == "gap" else 0.6)
         self.steps, self.integral, self.frozen, self.steps_at_bound, self.warned = 0, 0.0, False, 0, False
-        self._averages: dict[str, float] = {}
-        self._eps = 0.0 if rule in ("ramp", "ramp-trim") else self.start
-        self._cap = math.inf
+        self._eps = {"constant": self.target, "ramp": 0.0, "ramp-trim": 0.0}.get(rule, self.start)
+        self._averages, self._cap = {}, math.inf
 
     def _check(self, every: int, ramp_end: float, goal: float | None) -> None:
         if self.rule in ("ramp", "ramp-trim") and not (self.total_steps or 0) > 0:
@@ -135,12 +134,14 @@ class EpsilonController:
         given = {"start": start, "lower": lower, "upper": upper}
         fallback = {"start": self.target, "lower": 0.0, "upper": math.inf}
         for name, value in given.items():
-            chosen = (
-                defaults.get(name, fallback[name]) if value is None else check_eps(value, norm=self.norm, name=name)
-            )
-            setattr(self, name, min(chosen, 1.0) if self.norm == "Linf" else chosen)
+            read = defaults.get(name, fallback[name]) if value is None else check_eps(value, norm=self.norm, name=name)
+            setattr(self, name, min(read, 1.0) if self.norm == "Linf" else read)
         if not self.lower <= self.upper:
             raise ConfigError(f"Expected `lower` <= `upper`, but got {self.lower:g} and {self.upper:g}.")
+        inside = _clip(self.start, self.lower, self.upper)  # the rule's own start where the bounds exclude it
+        if start is not None and "start" in defaults and inside != self.start:
+            raise ConfigError(f"Expected `start` in [{self.lower:g}, {self.upper:g}], but got {self.start:g}.")
+        self.start = inside
 
     @property
     def eps(self) -> float:
@@ -173,12 +174,8 @@ class EpsilonController:
         Losses in nats, accuracies in [0, 1]. A signal that is not finite is left out of the average; one that is
         needed and absent raises ``ConfigError``.
         """
-        signals = {
-            "clean_loss": clean_loss,
-            "adv_loss": adv_loss,
-            "clean_accuracy": clean_accuracy,
-            "adv_accuracy": adv_accuracy,
-        }
+        losses = {"clean_loss": clean_loss, "adv_loss": adv_loss}
+        signals = losses | {"clean_accuracy": clean_accuracy, "adv_accuracy": adv_accuracy}
         needs = self.needs
         for name in needs:
             if signals[name] is None:
@@ -200,22 +197,19 @@ class EpsilonController:
             self._averages[name] = keep * self._averages.get(name, value) + (1 - keep) * value
 
     def _update(self, fresh: bool) -> None:
-        if self.rule in ("ramp", "ramp-trim") and not self._trimming():
-            self._eps = ramp(self.progress, target=self.target, end=self.ramp_end)
-        elif self.rule == "ramp":
+        limits = {"lower": self.lower, "upper": self.upper}
+        if self.rule == "ramp" or (self.rule == "ramp-trim" and not (self._trimming() and self._averages)):
             self._eps = ramp(self.progress, target=self.target, end=self.ramp_end)
         elif fresh and self.rule in ("literal", "gap"):
             difference = self._averages["adv_loss"] - self._averages["clean_loss"]
             if self.rule == "literal":
-                self._eps = literal(self._eps, self.every * difference, lower=self.lower, upper=self.upper)
+                self._eps = literal(self._eps, self.every * difference, **limits)
             else:
-                bounds = {"lower": self.lower, "upper": self.upper}
-                self._eps = gap(self._eps, difference, goal=self.goal, every=self.every, **bounds)
+                self._eps = gap(self._eps, difference, goal=self.goal, every=self.every, **limits)
         elif fresh and self._averages["clean_accuracy"] > 0:
             quotient = self._averages["adv_accuracy"] / self._averages["clean_accuracy"]
-            centre = self.target if self.rule == "ramp-trim" else self.start
-            bounds = {"lower": self.lower, "upper": self.upper, "every": self.every}
-            self._eps, self.integral = ratio(self.integral, quotient, centre=centre, goal=self.goal, **bounds)
+            own = {"centre": self.target if self.rule == "ramp-trim" else self.start, "goal": self.goal}
+            self._eps, self.integral = ratio(self.integral, quotient, every=self.every, **own, **limits)
 
     def _watch_bounds(self) -> None:
         at_bound = self.rule in ("literal", "gap", "ratio") and self._eps in (self.lower, self.upper)
