@@ -21,7 +21,8 @@ from robust_adapt.records import AttackRecord, EpochRecord, EvaluationRecord, Re
 from robust_adapt.units import Epsilon
 
 USAGE = 2
-console = Console(highlight=False)
+WIDE = 130
+console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, highlight=False)
 
 
@@ -242,7 +243,7 @@ def _compare(names: Sequence[str], build: Callable[[str], Config], out: Path) ->
     histories = {name: (run.epochs, run.steps) for name, run in runs.items()}
     reporting.draw_curves(histories, out / "curves.png", norm=config.attack.norm)
     if cases:
-        reporting.draw_cases(cases, out / "cases.png")
+        reporting.draw_cases(cases, out / "cases.png", eps=eps)
     console.print(reporting.terminal_table(records))
     console.print(f"Written to {escape(str(out))}: table.md, table.csv, table.json, curves.png, cases.png")
 

@@ -17,7 +17,7 @@ from robust_adapt.attacks.crafting import float32_logits
 from robust_adapt.data import Split
 from robust_adapt.errors import ConfigError, unknown_name
 from robust_adapt.records import AttackRecord, EvaluationRecord
-from robust_adapt.units import check_eps, format_eps
+from robust_adapt.units import check_eps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +40,11 @@ ROWS: dict[str, Row] = {
     "FGSM": Row("fgsm"),
     "BIM-10": Row("bim", 10, 0.25),
     "PGD-20": Row("pgd", 20, 0.25),
-    "CW-Linf-20": Row("upgd-margin", 20, 0.25, note="margin loss"),
-    "CW": Row("cw", 50, bounded=False, note="torchattacks' CW: c=1, kappa=0, lr=0.01"),
-    "CW in the ball": Row("cw", 50, note="the same, projected"),
+    "CW-Linf-20": Row("upgd-margin", 20, 0.25, note="PGD on the margin loss"),
+    "CW": Row("cw", 50, bounded=False, note="torchattacks' CW, L2: c=1, kappa=0, lr=0.01"),
+    "CW in the ball": Row("cw", 50, note="the same images, projected"),
     "DeepFool": Row("deepfool", 50, bounded=False, slow=True, note="overshoot 0.02"),
-    "DeepFool in the ball": Row("deepfool", 50, slow=True, note="the same, projected"),
+    "DeepFool in the ball": Row("deepfool", 50, slow=True, note="the same images, projected"),
 }
 
 
@@ -98,7 +98,15 @@ def evaluate_model(
         seed=seed,
         exact=True,
         attacks=records,
-        worst_case=_record("Worst case", norm, eps, "all rows above in the ball on all n images", robust, {}, 0.0),
+        worst_case=_record(
+            "Worst case",
+            norm,
+            eps,
+            "right under every row above that is in the ball and on all n images",
+            robust,
+            {},
+            0.0,
+        ),
         device=str(next(model.parameters()).device),
         versions=upstream.versions(),
         commit=upstream.commit(),
@@ -160,13 +168,13 @@ def _one_row(
     else:
         batches = list(_batches(model, split, row, eps, norm, batch_size, seed))
     figures = {name: torch.cat([batch[name] for batch in batches]) for name in ("right", "l2", "clean_right")}
-    steps = f"{row.steps} steps" if row.steps else ("1 step" if row.attack else "")
-    ratio = f"step {format_eps(row.step_ratio * eps, norm)}" if row.step_ratio else ""
-    conditions = ", ".join(text for text in (steps, ratio, row.note) if text)
     bounded = row.bounded and row.attack is not None
     used_norm = norm if bounded else (ATTACKS[row.attack].norm if row.attack else "")
     seconds = time.monotonic() - begin
-    record = _record(row_name, used_norm, eps if bounded else None, conditions, figures["right"], figures, seconds)
+    steps = row.steps or (1 if row.attack else None)
+    size = row.step_ratio * eps if row.step_ratio else None
+    used_eps = eps if bounded else None
+    record = _record(row_name, used_norm, used_eps, row.note, figures["right"], figures, seconds, steps, size)
     return record, figures["right"]
 
 
@@ -174,10 +182,12 @@ def _record(
     name: str,
     norm: str,
     eps: float | None,
-    conditions: str,
+    note: str,
     right: Tensor,
     figures: dict[str, Tensor],
     seconds: float,
+    steps: int | None = None,
+    step_size: float | None = None,
 ) -> AttackRecord:
     n, correct = len(right), int(right.sum())
     low, high = wilson(correct, n)
@@ -188,7 +198,9 @@ def _record(
         name=name,
         norm=norm,
         eps=eps,
-        conditions=conditions,
+        steps=steps,
+        step_size=step_size,
+        note=note,
         n=n,
         correct=correct,
         accuracy=correct / n,

@@ -173,7 +173,7 @@ def evaluate(
         slow_n=settings.slow_n,
         batch_size=settings.batch_size,
         seed=settings.seed,
-        name=f"{run.config.recipe} ({run.config.model.name}, width {run.config.model.width})",
+        name=run.config.recipe,
         data=data.title,
         config=run.config.to_dict(),
         report=report,

@@ -90,7 +90,9 @@ class AttackRecord(Record):
     name: str
     norm: str
     eps: float | None
-    conditions: str
+    steps: int | None
+    step_size: float | None
+    note: str
     n: int
     correct: int
     accuracy: float

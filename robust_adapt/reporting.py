@@ -9,7 +9,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from robust_adapt.records import Case, EpochRecord, EvaluationRecord, StepRecord
+from robust_adapt.errors import ConfigError
+from robust_adapt.records import AttackRecord, Case, EpochRecord, EvaluationRecord, StepRecord
 from robust_adapt.units import format_eps
 
 # The article's table in percent (standard, its scheme); its budget is not stated and its CW is not defined.
@@ -24,24 +25,28 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and I
 
 def table_rows(records: Sequence[EvaluationRecord]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the side-by-side table. The first record is the standard model, gains are against it."""
-    header = ["attack", "norm", "eps", "n"]
-    header += [f"{record.model}" for record in records]
-    header += ["gain" if len(records) == 2 else f"gain of {record.model}" for record in records[1:]]
-    header += ["article: standard -> scheme (gain)"]
-    rows = []
-    for number, attack in enumerate(records[0].attacks):
-        same = [record.attacks[number] for record in records]
-        eps = format_eps(attack.eps, attack.norm) if attack.eps is not None else ("none" if attack.norm else "")
-        row = [f"{attack.name}" + (f" ({attack.conditions})" if attack.conditions else ""), attack.norm, eps]
-        row += [str(attack.n)]
-        row += [_percent(one.accuracy, one.low, one.high) + _size(one) for one in same]
-        row += [_gain(same[0].accuracy, one.accuracy) for one in same[1:]] + [_article(attack.name)]
-        rows.append(row)
-    worst = [record.worst_case for record in records]
-    row = ["Worst case (all rows in the ball on all n images)", worst[0].norm, format_eps(worst[0].eps or 0)]
-    row += [str(worst[0].n), *[_percent(one.accuracy, one.low, one.high) for one in worst]]
-    rows.append([*row, *[_gain(worst[0].accuracy, one.accuracy) for one in worst[1:]], ""])
-    return header, rows
+    header = ["attack", "norm", "eps", "steps", "n"]
+    header += [record.model for record in records]
+    header += ["gain, points" if len(records) == 2 else f"gain of {record.model}, points" for record in records[1:]]
+    header += ["article"]
+    rows = [_row(record.name, [one.attacks[number] for one in records]) for number, record in _numbered(records)]
+    return header, [*rows, _row("Worst case", [record.worst_case for record in records])]
+
+
+def _numbered(records: Sequence[EvaluationRecord]) -> list[tuple[int, AttackRecord]]:
+    names = [[attack.name for attack in record.attacks] for record in records]
+    if any(one != names[0] for one in names):
+        raise ConfigError(f"Expected evaluations with the same rows, but got {names}; evaluate them alike.")
+    return list(enumerate(records[0].attacks))
+
+
+def _row(name: str, same: Sequence[AttackRecord]) -> list[str]:
+    first = same[0]
+    eps = format_eps(first.eps, first.norm) if first.eps is not None else ("none" if first.norm else "")
+    steps = str(first.steps or "") + (f" x {format_eps(first.step_size, first.norm)}" if first.step_size else "")
+    figures = [_percent(one.accuracy, one.low, one.high) + _size(one) for one in same]
+    gains = [_gain(first.accuracy, one.accuracy) for one in same[1:]]
+    return [name, first.norm, eps, steps, str(first.n), *figures, *gains, _article(name)]
 
 
 def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
@@ -59,11 +64,14 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
         "Rows without an eps are not bounded: their figure is the mean L2 size of the successes, in brackets. "
         "In the ball: the same images projected on the budget."
     )
+    notes = [f"{attack.name}: {attack.note}" for attack in [*first.attacks, first.worst_case] if attack.note]
+    sentences += ["; ".join(notes) + "."] if notes else []
     for record in records:
         training = record.config
         if training:
             sentences.append(
-                f"{record.model}: {training['epochs']:g} epochs, batch {training['batch_size']}, seed "
+                f"{record.model}: {training['model']['name']} of width {training['model']['width']}, "
+                f"{training['epochs']:g} epochs, batch {training['batch_size']}, seed "
                 f"{training['seed']}; weights sha256 {record.weights_sha256[:12]}."
             )
     versions = ", ".join(
@@ -95,7 +103,7 @@ def markdown_table(records: Sequence[EvaluationRecord]) -> str:
 def csv_table(records: Sequence[EvaluationRecord]) -> str:
     """One line an attack and model, plain numbers."""
     out = io.StringIO()
-    names = ["model", "data", "name", "norm", "eps", "conditions", "n", "correct", "accuracy", "low", "high", "mean_l2"]
+    names = ["model", "data", "name", "norm", "eps", "steps", "n", "correct", "accuracy", "low", "high", "mean_l2"]
     writer = csv.writer(out)
     writer.writerow(names)
     for record in records:
@@ -133,8 +141,9 @@ def draw_curves(
     _save(figure, path)
 
 
-def draw_cases(cases: Sequence[Case], path: Path, *, amplification: float = 10.0) -> None:
-    """A row a test image: clean, attacked, the difference amplified around grey, each with all models' answers."""
+def draw_cases(cases: Sequence[Case], path: Path, *, eps: float) -> None:
+    """A row a test image: clean, attacked, the difference around grey (eps is white), each with all models' answers."""
+    amplification = round(0.5 / eps) if eps else 1
     titles = list(cases[0].images)
     columns = 1 + 2 * (len(titles) - 1)
     figure, axes = _figure(len(cases), columns, (2.75 * columns, 3.25 * len(cases)))
@@ -196,8 +205,8 @@ def _size(attack: Any) -> str:
 
 def _gain(before: float, after: float) -> str:
     if before == 0:
-        return f"{100 * after:+.1f} points"
-    return f"{100 * (after - before):+.1f} points ({100 * (after - before) / before:+.0f} %)"
+        return f"{100 * after:+.1f}"
+    return f"{100 * (after - before):+.1f} ({100 * (after - before) / before:+.0f} %)"
 
 
 def _article(name: str) -> str:
