@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robust_adapt.epsilon import PIXEL, SIGNALS, EpsilonController, gap, literal, ramp, ratio
+from robust_adapt.epsilon import BOUND_PATIENCE, PIXEL, SIGNALS, EpsilonController, gap, literal, ramp, ratio
 from robust_adapt.errors import ConfigError
 
 FEEDBACK = ("literal", "gap", "ratio")
@@ -104,16 +104,16 @@ def test_literal_moves_by_the_gap_of_each_step():
 
 def test_literal_runs_into_its_bound_and_warns_once():
     made = controller("literal")
-    for _ in range(126 + 99):  # 125 steps of 0.002 to the bound, and one for rounding
-        feed(made, 2.0)
-        if made.steps_at_bound == 99:
+    for _ in range(125 + BOUND_PATIENCE):  # 125 steps of 0.002 to the bound
+        if made.steps_at_bound == BOUND_PATIENCE - 1:
             break
+        feed(made, 2.0)
     with pytest.warns(UserWarning) as caught:
         feed(made, 2.0)
     assert made.eps == 0.3
     assert [str(warning.message) for warning in caught] == [
-        "eps has been at its bound 0.3 (76.5/255) for 100 steps: the rule 'literal' feeds back positively; use 'ramp' "
-        "or 'ramp-trim' for training."
+        f"eps has been at its bound 0.3 (76.5/255) for {BOUND_PATIENCE} steps: the rule 'literal' feeds back "
+        "positively; use 'ramp' or 'ramp-trim' for training."
     ]
     assert caught[0].filename == __file__
     for _ in range(200):  # a warning is an error here: there is no second one
@@ -183,7 +183,8 @@ def test_gap_follows_the_logged_run():
         kappa = logged_kappa(step)
         pixels = feed(made, kappa * made.eps / PIXEL) / PIXEL
         assert 1 - 1e-9 <= pixels <= 12 + 1e-9
-        if step % 100 == 0 and step % (100 * EPOCH) > 20 * EPOCH:  # the start and the drop of the rate are sudden
+        settled = 20 <= step / EPOCH <= 99 or 105 <= step / EPOCH  # the start and the drop of the rate are sudden
+        if settled and step % 100 == 0:
             wrong.append(abs(pixels - min(12, 0.5 / kappa)))
     assert max(wrong) < 0.3
 

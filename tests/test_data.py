@@ -1,0 +1,385 @@
+"""Data sets: the held-out split, augmentation, batches that can be resumed, folders, and what is refused."""
+
+import dataclasses
+import math
+import os
+import urllib.error
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch.utils.data import TensorDataset
+
+from robust_adapt import data as module
+from robust_adapt.config import DataConfig
+from robust_adapt.data import (
+    Augmentation,
+    Batches,
+    Split,
+    augment,
+    from_datasets,
+    load_data,
+    stratified_order,
+    to_float,
+)
+from robust_adapt.errors import DataError
+
+
+def error_of(call, *arguments, **options):
+    with pytest.raises(DataError) as caught:
+        call(*arguments, **options)
+    return str(caught.value)
+
+
+def numbered(n, channels=1, size=4, classes=3):
+    """Images whose every pixel is the image's own number."""
+    images = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, channels, size, size)
+    return Split(images.contiguous(), torch.arange(n) % classes)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=80), st.integers(0, 5), st.data())
+def test_every_beginning_of_the_stratified_order_holds_each_class_in_its_share(labels, seed, draw):
+    labels = torch.tensor(labels)
+    order = stratified_order(labels, seed=seed)
+    assert sorted(order.tolist()) == list(range(len(labels)))
+    beginning = labels[order[: draw.draw(st.integers(0, len(labels)))]]
+    for label in labels.unique():
+        share = len(beginning) * (labels == label).sum().item() / len(labels)
+        assert abs((beginning == label).sum().item() - share) <= len(labels.unique())
+
+
+def test_the_stratified_order_depends_on_its_seed():
+    labels = torch.arange(60) % 3
+    assert torch.equal(stratified_order(labels, seed=1), stratified_order(labels, seed=1))
+    assert not torch.equal(stratified_order(labels, seed=1), stratified_order(labels, seed=2))
+
+
+def test_balanced_classes_are_equal_in_the_held_out_split():
+    data = load_data(DataConfig(name="digits", validation=100))
+    assert data.validation.labels.bincount().tolist() == [10] * 10
+
+
+def naive_crop(image, pad, down, right, flip):
+    padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)))
+    cropped = padded[:, down : down + image.shape[1], right : right + image.shape[2]]
+    return cropped[:, :, ::-1] if flip else cropped
+
+
+@pytest.mark.parametrize(("pad", "flip"), [(0, True), (2, False), (2, True)])
+def test_augment_against_a_loop_over_samples(pad, flip):
+    images = torch.randint(
+        256, (900 if pad and flip else 200, 3, 7, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    result = augment(images, Augmentation(pad, flip), torch.Generator().manual_seed(0)).numpy()
+    drawn = []
+    for image, found in zip(images.numpy(), result, strict=True):
+        choices = [
+            (down, right, mirrored)
+            for down in range(2 * pad + 1)
+            for right in range(2 * pad + 1)
+            for mirrored in range(flip + 1)
+            if np.array_equal(naive_crop(image, pad, down, right, mirrored), found)
+        ]
+        assert len(choices) == 1
+        drawn += choices
+    # every crop and flip is drawn, a sample each, near its share
+    counts = [drawn.count(choice) for choice in sorted(set(drawn))]
+    assert len(counts) == (2 * pad + 1) ** 2 * (flip + 1)
+    expected = len(images) / len(counts)
+    assert max(abs(count - expected) for count in counts) < 5 * math.sqrt(expected)
+
+
+def test_no_augmentation_changes_nothing():
+    images = numbered(5).images
+    assert torch.equal(augment(images, Augmentation(), torch.Generator()), images)
+
+
+def test_to_float_is_exact_at_both_ends():
+    assert to_float(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == [0, pytest.approx(0.2), 1]
+
+
+def batches(**options):
+    options = {"seed": 3, "augmentation": Augmentation(1, True)} | options
+    return Batches(numbered(22), 5, **options)
+
+
+def pixels(iterator):
+    return [(images.clone(), labels.clone()) for images, labels in iterator]
+
+
+def same(left, right):
+    return len(left) == len(right) and all(
+        torch.equal(one, other) for pair in zip(left, right, strict=True) for one, other in zip(*pair, strict=True)
+    )
+
+
+def test_an_epoch_visits_each_image_at_most_once_with_its_own_label():
+    split = numbered(22)
+    seen = [
+        (round(image.max().item() * 255), label.item())
+        for images, labels in Batches(split, 5, seed=0).epoch(0)
+        for image, label in zip(images, labels, strict=True)
+    ]
+    assert len(seen) == len({number for number, _ in seen}) == 20
+    assert all(split.labels[number] == label for number, label in seen)
+
+
+def test_batches_are_a_function_of_seed_epoch_and_batch():
+    first = pixels(batches().epoch(2))
+    torch.rand(3)  # the global random state plays no part
+    assert same(first, pixels(batches().epoch(2)))
+    assert not same(first, pixels(batches().epoch(3)))
+    assert not same(first, pixels(batches(seed=4).epoch(2)))
+
+
+@pytest.mark.parametrize("start", [0, 1, 3, 4])
+def test_an_epoch_goes_on_from_its_middle(start):
+    assert len(batches()) == 4
+    assert same(pixels(batches().epoch(2, start=start)), pixels(batches().epoch(2))[start:])
+
+
+def test_batches_come_in_the_asked_memory_format():
+    images, _ = next(batches(channels_last=True).epoch(0))
+    assert images.is_contiguous(memory_format=torch.channels_last) and images.dtype == torch.float32
+
+
+def test_less_than_a_batch_is_refused():
+    assert error_of(Batches, numbered(3), 5, seed=0) == "Expected at least one batch of 5 images, but got 3 images."
+
+
+def test_digits():
+    data = load_data(DataConfig(name="digits", validation=120))
+    assert (data.title, data.channels, data.size, len(data.classes)) == ("digits", 1, 8, 10)
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [1797 - 360 - 120, 120, 360]
+    assert not data.official and data.augmentation == Augmentation(0, False)
+    rows = [split.images.flatten(1) for split in (data.train, data.validation, data.test)]
+    images = {tuple(row) for row in torch.cat(rows).tolist()}
+    assert len(images) == 1797  # nothing is in two splits
+    assert data.train.images.min() == 0 and data.train.images.max() == 255
+
+
+def test_the_held_out_split_follows_its_seed_and_the_test_split_stands():
+    splits = [load_data(DataConfig(name="digits", validation=120, seed=seed)) for seed in (0, 0, 1)]
+    assert torch.equal(splits[0].validation.images, splits[1].validation.images)
+    assert not torch.equal(splits[0].validation.images, splits[2].validation.images)
+    assert torch.equal(splits[0].test.images, splits[2].test.images)
+
+
+def test_a_subset_is_stratified_and_leaves_the_validation_alone():
+    whole = load_data(DataConfig(name="digits", validation=100))
+    part = load_data(DataConfig(name="digits", validation=100, subset=200))
+    assert torch.equal(whole.validation.images, part.validation.images)
+    assert all(abs(count - 20) <= 2 for count in part.train.labels.bincount().tolist())
+
+
+def test_statistics_are_of_the_training_images_in_unit_range():
+    data = load_data(DataConfig(name="digits", validation=120))
+    mean, std = data.statistics()
+    wide = data.train.images.double() / 255
+    assert mean == [pytest.approx(wide.mean().item(), rel=1e-4)]
+    assert std == [pytest.approx(wide.std(correction=0).item(), rel=1e-4)]
+
+
+def test_too_large_a_held_out_split():
+    assert error_of(load_data, DataConfig(name="digits", validation=1000)) == (
+        "Expected `validation` to leave at least half of 1437 training images, but got 1000; "
+        "set `data.validation` lower."
+    )
+
+
+def test_an_unknown_data_set_gets_the_nearest():
+    assert error_of(load_data, DataConfig(name="cifar")) == (
+        "Expected a known data set, but got 'cifar'; did you mean 'cifar10'? Known: cifar10, digits, folder:PATH."
+    )
+
+
+# folders
+
+
+def folder_config(root, **options):
+    return DataConfig(name=f"folder:{root}", **({"validation": 10} | options))
+
+
+@pytest.mark.parametrize(("suffix", "title"), [(".png", "CIFAR-10 (folder copy)"), (".jpg", "CIFAR-10 (JPEG copy)")])
+def test_a_copy_of_cifar10_is_never_taken_for_the_official_images(make_folder, suffix, title):
+    data = load_data(folder_config(make_folder(suffix=suffix)))
+    assert data.title == title and not data.official
+    assert (data.channels, data.size, len(data.train), len(data.validation), len(data.test)) == (3, 32, 10, 10, 10)
+    assert data.augmentation == Augmentation(4, True)
+
+
+def test_another_folder_is_named_after_itself(make_folder):
+    root = make_folder(classes=("cat", "dog"), size=8, counts=(("train", 3), ("test", 2)), name="pets")
+    data = load_data(folder_config(root, validation=2))
+    assert (data.title, data.classes, data.augmentation) == (
+        "pets (folder copy)",
+        ("cat", "dog"),
+        Augmentation(0, False),
+    )
+    wanted = np.asarray(Image.open(root / "test" / "dog" / "1.png")).transpose(2, 0, 1)
+    assert any(np.array_equal(image, wanted) for image in data.test.images[data.test.labels == 1].numpy())
+
+
+def test_the_augmentation_can_be_set(make_folder):
+    data = load_data(folder_config(make_folder(), crop=2, flip=False))
+    assert data.augmentation == Augmentation(2, False)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The list of files of each decoding."""
+    calls, decode = [], module._decode
+
+    def spy(files, size):
+        calls.append(files)
+        return decode(files, size)
+
+    monkeypatch.setattr(module, "_decode", spy)
+    return calls
+
+
+def test_the_second_load_comes_from_the_cache(make_folder, monkeypatch):
+    root = make_folder()
+    first = load_data(folder_config(root))
+    monkeypatch.setattr(module, "_decode", lambda *_: pytest.fail("decoded again"))
+    second = load_data(folder_config(root))
+    assert torch.equal(first.train.images, second.train.images)
+    assert torch.equal(first.test.labels, second.test.labels)
+
+
+def test_a_changed_file_misses_the_cache(make_folder, decoded):
+    root = make_folder()
+    load_data(folder_config(root))
+    path = root / "test" / "cat" / "0.png"
+    status = os.stat(path)
+    Image.fromarray(np.full((32, 32, 3), 77, np.uint8)).save(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    data = load_data(folder_config(root))
+    assert len(decoded) == 3 and (data.test.images[3] == 77).all()
+
+
+def test_another_size_misses_the_cache(make_folder, decoded):
+    root = make_folder()
+    load_data(folder_config(root))
+    assert load_data(folder_config(root, size=16)).size == 16
+    assert len(decoded) == 4
+
+
+def test_a_damaged_cache_is_made_anew(make_folder, decoded, tmp_path):
+    root = make_folder()
+    first = load_data(folder_config(root))
+    for path in (tmp_path / "cache" / "robust_adapt").iterdir():
+        path.write_bytes(path.read_bytes()[:-100])
+    assert torch.equal(load_data(folder_config(root)).train.images, first.train.images)
+    assert len(decoded) == 4
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(make_folder, tmp_path):
+    (tmp_path / "cache").write_text("a file in the place of the folder")
+    assert len(load_data(folder_config(make_folder())).test) == 10
+
+
+def test_a_folder_without_classes(tmp_path):
+    (tmp_path / "train").mkdir()
+    for root in (tmp_path, tmp_path / "absent"):
+        assert error_of(load_data, folder_config(root)) == (
+            f"Expected images as {root / 'train'}/CLASS/*.jpg or *.png, but found no class folders with images there; "
+            "the folder after `folder:` holds train/ and test/."
+        )
+
+
+def test_images_of_several_sizes(make_folder):
+    root = make_folder()
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(root / "train" / "cat" / "0.png")
+    assert error_of(load_data, folder_config(root)) == (
+        "Expected square images of one size, but got 2 shapes, such as (16, 16, 3); set `data.size` to resize them."
+    )
+    assert load_data(folder_config(root, size=8)).size == 8
+
+
+def test_a_damaged_image_is_named(make_folder):
+    root = make_folder()
+    path = root / "train" / "dog" / "1.png"
+    path.write_bytes(path.read_bytes()[:200])
+    sentence = error_of(load_data, folder_config(root))
+    assert sentence.startswith(f"Expected an image that can be read, but got {path}: ")
+
+
+def test_the_classes_of_both_parts_must_agree(make_folder):
+    root = make_folder(classes=("cat", "dog"), counts=(("train", 2),))
+    make_folder(classes=("cat", "cow"), counts=(("test", 2),))
+    assert error_of(load_data, folder_config(root)) == (
+        "Expected the classes ('cat', 'dog') under test/ too, but got ('cat', 'cow')."
+    )
+
+
+# CIFAR-10
+
+
+def test_cifar10_offline(tmp_path):
+    root = str(tmp_path / "nothing")
+    assert error_of(load_data, DataConfig(root=root, offline=True)) == (
+        f"Expected CIFAR-10 in {root!r}, but it is not there and downloads are off; put cifar-10-batches-py there, or "
+        "use `--data.name folder:PATH` or `--data.name digits`."
+    )
+
+
+def test_cifar10_without_a_network(monkeypatch):
+    def unreachable(root, *, train, download):
+        assert download
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", unreachable)
+    assert error_of(load_data, DataConfig()) == (
+        "Expected CIFAR-10 in 'data', but it is not there and the download failed (<urlopen error no route to host>); "
+        "put cifar-10-batches-py there, or use `--data.name folder:PATH` or `--data.name digits`."
+    )
+
+
+def test_cifar10_is_official(monkeypatch):
+    class Stored:
+        def __init__(self, root, *, train, download):
+            self.data = np.arange(40 * 3, dtype=np.uint8).reshape(40, 1, 1, 3).repeat(32, 1).repeat(32, 2)
+            self.targets = [number % 10 for number in range(40)]
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Stored)
+    data = load_data(DataConfig(validation=10))
+    assert (data.title, data.official, data.classes[3]) == ("CIFAR-10", True, "cat")
+    assert data.test.images.shape == (40, 3, 32, 32)
+    assert data.test.images[5, :, 0, 0].tolist() == [15, 16, 17]
+
+
+# one's own data sets
+
+
+def test_own_data_sets_of_floats_uint8_and_pictures():
+    wide = torch.tensor([0.0, 0.2, 1.0, 0.6])[:, None, None, None].expand(4, 3, 8, 8)
+    labels = torch.tensor([0, 1, 0, 1])
+    pictures = [(Image.fromarray(np.full((8, 8, 3), value, np.uint8)), value % 2) for value in (0, 51)]
+    data = from_datasets(
+        TensorDataset(wide, labels), pictures, ["a", "b"], title="mine", config=DataConfig(name="mine", validation=2)
+    )
+    assert sorted(torch.cat([data.train.images, data.validation.images])[:, 0, 0, 0].tolist()) == [0, 51, 153, 255]
+    assert data.test.images[:, 2, 7, 7].tolist() == [0, 51] and data.test.labels.tolist() == [0, 1]
+    assert (data.title, data.classes, data.official) == ("mine", ("a", "b"), False)
+
+
+def test_normalised_images_are_refused():
+    dataset = TensorDataset(torch.full((4, 3, 8, 8), -1.5), torch.zeros(4, dtype=torch.long))
+    assert error_of(from_datasets, dataset, dataset, ["a"], title="mine") == (
+        "Expected images in [0, 1], but got [-1.5, -1.5]; already normalised? Make normalisation a layer of the model: "
+        "robust_adapt.normalize(model, mean=, std=)."
+    )
+
+
+def test_splits_are_immutable_and_the_first_n_are_stable():
+    split = numbered(30)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        split.labels = None
+    assert split.first(None, seed=0) is split and split.first(99, seed=0) is split
+    assert torch.equal(split.first(6, seed=0).images, split.first(9, seed=0).images[:6])
+    assert split.first(6, seed=0).labels.bincount().tolist() == [2, 2, 2]
