@@ -1,0 +1,530 @@
+"""One contract over the whole table of attacks, then the composer's modes, checks and memory."""
+
+import inspect
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchattacks
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+
+from robust_adapt.attacks import ATTACKS, DiverseAttack, check_images, crafting, make_attack, project, spec_of
+from robust_adapt.attacks.composer import MODES
+from robust_adapt.errors import ConfigError, DataError
+from robust_adapt.losses import margin
+
+EPS = 8 / 255
+TRIO = ["fgsm", "bim", "mifgsm"]
+PARTLY_CLEAN = (
+    "cw return the clean image where they fail, so training on them is partly clean training, more so as the model "
+    "gets robust; watch `unchanged_share`, or use 'upgd-margin' instead of 'cw'."
+)
+
+
+def compose(model, attacks, **options):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* return the clean image where they fail")
+        return DiverseAttack(model, attacks, **({"eps": EPS, "pick": "all"} | options))
+
+
+def error_of(kind, call, *arguments, **options):
+    with pytest.raises(kind) as caught:
+        call(*arguments, **options)
+    return str(caught.value)
+
+
+def random_states():
+    _, keys, position, *_ = np.random.get_state()
+    return torch.get_rng_state().tolist(), keys.tolist(), position, random.getstate()
+
+
+def assert_in_ball(adversarial, images, eps=EPS):
+    assert adversarial.isfinite().all() and adversarial.min() >= 0 and adversarial.max() <= 1
+    assert (adversarial - images).abs().max() <= eps + 1e-6
+
+
+@pytest.fixture(params=ATTACKS)
+def name(request):
+    return request.param
+
+
+# the contract
+
+
+def test_the_result_is_in_the_ball_and_detached(name, small_net, images, labels):
+    images[0] = images[0].round()  # pixels at 0 and 1 too
+    adversarial = compose(small_net, [name])(images, labels)
+    assert_in_ball(adversarial, images)
+    assert not adversarial.requires_grad and adversarial.dtype == images.dtype and adversarial.shape == images.shape
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_and_the_random_states_come_back_as_they_were(name, fails, small_net, images, labels):
+    small_net.train()
+    small_net.norm.eval()  # frozen batch-norm inside a model in training
+    small_net.conv.weight.requires_grad_(False)
+    small_net.head.weight.grad = torch.ones_like(small_net.head.weight)
+    forwards = []
+
+    def hook(*_):
+        forwards.append(small_net.training)
+        if fails:
+            raise RuntimeError("the model breaks")
+
+    small_net.register_forward_hook(hook)
+    before = random_states(), {key: value.clone() for key, value in small_net.state_dict().items()}
+    attack = compose(small_net, [name])
+    if fails:
+        with pytest.raises(RuntimeError, match="^the model breaks$"):
+            attack(images, labels)
+    else:
+        attack(images, labels)
+    assert forwards and not any(forwards)  # it ran, in eval mode
+    assert random_states() == before[0]
+    assert all(torch.equal(value, before[1][key]) for key, value in small_net.state_dict().items())
+    modes = {key: module.training for key, module in small_net.named_children()}
+    assert small_net.training and modes == {"conv": True, "norm": False, "drop": True, "hidden": True, "head": True}
+    frozen = [key for key, parameter in small_net.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["conv.weight"]
+    grads = {key: parameter.grad for key, parameter in small_net.named_parameters() if parameter.grad is not None}
+    assert list(grads) == ["head.weight"] and (grads["head.weight"] == 1).all()
+    assert "get_logits" not in vars(attack.members[0])
+
+
+def test_it_works_where_gradients_are_off(name, small_net, images, labels):
+    expected = compose(small_net, [name])(images, labels)
+    with torch.no_grad():
+        assert torch.equal(compose(small_net, [name])(images, labels), expected)
+        assert not torch.is_grad_enabled()
+
+
+def test_it_works_under_bf16_autocast(name, small_net, images, labels):
+    with torch.autocast("cpu", torch.bfloat16):
+        adversarial = compose(small_net, [name])(images, labels)
+    assert adversarial.dtype == torch.float32
+    assert_in_ball(adversarial, images)
+
+
+def test_it_is_reproducible_from_its_seed(name, small_net, images, labels):
+    results = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(len(results))  # the caller's random state plays no part
+        attack = compose(small_net, [name], seed=seed)
+        results.append([attack(images, labels) for _ in range(2)])
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+    if getattr(attack.members[0], "random_start", False) or name in ("ffgsm", "tpgd"):
+        assert not torch.equal(results[0][0], results[0][1])  # a call draws anew
+        assert not torch.equal(results[0][0], results[2][0])
+
+
+def test_eps_0_returns_the_images(name, small_net, images, labels):
+    assert torch.equal(compose(small_net, [name], eps=0)(images, labels), images)
+
+
+def test_the_row_of_the_table_fits_the_class_of_torchattacks(name, small_net):
+    spec, attack = ATTACKS[name], make_attack(name, small_net, eps=EPS)
+    assert isinstance(attack, getattr(torchattacks, spec.upstream)) and spec_of(attack).upstream == spec.upstream
+    assert all(hasattr(attack, key) for key in (spec.eps, spec.step, spec.steps) if key)
+    parameters = inspect.signature(type(attack)).parameters
+    assert ("eps" in parameters) == (spec.eps is not None)
+    if spec.steps:
+        assert parameters["steps"].default == spec.default_steps == attack.steps
+
+
+@pytest.mark.parametrize("norm", ["L2", "L1"])
+def test_other_norms(name, norm, small_net, images, labels):
+    adversarial = compose(small_net, [name], eps=0.5, norm=norm)(images, labels)
+    sizes = (adversarial - images).flatten(1).norm(p=int(norm[1]), dim=1)
+    assert sizes.max() <= 0.5 + 1e-5 and adversarial.min() >= 0 and adversarial.max() <= 1
+
+
+# known by hand
+
+
+@pytest.mark.parametrize("attack", [name for name, spec in ATTACKS.items() if spec.norm == "Linf" and name != "tpgd"])
+def test_the_best_attack_darkens_the_labelled_channel(attack, channel_means, images, labels):
+    adversarial = compose(channel_means, [attack])(images, labels)
+    difference = (adversarial - images).mean((2, 3))
+    chosen = F.one_hot(labels, 3).bool()
+    if attack in ("upgd", "upgd-margin", "ffgsm"):  # random starts and margins end on the way
+        assert (difference[chosen] < -0.5 * EPS).all()
+    else:
+        assert torch.allclose(difference[chosen], torch.tensor(-EPS), atol=1e-6)
+        assert torch.allclose(difference[~chosen], torch.tensor(EPS), atol=1e-6)
+
+
+def test_fgsm_by_hand(channel_means, images, labels):
+    sign = 1 - 2 * F.one_hot(labels, 3)[:, :, None, None]
+    assert torch.allclose(compose(channel_means, ["fgsm"])(images, labels), images + EPS * sign, atol=1e-6)
+
+
+def test_a_single_attack_is_the_bare_one_at_the_same_price(channel_means, images, labels):
+    ours = compose(channel_means, ["pgd"], seed=9)(images, labels)
+    forwards, channel_means.forwards = channel_means.forwards, 0
+    torch.manual_seed(random.Random(9).getrandbits(48))
+    theirs = torchattacks.PGD(channel_means, eps=EPS, alpha=EPS / 4, steps=10)(images, labels)
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    assert forwards == channel_means.forwards == 10
+
+
+def test_the_margin_attack_goes_on_where_the_sample_is_misclassified(small_net, images):
+    labels = (small_net(images).argmax(1) + 1) % 10
+    adversarial = compose(small_net, ["upgd-margin"])(images, labels)
+    assert (adversarial - images).abs().amax((1, 2, 3)).min() > 0.9 * EPS
+    assert margin(small_net(adversarial), labels).mean() > margin(small_net(images), labels).mean()
+
+
+# modes
+
+
+def together(mode, model, images, labels, **options):
+    attack = compose(model, TRIO, mode=mode, **options)
+    return attack, attack(images, labels)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_shapes_and_counts(mode, small_net, images, labels):
+    attack, adversarial = together(mode, small_net, images, labels)
+    repeats = 3 if mode == "concat" else 1
+    assert adversarial.shape == (6 * repeats, *images.shape[1:])
+    assert_in_ball(adversarial, images.repeat(repeats, 1, 1, 1))
+    assert attack.last.attacks == dict.fromkeys(TRIO, 2 if mode == "split" else 6)
+    assert attack.last.unchanged_share == 0 and 0.9 < attack.last.mean_size <= 1.0001
+
+
+def test_concat_holds_each_attack_in_its_order(small_net, images, labels):
+    _, adversarial = together("concat", small_net, images, labels)
+    for part, name in zip(adversarial.chunk(3), TRIO, strict=True):
+        assert torch.equal(part, compose(small_net, [name])(images, labels))
+
+
+def test_worst_is_at_least_each_single_one(small_net, images, labels):
+    def loss(one):
+        return F.cross_entropy(small_net(one), labels, reduction="none")
+
+    _, worst = together("worst", small_net, images, labels)
+    _, every = together("concat", small_net, images, labels)
+    assert torch.equal(loss(worst), torch.stack([loss(one) for one in every.chunk(3)]).amax(0))
+
+
+def test_split_gives_each_sample_the_result_of_one_attack(channel_means, images, labels):
+    attack = compose(channel_means, ["fgsm", "ffgsm", "fgsm"], mode="split")
+    adversarial = attack(images, labels)
+    assert attack.last.attacks == {"fgsm": 4, "ffgsm": 2}
+    by_fgsm = compose(channel_means, ["fgsm"])(images, labels)
+    same = [torch.equal(one, other) for one, other in zip(adversarial, by_fgsm, strict=True)]
+    assert sum(same) == 4
+
+
+def test_split_costs_one_attack(channel_means, images, labels):
+    seen = []
+    channel_means.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    compose(channel_means, ["bim", "pgd", "mifgsm"], mode="split")(images, labels)
+    assert sum(seen) == 10 * len(images)
+
+
+def test_chain_starts_from_the_last_result_and_stays_around_the_original(channel_means, images, labels):
+    starts, attack = [], compose(channel_means, TRIO, mode="chain")
+    for member in attack.members:
+        original = member.forward
+        member.forward = lambda x, y, f=original: starts.append(x) or f(x, y)
+    adversarial = attack(images, labels)
+    assert torch.equal(starts[0], images) and not torch.equal(starts[1], images)
+    assert_in_ball(adversarial, images)
+    free = images
+    for name in TRIO:
+        free = make_attack(name, channel_means, eps=EPS)(free, labels)
+    assert (free - images).abs().max() > 2.9 * EPS  # what the article's code does
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_more_attacks_than_samples(mode, small_net, images, labels):
+    attack = compose(small_net, TRIO, mode=mode)
+    assert len(attack(images[:1], labels[:1])) == (3 if mode == "concat" else 1)
+
+
+def test_random_picks_every_non_empty_subset(channel_means, images, labels):
+    attack, seen = compose(channel_means, TRIO, pick="random", mode="chain"), set()
+    for _ in range(80):
+        attack(images[:1], labels[:1])
+        seen.add(frozenset(attack.last.attacks))
+    assert len(seen) == 7
+
+
+def test_weights_are_shares_in_split_and_odds_elsewhere(channel_means, images, labels):
+    split = compose(channel_means, TRIO, pick=[2, 0, 1], mode="split")
+    split(images, labels)
+    assert split.last.attacks == {"fgsm": 4, "mifgsm": 2}
+    chain, drawn = compose(channel_means, TRIO, pick=[3, 0, 1], mode="chain"), []
+    for _ in range(100):
+        chain(images[:1], labels[:1])
+        drawn += chain.last.attacks
+    assert len(drawn) == 100 and "bim" not in drawn and 60 <= drawn.count("fgsm") <= 90
+
+
+# eps
+
+
+def test_eps_and_step_follow_between_calls(channel_means, images, labels):
+    attack, seen = compose(channel_means, ["pgd", torchattacks.PGD(channel_means, eps=0.1, alpha=0.01)]), []
+    for member in attack.members:
+        member.forward = lambda x, y, m=member, f=member.forward: seen.append((m.eps, m.alpha)) or f(x, y)
+    for eps in (4 / 255, "16/255"):
+        attack.eps = eps
+        attack(images, labels)
+    small, large = 4 / 255, 16 / 255
+    assert [(pytest.approx(eps), pytest.approx(step)) for eps, step in seen] == [
+        (small, small / 4),
+        (small, small / 10),
+        (large, large / 4),
+        (large, large / 10),
+    ]
+
+
+def test_fewer_steps_are_longer(small_net):
+    assert make_attack("pgd", small_net, eps=0.1).alpha == pytest.approx(0.025)
+    assert make_attack("pgd", small_net, eps=0.1, steps=5).alpha == pytest.approx(0.05)
+    assert make_attack("pgd", small_net, eps=0.1, steps=1).alpha == pytest.approx(0.1)
+    assert make_attack("pgd", small_net, eps=0.1, steps=1, step_ratio=1.25).alpha == pytest.approx(0.125)
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "bim", "pgd", "mifgsm", "upgd", "upgd-margin", "tpgd", "cw"])
+def test_an_eps_for_each_sample(attack, small_net, images, labels):
+    eps = torch.tensor([0.0, 1, 2, 4, 8, 16]) / 255
+    made = compose(small_net, [attack], eps=eps)
+    starts = getattr(made.members[0], "random_start", None)
+    adversarial = made(images, labels)
+    size = (adversarial - images).abs().amax((1, 2, 3))
+    assert (size <= eps + 1e-6).all() and torch.equal(adversarial[0], images[0])
+    assert getattr(made.members[0], "random_start", None) == starts
+    if attack not in ("cw", "tpgd"):
+        assert (size > 0.5 * eps)[1:].all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_eps_for_each_sample_in_every_mode(mode, small_net, images, labels):
+    eps = torch.tensor([0.5, 1, 2, 4, 8, 16]) / 255
+    adversarial = compose(small_net, TRIO, mode=mode, eps=eps)(images, labels)
+    for part in adversarial.split(6):
+        assert ((part - images).abs().amax((1, 2, 3)) <= eps + 1e-6).all()
+
+
+@pytest.mark.parametrize("eps", [8, torch.tensor([0.1, 8.0])])
+def test_an_eps_of_pixel_values_is_refused(eps, small_net):
+    sentence = error_of(ConfigError, compose, small_net, ["fgsm"], eps=eps)
+    assert sentence == f"Expected `eps` in [0, 1], pixel units, but got {float(torch.as_tensor(eps).max())}; " + (
+        "did you mean 8/255?"
+    )
+
+
+# projection
+
+
+@given(
+    st.lists(st.floats(-0.5, 0.5, width=32), min_size=4, max_size=4),
+    st.one_of(st.floats(0.01, 2.5), st.just(0.0)),
+    st.sampled_from(["Linf", "L2", "L1"]),
+)
+def test_projection_is_the_nearest_point_of_the_ball(delta, eps, norm):
+    images = torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
+    delta = torch.tensor(delta, dtype=torch.float64).view_as(images)
+    found = (project(images + delta, images, eps, norm=norm) - images).flatten().numpy()
+    wanted = delta.flatten().numpy()
+    if norm == "Linf":
+        wanted = wanted.clip(-eps, eps)
+    elif norm == "L2" and np.linalg.norm(wanted) > eps:
+        wanted = wanted * eps / np.linalg.norm(wanted)
+    elif norm == "L1" and np.abs(wanted).sum() > eps:
+        magnitude = np.abs(wanted)
+        level = brentq(lambda cut: (magnitude - cut).clip(min=0).sum() - eps, 0, magnitude.max())
+        wanted = np.sign(wanted) * (magnitude - level).clip(min=0)
+    np.testing.assert_allclose(found, wanted, atol=1e-8)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_projection_with_an_eps_for_each_sample(norm, images):
+    eps = torch.linspace(0, 1, 6)
+    far = images + torch.randn(images.shape, generator=torch.Generator().manual_seed(3)).clamp(-0.3, 0.3)
+    together = project(far, images, eps, norm=norm)
+    for row in range(6):
+        one = slice(row, row + 1)
+        torch.testing.assert_close(together[one], project(far[one], images[one], eps[row].item(), norm=norm))
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_pixels_that_are_not_finite_go_back_to_the_image(norm, images):
+    adversarial = images + 0.001
+    adversarial[0, 0, 0, :3] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    result = project(adversarial, images, 0.5 if norm == "Linf" else 5, norm=norm)
+    assert torch.equal(result[0, 0, 0, :3], images[0, 0, 0, :3])
+    assert torch.allclose(result[1:], adversarial[1:])
+
+
+# what is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda x, y: ((x * 255).to(torch.uint8), y),
+            "Expected `images` as a float tensor in [0, 1], but got torch.uint8; divide uint8 images by 255.",
+        ),
+        (
+            lambda x, y: (x.numpy(), y),
+            "Expected `images` as a float tensor in [0, 1], but got ndarray; divide uint8 images by 255.",
+        ),
+        (lambda x, y: (x * 0 + 255, y), "Expected `images` in [0, 1], but got [255, 255]; divide by 255."),
+        (
+            lambda x, y: (x * 0 - 2, y),
+            "Expected `images` in [0, 1], but got [-2, -2]; already normalised? Make normalisation the model's first "
+            "layer: robust_adapt.normalize(model, mean=, std=).",
+        ),
+        (lambda x, y: (x * torch.nan, y), "Expected `images` in [0, 1], but got [nan, nan]; they hold NaN."),
+        (
+            lambda x, y: (x[0], y),
+            "Expected `images` of shape (N, C, H, W), but got (3, 8, 8); add the missing dimension.",
+        ),
+        (
+            lambda x, y: (x, y.float()),
+            "Expected `labels` as a tensor of class numbers (int64), but got torch.float32; use labels.long().",
+        ),
+        (
+            lambda x, y: (x, y.tolist()),
+            "Expected `labels` as a tensor of class numbers (int64), but got list; use labels.long().",
+        ),
+        (lambda x, y: (x, y[:4]), "Expected `labels` of shape (6,), a label an image, but got (4,)."),
+        (lambda x, y: (x, y - 1), "Expected `labels` of classes, but got labels from -1 to 1."),
+        (
+            lambda x, y: (x, y + 9),
+            "Expected `labels` of 10 classes, numbers 0 to 9, but got labels up to 11.",
+        ),
+        (lambda x, y: (x, None), "Expected `labels`, but got None; predict them first where there are none."),
+    ],
+)
+def test_wrong_images_and_labels(change, sentence, small_net, images, labels):
+    small_net.train()
+    assert error_of(DataError, compose(small_net, ["fgsm"]), *change(images, labels)) == sentence
+    assert small_net.training
+
+
+def test_check_images_knows_the_number_of_classes(images, labels):
+    check_images(images, labels, num_classes=3)
+    assert error_of(DataError, check_images, images, labels, num_classes=2) == (
+        "Expected `labels` of 2 classes, numbers 0 to 1, but got labels from 0 to 2."
+    )
+
+
+@pytest.mark.parametrize(
+    ("attacks", "options", "sentence"),
+    [
+        (
+            ["pdg"],
+            {},
+            f"Expected a known attack, but got 'pdg'; did you mean 'pgd'? Known: {', '.join(sorted(ATTACKS))}.",
+        ),
+        ("pgd", {}, "Expected a non-empty list of attacks, but got 'pgd'; write ['pgd']."),
+        (
+            TRIO,
+            {"mode": "chian"},
+            "Expected a known mode, but got 'chian'; did you mean 'chain'? Known: chain, concat, split, worst.",
+        ),
+        (
+            TRIO,
+            {"pick": "al"},
+            "Expected a known pick, but got 'al'; did you mean 'all'? Known: all, random. Or a weight for each attack.",
+        ),
+        (TRIO, {"pick": [1, 2]}, "Expected 3 weights >= 0, not all 0, in `pick`, but got [1, 2]."),
+        (TRIO, {"pick": [0, 0, 0]}, "Expected 3 weights >= 0, not all 0, in `pick`, but got [0, 0, 0]."),
+        (TRIO, {"norm": "L3"}, "Expected a known norm, but got 'L3'; did you mean 'L2'? Known: L1, L2, Linf."),
+        (
+            ["cw"],
+            {"strict": True},
+            "Expected attacks that return their strongest point with `strict=True`, but " + PARTLY_CLEAN,
+        ),
+    ],
+)
+def test_what_the_composer_refuses(attacks, options, sentence, small_net):
+    assert error_of(ConfigError, compose, small_net, attacks, **options) == sentence
+
+
+def test_an_attack_that_returns_clean_images_is_warned_of(small_net):
+    with pytest.warns(UserWarning) as caught:
+        DiverseAttack(small_net, ["pgd", "cw"], eps=EPS)
+    assert [str(warning.message) for warning in caught] == [PARTLY_CLEAN]
+    assert caught[0].filename == __file__
+
+
+def test_normalised_images_are_refused(small_net, images, labels):
+    attack = compose(small_net, ["fgsm"])
+    attack.set_normalization_used(mean=[0.5] * 3, std=[0.2] * 3)
+    assert error_of(ConfigError, attack, images, labels) == (
+        "Expected images in [0, 1] and a model that normalises, but set_normalization_used() was called; use "
+        "robust_adapt.normalize(model, mean=, std=)."
+    )
+
+
+# a torchattacks.attack.Attack like any other
+
+
+def test_it_is_a_member_of_torchattacks_multi_attack(channel_means, leads):
+    images, labels = leads.tensors()
+    attack = torchattacks.MultiAttack([compose(channel_means, TRIO), torchattacks.PGD(channel_means, eps=EPS)])
+    adversarial = attack(images, labels)
+    right = channel_means(adversarial).argmax(1) == labels
+    assert right.tolist() == [False] * 5 + [True] * 5
+
+
+def test_targeted_modes_reach_the_members(channel_means, images, labels):
+    attack = compose(channel_means, ["fgsm", "pgd", "upgd-margin"], mode="concat")
+    attack.set_mode_targeted_by_function(lambda _, y: (y + 1) % 3, quiet=True)
+    adversarial, targets = attack(images, labels), ((labels + 1) % 3).repeat(3)
+    change = (adversarial - images.repeat(3, 1, 1, 1)).mean((2, 3)).gather(1, targets[:, None])
+    assert (change > 0.5 * EPS).all()
+
+
+def test_its_statistics_count_what_failed(channel_means, images, labels):
+    attack = compose(channel_means, ["cw"])
+    unchanged = (attack(images, labels) == images).flatten(1).all(1).float().mean().item()
+    assert attack.last.unchanged_share == unchanged
+    dead = compose(channel_means, ["fgsm"])
+    with torch.no_grad():
+        channel_means.scale.zero_()
+    dead(images, labels)
+    assert dead.last.unchanged_share == 1 and dead.last.mean_size == 0
+
+
+def test_success_rate_is_of_the_model_in_eval_mode(channel_means, leads):
+    images, labels = leads.tensors()
+    attack = compose(channel_means, ["fgsm", "bim"], mode="concat")
+    channel_means.train()
+    assert attack.success_rate(images, labels) == pytest.approx(0.1)
+    assert attack.success_rate(attack(images, labels), labels) == pytest.approx(0.5)
+    assert channel_means.training
+
+
+def test_a_resumed_attack_makes_the_same_next_calls(small_net, images, labels):
+    first, second = (compose(small_net, ["ffgsm", "pgd"], pick="random", seed=seed) for seed in (1, 2))
+    first(images, labels)
+    second.load_state_dict(first.state_dict())
+    for _ in range(3):
+        assert torch.equal(first(images, labels), second(images, labels))
+        assert first.last.attacks == second.last.attacks
+
+
+def test_crafting_without_a_seed_gives_the_caller_the_same_draws(small_net):
+    torch.manual_seed(0)
+    with crafting(small_net):
+        inside = torch.rand(2)
+    assert torch.equal(torch.rand(2), inside)
+
+
+def test_repr_names_everything(small_net):
+    assert repr(compose(small_net, TRIO, mode="chain")) == (
+        "DiverseAttack(['fgsm', 'bim', 'mifgsm'], eps=0.0313725, norm=Linf, mode=chain, pick=all)"
+    )
