@@ -1,0 +1,107 @@
+"""Reports: records in, text and pictures out."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from robust_adapt import reporting
+from robust_adapt.errors import ConfigError
+from robust_adapt.records import Answer, AttackRecord, Case, EpochRecord, EvaluationRecord, StepRecord
+
+
+def attack(name, correct, n=100, eps=8 / 255, norm="Linf", mean_l2=0.5):
+    share = correct / n
+    return AttackRecord(
+        name=name, norm=norm, eps=eps, steps=20, step_size=2 / 255, note="a | note", n=n, correct=correct,
+        accuracy=share, low=max(0, share - 0.1), high=min(1, share + 0.1), success_rate=1 - share,
+        unchanged_share=0.0, mean_l2=mean_l2, seconds=1.0,
+    )  # fmt: skip
+
+
+def evaluation(model, correct, **changes):
+    values = {
+        "model": model, "weights_sha256": "ab" * 32, "data": "CIFAR-10 (JPEG copy)", "split": "test", "n": 100,
+        "norm": "Linf", "eps": 8 / 255, "seed": 0, "exact": True,
+        "attacks": [attack("PGD-20", correct), attack("CW", correct, eps=None, norm="L2")],
+        "worst_case": attack("Worst case", correct), "device": "cpu", "versions": {"torch": "2"}, "commit": None,
+        "seconds": 1.0, "config": {},
+    }  # fmt: skip
+    return EvaluationRecord(**(values | changes))
+
+
+def test_the_table_holds_every_condition_the_gain_and_the_article():
+    text = reporting.markdown_table([evaluation("standard", 10), evaluation("deepseek", 40)])
+    row = next(line for line in text.splitlines() if line.startswith("| PGD-20"))
+    assert row == (
+        "| PGD-20 | Linf | 8/255 | 20 x 2/255 | 100 | 10.0 [0.0, 20.0] | 40.0 [30.0, 50.0] | +30.0 (+300 %) | "
+        "9.7 -> 37.5 (287 %) |"
+    )
+    assert "| CW | L2 | none |" in text
+    assert "40.0 [30.0, 50.0] (L2 0.50)" in text
+    assert "CIFAR-10 (JPEG copy) is not the official CIFAR-10 test set: not comparable with leaderboards." in text
+
+
+def test_the_official_data_are_not_called_incomparable():
+    text = reporting.markdown_table([evaluation("standard", 10, data="CIFAR-10")])
+    assert "not comparable" not in text
+
+
+def test_a_gain_over_nothing_is_in_points():
+    text = reporting.markdown_table([evaluation("standard", 0), evaluation("deepseek", 40)])
+    assert "| +40.0 |" in text
+
+
+def test_fast_mode_is_marked():
+    assert "FAST mode, not exact" in reporting.markdown_table([evaluation("a", 1, exact=False)])
+
+
+def test_evaluations_with_other_rows_are_refused():
+    other = evaluation("b", 1, attacks=[attack("FGSM", 1)])
+    with pytest.raises(
+        ConfigError, match=r"^Expected evaluations with the same rows, but got .*; evaluate them alike\.$"
+    ):
+        reporting.table_rows([evaluation("a", 1), other])
+
+
+def test_names_cannot_inject_into_the_terminal():
+    console = Console(file=io.StringIO(), width=200)
+    console.print(reporting.terminal_table([evaluation("[red]x[/red]", 1)]))
+    assert "[red]x[/red]" in console.file.getvalue()
+
+
+def test_csv_has_a_line_an_attack_and_model():
+    rows = list(csv.DictReader(io.StringIO(reporting.csv_table([evaluation("a", 1), evaluation("b", 2)]))))
+    assert [(row["model"], row["name"], row["correct"]) for row in rows] == [
+        ("a", "PGD-20", "1"), ("a", "CW", "1"), ("a", "Worst case", "1"),
+        ("b", "PGD-20", "2"), ("b", "CW", "2"), ("b", "Worst case", "2"),
+    ]  # fmt: skip
+
+
+def test_an_evaluation_survives_json():
+    record = evaluation("a", 1)
+    assert EvaluationRecord.from_dict(record.to_dict()) == record
+
+
+def test_curves_and_cases_are_pictures(tmp_path):
+    common = {
+        "step": 10, "epoch": 0, "eps": 0.01, "loss": 1.0, "clean_loss": 0.9, "adv_loss": 1.0, "clean_accuracy": 0.5,
+        "adv_accuracy": 0.4, "consistency": None, "feature_norm": None, "learning_rate": 0.1, "unchanged_share": 0.0,
+        "attacks": {},
+    }  # fmt: skip
+    epoch = EpochRecord(
+        **common, validation_clean=0.5, validation_adversarial=0.3, validation_attack="PGD-10", validation_n=10,
+        best=True, seconds=1.0, cpu_seconds=1.0,
+    )  # fmt: skip
+    reporting.draw_curves({"$x_1$": ([epoch], [StepRecord(**common)])}, tmp_path / "curves.png")
+    picture = np.zeros((8, 8, 3), dtype=np.float32)
+    answers = {
+        "clean": {"a": Answer(label="<b>", confidence=0.5)},
+        "attacked": {"a": Answer(label="$", confidence=1.0)},
+    }
+    case = Case(label="airplane", images={"clean": picture, "attacked": picture + 0.03}, answers=answers)
+    reporting.draw_cases([case], tmp_path / "cases.png", eps=8 / 255)
+    for name in ("curves.png", "cases.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
