@@ -204,7 +204,7 @@ def _table(arguments: Sequence[str]) -> int:
             changes["epochs"] = options.epochs
         return dataclasses.replace(config, **changes)
 
-    _compare([options.standard, *options.robust], build, options.out)
+    _compare([options.standard, *options.robust], build, options.out, options.evaluation.n)
     return 0
 
 
@@ -219,7 +219,7 @@ def _demo(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _compare(names: Sequence[str], build: Callable[[str], Config], out: Path) -> None:
+def _compare(names: Sequence[str], build: Callable[[str], Config], out: Path, n: int | None = None) -> None:
     """Train what is a recipe, load what is a run, evaluate all under the first one's budget, write and print."""
     from robust_adapt import pipeline
     from robust_adapt.data import load_data
@@ -237,7 +237,11 @@ def _compare(names: Sequence[str], build: Callable[[str], Config], out: Path) ->
     records = []
     for name, run in runs.items():
         with console.status(f"evaluating {name}") as status:
-            records.append(pipeline.evaluate(run, data=data, eps=eps, report=lambda row: status.update(_row_text(row))))
+            records.append(
+                pipeline.evaluate(
+                    run, data=data, n=n, eps=eps, reuse=True, report=lambda row: status.update(_row_text(row))
+                )
+            )
     cases = pipeline.study_cases(runs, data, eps=eps)
     _write_comparison(out, records)
     histories = {name: (run.epochs, run.steps) for name, run in runs.items()}

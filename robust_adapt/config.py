@@ -170,8 +170,8 @@ class OptimizerConfig:
 class EvaluationConfig:
     n: int | None = None
     """Test images; by default all. The first n of a fixed, seeded, stratified order."""
-    slow_n: int = 200
-    """Test images for DeepFool, a Python loop over samples."""
+    slow_n: int = 500
+    """Test images for the slow rows, CW and DeepFool."""
     eps: Epsilon | None = None
     """Budget of the evaluation; by default the training's target."""
     batch_size: int = 250

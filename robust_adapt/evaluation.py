@@ -24,7 +24,8 @@ from robust_adapt.units import check_eps
 class Row:
     """One attack of an evaluation. bounded: the result is projected on the eps-ball before the model is asked.
 
-    slow: evaluated on fewer images, a Python loop over samples.
+    slow: evaluated on fewer images: 50 steps of CW cost as much as all the rows above it, DeepFool is a Python
+    loop over samples.
     """
 
     attack: str | None
@@ -41,8 +42,8 @@ ROWS: dict[str, Row] = {
     "BIM-10": Row("bim", 10, 0.25),
     "PGD-20": Row("pgd", 20, 0.25),
     "CW-Linf-20": Row("upgd-margin", 20, 0.25, note="PGD on the margin loss"),
-    "CW": Row("cw", 50, bounded=False, note="torchattacks' CW, L2: c=1, kappa=0, lr=0.01"),
-    "CW in the ball": Row("cw", 50, note="the same images, projected"),
+    "CW": Row("cw", 50, bounded=False, slow=True, note="torchattacks' CW, L2: c=1, kappa=0, lr=0.01"),
+    "CW in the ball": Row("cw", 50, slow=True, note="the same images, projected"),
     "DeepFool": Row("deepfool", 50, bounded=False, slow=True, note="overshoot 0.02"),
     "DeepFool in the ball": Row("deepfool", 50, slow=True, note="the same images, projected"),
 }
@@ -56,7 +57,7 @@ def evaluate_model(
     norm: str = "Linf",
     rows: Sequence[str] | None = None,
     n: int | None = None,
-    slow_n: int = 200,
+    slow_n: int = 500,
     batch_size: int = 250,
     seed: int = 0,
     name: str = "model",

@@ -1,6 +1,7 @@
 """The whole story: build, train, evaluate, table. Nothing here prints."""
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from robust_adapt.config import Config
 from robust_adapt.data import Batches, ImageData, load_data
 from robust_adapt.epsilon import EpsilonController
 from robust_adapt.errors import CheckpointError, ConfigError
-from robust_adapt.evaluation import evaluate_model
+from robust_adapt.evaluation import ROWS, evaluate_model, weights_hash
 from robust_adapt.features import FeatureTap
 from robust_adapt.models import build_model
 from robust_adapt.records import (
@@ -154,32 +155,57 @@ def evaluate(
     rows: Sequence[str] | None = None,
     n: int | None = None,
     eps: float | None = None,
+    reuse: bool = False,
     report: Callable[[AttackRecord], None] | None = None,
 ) -> EvaluationRecord:
-    """Evaluate a run's best model on the test split; the record lands in its folder as ``evaluation.json``."""
+    """Evaluate a run's best model on the test split; the record lands in its folder as ``evaluation.json``.
+
+    reuse: take the record that is there where it is of the same weights, data, budget and images.
+    """
     if not isinstance(run, Run):
-        config = read_config(Path(run))
-        data = data if data is not None else load_data(config.data)
+        data = data if data is not None else load_data(read_config(Path(run)).data)
         run = load_run(run, data=data)
     data = data if data is not None else load_data(run.config.data)
     settings = run.config.evaluation
+    budget = {"eps": eps if eps is not None else run.config.eps, "norm": run.config.attack.norm}
+    images = {"n": n if n is not None else settings.n, "seed": settings.seed}
+    present = run.folder / "evaluation.json"
+    if reuse and present.exists():
+        record = EvaluationRecord.from_dict(json.loads(present.read_text()))
+        if _same(record, run, data, budget, images, rows):
+            return record
     record = evaluate_model(
-        run.model.to(_torch_device(run.config.device)),
+        run.model.to(_device(run.config.device)),
         data.test,
-        eps=eps if eps is not None else run.config.eps,
-        norm=run.config.attack.norm,
+        **budget,
+        **images,
         rows=rows,
-        n=n if n is not None else settings.n,
         slow_n=settings.slow_n,
         batch_size=settings.batch_size,
-        seed=settings.seed,
         name=run.config.recipe,
         data=data.title,
         config=run.config.to_dict(),
         report=report,
     )
-    write_json(run.folder / "evaluation.json", record)
+    write_json(present, record)
     return record
+
+
+def _same(
+    record: EvaluationRecord,
+    run: Run,
+    data: ImageData,
+    budget: dict[str, Any],
+    images: dict[str, Any],
+    rows: Sequence[str] | None,
+) -> bool:
+    return (
+        record.weights_sha256 == weights_hash(run.model)
+        and (record.eps, record.norm) == (budget["eps"], budget["norm"])
+        and (record.n, record.seed) == (min(images["n"] or len(data.test), len(data.test)), images["seed"])
+        and (record.data, record.config) == (data.title, json.loads(json.dumps(run.config.to_dict())))
+        and [attack.name for attack in record.attacks] == list(ROWS if rows is None else rows)
+    )
 
 
 def study_cases(
@@ -312,10 +338,6 @@ def _device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("Expected a CUDA device for `device` cuda, but torch sees none; use `--device cpu`.")
     return name if name != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _torch_device(name: str) -> torch.device:
-    return torch.device(_device(name))
 
 
 def _precision(config: Config) -> str:
