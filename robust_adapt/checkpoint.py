@@ -79,7 +79,10 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], str]:
     weights = _unpack(data, path)
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(f"Expected a state dict of tensors in {path}, but got {type(weights).__name__}.")
-    wide = {name: value.float() if value.dtype == torch.float16 else value for name, value in weights.items()}
+    wide = {
+        name: value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+        for name, value in weights.items()
+    }
     return wide, hashlib.sha256(data).hexdigest()
 
 

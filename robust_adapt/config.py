@@ -170,8 +170,10 @@ class OptimizerConfig:
 class EvaluationConfig:
     n: int | None = None
     """Test images; by default all. The first n of a fixed, seeded, stratified order."""
-    slow_n: int = 500
-    """Test images for the slow rows, CW and DeepFool."""
+    cw_n: int | None = None
+    """Most test images for CW (its 50 steps cost as much as all the other rows); by default n."""
+    deepfool_n: int | None = 200
+    """Most test images for DeepFool, a Python loop over samples."""
     eps: Epsilon | None = None
     """Budget of the evaluation; by default the training's target."""
     batch_size: int = 250
@@ -180,7 +182,7 @@ class EvaluationConfig:
     """Seed of random starts."""
 
     def __post_init__(self) -> None:
-        _positive(self, "n", "slow_n", "batch_size")
+        _positive(self, "n", "cw_n", "deepfool_n", "batch_size")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -224,6 +226,11 @@ class Config:
             raise ConfigError("Expected attacks for the consistency term, but got none; set `loss.consistency` to 0.")
         if self.loss.adversarial and not self.attack.attacks:
             raise ConfigError("Expected attacks for the adversarial loss, but got none; set `loss.adversarial` to 0.")
+        if self.controller.rule not in ("constant", "ramp") and not self.attack.attacks:
+            raise ConfigError(
+                f"Expected attacks for the rule {self.controller.rule!r}, which reads their losses, but got none; "
+                "set `controller.rule` to constant."
+            )
 
     @property
     def eps(self) -> float:

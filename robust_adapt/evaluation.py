@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,17 +22,12 @@ from robust_adapt.units import check_eps
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One attack of an evaluation. bounded: the result is projected on the eps-ball before the model is asked.
-
-    slow: evaluated on fewer images: 50 steps of CW cost as much as all the rows above it, DeepFool is a Python
-    loop over samples.
-    """
+    """One attack of an evaluation. bounded: the result is projected on the eps-ball before the model is asked."""
 
     attack: str | None
     steps: int | None = None
     step_ratio: float | None = None
     bounded: bool = True
-    slow: bool = False
     note: str = ""
 
 
@@ -42,11 +37,13 @@ ROWS: dict[str, Row] = {
     "BIM-10": Row("bim", 10, 0.25),
     "PGD-20": Row("pgd", 20, 0.25),
     "CW-Linf-20": Row("upgd-margin", 20, 0.25, note="PGD on the margin loss"),
-    "CW": Row("cw", 50, bounded=False, slow=True, note="torchattacks' CW, L2: c=1, kappa=0, lr=0.01"),
-    "CW in the ball": Row("cw", 50, slow=True, note="the same images, projected"),
-    "DeepFool": Row("deepfool", 50, bounded=False, slow=True, note="overshoot 0.02"),
-    "DeepFool in the ball": Row("deepfool", 50, slow=True, note="the same images, projected"),
+    "CW": Row("cw", 50, bounded=False, note="torchattacks' CW, L2: c=1, kappa=0, lr=0.01"),
+    "CW in the ball": Row("cw", 50, note="the same images, projected"),
+    "DeepFool": Row("deepfool", 50, bounded=False, note="overshoot 0.02"),
+    "DeepFool in the ball": Row("deepfool", 50, note="the same images, projected"),
 }
+
+DEFAULT_LIMITS: Mapping[str, int | None] = {"deepfool": 200}  # a Python loop over samples
 
 
 def evaluate_model(
@@ -57,7 +54,7 @@ def evaluate_model(
     norm: str = "Linf",
     rows: Sequence[str] | None = None,
     n: int | None = None,
-    slow_n: int = 500,
+    limits: Mapping[str, int | None] | None = None,
     batch_size: int = 250,
     seed: int = 0,
     name: str = "model",
@@ -69,11 +66,13 @@ def evaluate_model(
     """Accuracy of a model on the first n images of a split's stratified order, under every row, in float32.
 
     model: takes images in [0, 1]; put on the device by the caller, left as it came. eps, norm: the budget. rows:
-    names of ``ROWS``, all by default. report: called with each finished row. Raises ``DataError`` for images that
-    are not in [0, 1], ``ConfigError`` for an unknown row.
+    names of ``ROWS``, all by default. limits: most images of an attack, by its name (``DEFAULT_LIMITS``). report:
+    called with each finished row. Raises ``DataError`` for images that are not in [0, 1], ``ConfigError`` for an
+    unknown row.
     """
     begin = time.monotonic()
     check_eps(eps, norm=norm)
+    limits = DEFAULT_LIMITS if limits is None else limits
     chosen = list(ROWS) if rows is None else list(rows)
     for row in chosen:
         if row not in ROWS:
@@ -81,7 +80,7 @@ def evaluate_model(
     part = split.first(n, seed=seed)
     records, robust, made = [], torch.ones(len(part), dtype=torch.bool), {}
     for row in chosen:
-        limited = part.first(slow_n, seed=seed) if ROWS[row].slow else part
+        limited = part.first(limits.get(ROWS[row].attack or ""), seed=seed)
         record, flags = _one_row(model, limited, row, eps, norm, batch_size, seed, made)
         records.append(record)
         if len(flags) == len(robust) and (ROWS[row].bounded or ROWS[row].attack is None):

@@ -72,7 +72,7 @@ def on_digits(config: Config, *, epochs: float = 25.0, eps: float = 0.1) -> Conf
         model=ModelConfig(width=8),
         controller=dataclasses.replace(config.controller, target=Epsilon(eps)),
         optimizer=dataclasses.replace(config.optimizer, average=min(config.optimizer.average, 0.99)),
-        evaluation=dataclasses.replace(config.evaluation, slow_n=50),
+        evaluation=dataclasses.replace(config.evaluation, deepfool_n=50),
         batch_size=64,
         epochs=epochs,
         log_every=10,

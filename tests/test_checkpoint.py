@@ -122,8 +122,9 @@ def test_weights_are_a_plain_state_dict(tmp_path, small_net):
     assert all(torch.equal(plain[name], weights[name]) for name in small_net.state_dict())
 
 
-def test_half_precision_weights_come_back_as_float32(tmp_path):
-    weights = {"weight": torch.rand(3).half(), "steps": torch.tensor(4)}
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_weights_come_back_as_float32(tmp_path, dtype):
+    weights = {"weight": torch.rand(3).to(dtype), "steps": torch.tensor(4)}
     save_weights(tmp_path / "half.pt", weights)
     found, _ = load_weights(tmp_path / "half.pt")
     assert found["weight"].dtype == torch.float32 and found["steps"].dtype == torch.int64

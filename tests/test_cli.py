@@ -98,7 +98,17 @@ def test_every_config_field_is_a_flag_with_its_sentence(capsys):
 
 def test_train_evaluate_and_table_on_the_digits(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    flags = [*TINY, "--epochs", "1", "--controller.target", "0.1", "--evaluation.n", "40", "--evaluation.slow-n", "4"]
+    flags = [
+        *TINY,
+        "--epochs",
+        "1",
+        "--controller.target",
+        "0.1",
+        "--evaluation.n",
+        "40",
+        "--evaluation.deepfool-n",
+        "4",
+    ]
     code, out, err = run(capsys, "train", "pgd", *flags, "--out", "one")
     assert (code, err) == (0, "")
     assert "Best epoch by validation" in out
@@ -112,7 +122,7 @@ def test_train_evaluate_and_table_on_the_digits(capsys, tmp_path, monkeypatch):
 
     sections = ["--data.name", "digits", "--data.validation", "60", "--model.width", "4", "--evaluation.n", "40"]
     code, out, _ = run(
-        capsys, "table", "--robust", "one", "--epochs", "0.5", "--eps", "0.1", "--evaluation.slow-n", "4", *sections
+        capsys, "table", "--robust", "one", "--epochs", "0.5", "--eps", "0.1", "--evaluation.deepfool-n", "4", *sections
     )
     assert code == 0
     folder = tmp_path / "runs" / "table"

@@ -19,7 +19,7 @@ from robust_adapt.config import (
     OptimizerConfig,
 )
 from robust_adapt.errors import ConfigError
-from robust_adapt.recipes import RECIPES, on_digits
+from robust_adapt.recipes import RECIPES, on_digits, recipe
 from robust_adapt.units import Epsilon
 
 CLASSES = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)]
@@ -125,3 +125,13 @@ def test_what_cannot_run_is_refused(make, sentence):
     with pytest.raises(ConfigError) as caught:
         make()
     assert str(caught.value) == sentence
+
+
+def test_a_rule_that_reads_attack_losses_needs_attacks():
+    config = recipe("standard")
+    with pytest.raises(ConfigError) as error:
+        dataclasses.replace(config, controller=dataclasses.replace(config.controller, rule="gap"))
+    assert str(error.value) == (
+        "Expected attacks for the rule 'gap', which reads their losses, but got none; "
+        "set `controller.rule` to constant."
+    )

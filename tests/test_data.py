@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import TensorDataset
 
-from robust_adapt import data as module
 from robust_adapt.config import DataConfig
 from robust_adapt.data import (
     Augmentation,
@@ -26,6 +25,7 @@ from robust_adapt.data import (
     stratified_order,
     to_float,
 )
+from robust_adapt.data import sources as module
 from robust_adapt.errors import DataError
 
 
@@ -383,3 +383,16 @@ def test_splits_are_immutable_and_the_first_n_are_stable():
     assert split.first(None, seed=0) is split and split.first(99, seed=0) is split
     assert torch.equal(split.first(6, seed=0).images, split.first(9, seed=0).images[:6])
     assert split.first(6, seed=0).labels.bincount().tolist() == [2, 2, 2]
+
+
+def test_a_dataset_that_never_ends_when_iterated_is_read_by_its_length():
+    class Wrapping(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            assert 0 <= index < 4
+            return torch.zeros(3, 8, 8), index % 2
+
+    data = from_datasets(Wrapping(), Wrapping(), ["a", "b"], title="x", config=DataConfig(name="x", validation=2))
+    assert len(data.test) == 4

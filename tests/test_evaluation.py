@@ -101,8 +101,10 @@ def test_fgsm_flags_are_those_of_torchattacks(small_net, pictures, batch_size):
     assert 0 < ours.sum() < 36, ours.sum()
 
 
-def test_slow_rows_see_fewer_images_and_stay_out_of_the_worst_case(channel_means, leads):
-    record = evaluate_model(channel_means, leads, eps=EPS, rows=["Clean", "DeepFool in the ball"], slow_n=4)
+def test_limited_rows_see_fewer_images_and_stay_out_of_the_worst_case(channel_means, leads):
+    record = evaluate_model(
+        channel_means, leads, eps=EPS, rows=["Clean", "DeepFool in the ball"], limits={"deepfool": 4}
+    )
     rows = rows_of(record)
     assert (rows["Clean"].n, rows["DeepFool in the ball"].n, record.n) == (10, 4, 10)
     assert record.worst_case.accuracy == rows["Clean"].accuracy == 0.9

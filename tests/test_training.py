@@ -271,7 +271,46 @@ def test_combine_of_clean_images_alone():
 def test_only_a_share_of_the_clean_images_is_seen(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        trainer, "combine", lambda logits, *rest, **named: seen.append(len(logits)) or combine(logits, *rest, **named)
+        trainer.step,
+        "combine",
+        lambda logits, *rest, **named: seen.append(len(logits)) or combine(logits, *rest, **named),
     )
     train(small("deepseek", epochs=0.34), tmp_path)
     assert seen == [64 + 16]
+
+
+def test_a_loss_that_is_not_finite_in_the_first_epoch_leaves_no_best_weights(tmp_path):
+    config = small("standard", log_every=1000)
+    optimizer = dataclasses.replace(config.optimizer, learning_rate=1e30, schedule="constant", average=0.0)
+    with pytest.raises(RobustAdaptError, match=r"^Expected a finite loss, but got nan by step 3; "):
+        train(dataclasses.replace(config, optimizer=optimizer), tmp_path)
+    assert not (tmp_path / "best.pt").exists() and not (tmp_path / "last.ckpt").exists()
+
+
+def test_no_epoch_is_recorded_twice(tmp_path, monkeypatch):
+    """Killed between the records and the checkpoint of an epoch's end."""
+    config = small("standard", epochs=2, checkpoint_minutes=1e-9)
+    save = trainer.loop.save_checkpoint
+
+    def killed(folder, state):
+        if state["position"]["epoch"] == 1 and state["position"]["batch"] == 0:
+            raise KeyboardInterrupt
+        save(folder, state)
+
+    monkeypatch.setattr(trainer.loop, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path)
+    monkeypatch.setattr(trainer.loop, "save_checkpoint", save)
+    run = train(config, tmp_path, resume=True)
+    assert [record.epoch for record in run.epochs] == [0, 1]
+
+
+def test_a_full_disk_while_writing_records_is_a_checkpoint_error(tmp_path, monkeypatch):
+    def full(_path, _records):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainer.loop, "write_lines", full)
+    with pytest.raises(
+        CheckpointError, match=r"^Expected to write the records in .*; the last checkpoint is untouched\.$"
+    ):
+        train(small("standard", epochs=0.34), tmp_path)

@@ -1,9 +1,8 @@
-"""Data sets as uint8 tensors in memory, a held-out validation split, and batches augmented on the device."""
+"""Where data sets come from: the embedded digits, torchvision's CIFAR-10, folders of images, any Dataset."""
 
-import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from robust_adapt.config import DataConfig
+from robust_adapt.data.splits import Augmentation, ImageData, Split, stratified_order
 from robust_adapt.errors import DataError, unknown_name
 
 CIFAR10_CLASSES = (
@@ -30,64 +30,6 @@ CIFAR10_CLASSES = (
 DIGITS_TEST = 360
 LOSSY = (".jpg", ".jpeg", ".webp")
 SOURCES = ("digits", "cifar10", "folder:PATH")
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """images ``(N, C, H, W)`` uint8, labels ``(N,)`` int64, in memory."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, index: Tensor) -> "Split":
-        return Split(self.images[index], self.labels[index])
-
-    def first(self, n: int | None, *, seed: int) -> "Split":
-        """n samples, the same share of each class, always the same for a seed; all where n is None."""
-        if n is None or n >= len(self):
-            return self
-        return self.take(stratified_order(self.labels, seed=seed)[:n])
-
-    def tensors(self, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
-        """images as float32 in [0, 1], and labels, on the device."""
-        return to_float(self.images.to(device)), self.labels.to(device)
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """Random crop out of an image padded with black by ``crop`` pixels, random horizontal flip; a draw a sample."""
-
-    crop: int = 0
-    flip: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageData:
-    """A data set. ``title`` is its name in every table; ``official`` marks the pixels that leaderboards use."""
-
-    title: str
-    train: Split
-    validation: Split
-    test: Split
-    classes: tuple[str, ...]
-    augmentation: Augmentation
-    official: bool = False
-
-    @property
-    def channels(self) -> int:
-        return self.train.images.shape[1]
-
-    @property
-    def size(self) -> int:
-        return self.train.images.shape[-1]
-
-    def statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and deviation a channel of the training images, in [0, 1] units."""
-        pixels = self.train.images.numpy().astype(np.float32) / 255
-        return pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).clip(min=1e-3).tolist()
 
 
 def load_data(config: DataConfig) -> ImageData:
@@ -115,81 +57,6 @@ def from_datasets(
     """Any two map-style datasets of (image, label): PIL images, uint8 tensors, or float tensors in [0, 1]."""
     parts = [_read_dataset(dataset) for dataset in (train, test)]
     return _assemble(config or DataConfig(name=title), title, *parts, tuple(classes), Augmentation())
-
-
-def stratified_order(labels: Tensor, *, seed: int) -> Tensor:
-    """A seeded order of the samples in which every beginning holds each class in its share. labels ``(N,)``."""
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator)
-    position = torch.empty(len(labels), dtype=torch.float64)
-    for label in labels.unique():
-        members = shuffled[labels[shuffled] == label]
-        position[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
-    return shuffled[position[shuffled].argsort(stable=True)]
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 images as float32 in [0, 1]."""
-    return images.float().div_(255)
-
-
-class Batches:
-    """Shuffled, augmented training batches, a function of (seed, epoch, batch) alone, so that a run can go on
-    from the middle of an epoch. Images come as float32 in [0, 1], ``(B, C, H, W)``, on ``device``."""
-
-    def __init__(
-        self,
-        split: Split,
-        batch_size: int,
-        *,
-        seed: int,
-        augmentation: Augmentation | None = None,
-        device: str | torch.device = "cpu",
-        channels_last: bool = False,
-    ) -> None:
-        if len(split) < batch_size:
-            raise DataError(f"Expected at least one batch of {batch_size} images, but got {len(split)} images.")
-        self.images, self.labels = split.images.to(device), split.labels.to(device)
-        self.batch_size, self.seed = batch_size, seed
-        self.augmentation = augmentation or Augmentation()
-        self.format = torch.channels_last if channels_last else torch.contiguous_format
-
-    def __len__(self) -> int:
-        """Whole batches an epoch."""
-        return len(self.images) // self.batch_size
-
-    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch from number ``start`` on."""
-        order = torch.randperm(len(self.images), generator=_generator(self.seed, epoch))
-        for batch in range(start, len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size].to(self.images.device)
-            images = augment(self.images[chosen], self.augmentation, _generator(self.seed, epoch, batch + 1))
-            yield to_float(images).contiguous(memory_format=self.format), self.labels[chosen]
-
-
-def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Crop and flip uint8 images ``(N, C, H, W)``, each sample on its own, in one gather on their device."""
-    n, channels, height, width = images.shape
-    pad, device = augmentation.crop, images.device
-    rows = torch.arange(height).expand(n, height)
-    columns = torch.arange(width).expand(n, width)
-    if augmentation.flip:
-        flipped = torch.rand(n, 1, generator=generator) < 0.5
-        columns = torch.where(flipped, columns.flip(1), columns)
-    if pad:
-        rows = rows + torch.randint(2 * pad + 1, (n, 1), generator=generator)
-        columns = columns + torch.randint(2 * pad + 1, (n, 1), generator=generator)
-        images = torch.nn.functional.pad(images, (pad, pad, pad, pad))
-    if not pad and not augmentation.flip:
-        return images
-    sample = torch.arange(n, device=device)[:, None, None, None]
-    channel = torch.arange(channels, device=device)[None, :, None, None]
-    return images[sample, channel, rows.to(device)[:, None, :, None], columns.to(device)[:, None, None, :]]
-
-
-def _generator(*numbers: int) -> torch.Generator:
-    digest = hashlib.sha256(repr(numbers).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 def _assemble(
@@ -314,7 +181,8 @@ def _decode(files: list[str], size: int | None) -> np.ndarray:
 
 def _read_dataset(dataset: Dataset) -> Split:
     images, labels = [], []
-    for image, label in dataset:  # type: ignore[attr-defined]
+    for index in range(len(dataset)):  # type: ignore[arg-type]
+        image, label = dataset[index]
         if not isinstance(image, Tensor):
             image = torch.from_numpy(np.asarray(image).copy())
             image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)

@@ -1,0 +1,18 @@
+"""Data sets in memory, a held-out validation split, and batches augmented on the device."""
+
+from robust_adapt.data.batches import Batches, augment
+from robust_adapt.data.sources import CIFAR10_CLASSES, from_datasets, load_data
+from robust_adapt.data.splits import Augmentation, ImageData, Split, stratified_order, to_float
+
+__all__ = [
+    "CIFAR10_CLASSES",
+    "Augmentation",
+    "Batches",
+    "ImageData",
+    "Split",
+    "augment",
+    "from_datasets",
+    "load_data",
+    "stratified_order",
+    "to_float",
+]

@@ -1,0 +1,69 @@
+"""Shuffled training batches, augmented a sample each on the device."""
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from robust_adapt.data.splits import Augmentation, Split, to_float
+from robust_adapt.errors import DataError
+
+
+class Batches:
+    """Shuffled, augmented training batches, a function of (seed, epoch, batch) alone, so that a run can go on
+    from the middle of an epoch. Images come as float32 in [0, 1], ``(B, C, H, W)``, on ``device``."""
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        seed: int,
+        augmentation: Augmentation | None = None,
+        device: str | torch.device = "cpu",
+        channels_last: bool = False,
+    ) -> None:
+        if len(split) < batch_size:
+            raise DataError(f"Expected at least one batch of {batch_size} images, but got {len(split)} images.")
+        self.images, self.labels = split.images.to(device), split.labels.to(device)
+        self.batch_size, self.seed = batch_size, seed
+        self.augmentation = augmentation or Augmentation()
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def __len__(self) -> int:
+        """Whole batches an epoch."""
+        return len(self.images) // self.batch_size
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch from number ``start`` on."""
+        order = torch.randperm(len(self.images), generator=_generator(self.seed, epoch))
+        for batch in range(start, len(self)):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size].to(self.images.device)
+            images = augment(self.images[chosen], self.augmentation, _generator(self.seed, epoch, batch + 1))
+            yield to_float(images).contiguous(memory_format=self.format), self.labels[chosen]
+
+
+def augment(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """Crop and flip uint8 images ``(N, C, H, W)``, each sample on its own, in one gather on their device."""
+    n, channels, height, width = images.shape
+    pad, device = augmentation.crop, images.device
+    rows = torch.arange(height).expand(n, height)
+    columns = torch.arange(width).expand(n, width)
+    if augmentation.flip:
+        flipped = torch.rand(n, 1, generator=generator) < 0.5
+        columns = torch.where(flipped, columns.flip(1), columns)
+    if pad:
+        rows = rows + torch.randint(2 * pad + 1, (n, 1), generator=generator)
+        columns = columns + torch.randint(2 * pad + 1, (n, 1), generator=generator)
+        images = torch.nn.functional.pad(images, (pad, pad, pad, pad))
+    if not pad and not augmentation.flip:
+        return images
+    sample = torch.arange(n, device=device)[:, None, None, None]
+    channel = torch.arange(channels, device=device)[None, :, None, None]
+    return images[sample, channel, rows.to(device)[:, None, :, None], columns.to(device)[:, None, None, :]]
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    digest = hashlib.sha256(repr(numbers).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))

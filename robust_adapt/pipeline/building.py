@@ -1,0 +1,145 @@
+"""A config becomes objects: model, attack, controller, optimizer, batches."""
+
+import time
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from robust_adapt import trainer, upstream
+from robust_adapt.attacks import DiverseAttack
+from robust_adapt.config import Config
+from robust_adapt.data import Batches, ImageData
+from robust_adapt.epsilon import EpsilonController
+from robust_adapt.errors import ConfigError
+from robust_adapt.features import FeatureTap
+from robust_adapt.models import build_model
+
+PROBE_STEPS = 12
+
+
+def build_parts(config: Config, data: ImageData) -> trainer.Parts:
+    """Everything that ``trainer.fit`` needs, on its device."""
+    fabric = Fabric(accelerator=device_of(config.device), devices=1, precision=precision_of(config))
+    model = build_for(config, data)
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    model.to(fabric.device)
+    wants_features = config.loss.consistency > 0 and config.loss.consistency_on == "features"
+    average = trainer.WeightAverage(model, config.optimizer.average) if config.optimizer.average else None
+    forward, optimizer = fabric.setup(model, _optimizer(config, model))
+    tap = FeatureTap(forward, config.loss.layer) if wants_features else None
+    if config.compile:
+        model.compile(dynamic=False)  # in place: attacks and training share one compiled model
+    return trainer.Parts(
+        model=model,
+        forward=forward,
+        optimizer=optimizer,
+        attack=_attack(config, model),
+        controller=_controller(config),
+        batches=Batches(
+            data.train,
+            config.batch_size,
+            seed=config.seed,
+            augmentation=data.augmentation,
+            device=fabric.device,
+            channels_last=config.channels_last,
+        ),
+        validation=data.validation,
+        fabric=fabric,
+        average=average,
+        tap=tap,
+    )
+
+
+def build_for(config: Config, data: ImageData) -> nn.Module:
+    """The untrained model of a config for a data set."""
+    mean, std = data.statistics() if config.model.normalize else (None, None)
+    return build_model(
+        config.model.name,
+        num_classes=len(data.classes),
+        channels=data.channels,
+        width=config.model.width,
+        size=data.size,
+        mean=mean,
+        std=std,
+    )
+
+
+def count_steps(parts: trainer.Parts, config: Config, data: ImageData) -> int:
+    if config.minutes is None:
+        return max(1, round(config.epochs * len(parts.batches)))
+    return max(1, round(60 * config.minutes / _seconds_a_step(config, data)))
+
+
+def _seconds_a_step(config: Config, data: ImageData) -> float:
+    """Median of a few real steps on a throw-away copy of the run, at the target eps."""
+    parts = build_parts(config, data)
+    parts.controller = EpsilonController("constant", target=float(config.controller.target), norm=config.attack.norm)
+    times = []
+    for number, (images, labels) in enumerate(parts.batches.epoch(0)):
+        begin = time.monotonic()
+        trainer.train_step(parts, config, images, labels, 0.5)
+        times.append(time.monotonic() - begin)
+        if number == PROBE_STEPS:
+            break
+    return sorted(times[1:])[len(times[1:]) // 2]
+
+
+def _optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    settings = config.optimizer
+    if settings.name == "adam":
+        return torch.optim.Adam(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.momentum > 0,
+    )
+
+
+def _attack(config: Config, model: nn.Module) -> DiverseAttack | None:
+    settings = config.attack
+    if not settings.attacks:
+        return None
+    return DiverseAttack(
+        model,
+        settings.attacks,
+        eps=float(config.controller.target),
+        norm=settings.norm,
+        mode=settings.mode,
+        pick=settings.pick,
+        steps=settings.steps,
+        step_ratio=settings.step_ratio,
+        seed=config.seed,
+        strict=settings.strict,
+    )
+
+
+def _controller(config: Config) -> EpsilonController:
+    settings = config.controller
+    return EpsilonController(
+        settings.rule,
+        target=float(settings.target),
+        norm=config.attack.norm,
+        total_steps=1,  # train() sets the real number, which a probe may find
+        start=settings.start,
+        lower=settings.lower,
+        upper=settings.upper,
+        ramp_end=settings.ramp_end,
+    )
+
+
+def device_of(name: str) -> str:
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"Expected `device` auto, cpu or cuda, but got {name!r}.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("Expected a CUDA device for `device` cuda, but torch sees none; use `--device cpu`.")
+    return name if name != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def precision_of(config: Config) -> str:
+    if config.precision != "auto":
+        return config.precision
+    return "bf16-mixed" if upstream.bf16_is_fast(device_of(config.device)) else "32-true"

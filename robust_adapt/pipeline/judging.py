@@ -1,0 +1,114 @@
+"""Evaluate runs, and the article's case study."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robust_adapt.attacks import DiverseAttack
+from robust_adapt.checkpoint import read_config
+from robust_adapt.data import ImageData, load_data
+from robust_adapt.evaluation import ROWS, evaluate_model, weights_hash
+from robust_adapt.pipeline.building import device_of
+from robust_adapt.pipeline.running import Run, load_run
+from robust_adapt.records import Answer, AttackRecord, Case, EvaluationRecord, write_json
+
+
+def evaluate(
+    run: str | Path | Run,
+    *,
+    data: ImageData | None = None,
+    rows: Sequence[str] | None = None,
+    n: int | None = None,
+    eps: float | None = None,
+    reuse: bool = False,
+    report: Callable[[AttackRecord], None] | None = None,
+) -> EvaluationRecord:
+    """Evaluate a run's best model on the test split; the record lands in its folder as ``evaluation.json``.
+
+    reuse: take the record that is there where it is of the same weights, data, budget and images.
+    """
+    if not isinstance(run, Run):
+        data = data if data is not None else load_data(read_config(Path(run)).data)
+        run = load_run(run, data=data)
+    data = data if data is not None else load_data(run.config.data)
+    settings = run.config.evaluation
+    budget = {"eps": eps if eps is not None else run.config.eps, "norm": run.config.attack.norm}
+    images = {"n": n if n is not None else settings.n, "seed": settings.seed}
+    present = run.folder / "evaluation.json"
+    if reuse and present.exists():
+        record = EvaluationRecord.from_dict(json.loads(present.read_text()))
+        if _same(record, run, data, budget, images, rows):
+            return record
+    record = evaluate_model(
+        run.model.to(device_of(run.config.device)),
+        data.test,
+        **budget,
+        **images,
+        rows=rows,
+        limits={"cw": settings.cw_n, "deepfool": settings.deepfool_n},
+        batch_size=settings.batch_size,
+        name=run.config.recipe,
+        data=data.title,
+        config=run.config.to_dict(),
+        report=report,
+    )
+    write_json(present, record)
+    return record
+
+
+def _same(
+    record: EvaluationRecord,
+    run: Run,
+    data: ImageData,
+    budget: dict[str, Any],
+    images: dict[str, Any],
+    rows: Sequence[str] | None,
+) -> bool:
+    return (
+        record.weights_sha256 == weights_hash(run.model)
+        and (record.eps, record.norm) == (budget["eps"], budget["norm"])
+        and (record.n, record.seed) == (min(images["n"] or len(data.test), len(data.test)), images["seed"])
+        and (record.data, record.config) == (data.title, json.loads(json.dumps(run.config.to_dict())))
+        and [attack.name for attack in record.attacks] == list(ROWS if rows is None else rows)
+    )
+
+
+def study_cases(
+    runs: dict[str, Run], data: ImageData, *, eps: float, count: int = 3, attack: str = "fgsm"
+) -> list[Case]:
+    """The article's case study: test images (an airplane first, where there is one), each clean and attacked on
+    every model, with every model's answer. Only images that all models get right when clean are taken, in the fixed
+    order of the test split, one a class."""
+    images, labels = data.test.first(min(1000, len(data.test)), seed=0).tensors()
+    right = torch.ones(len(labels), dtype=torch.bool)
+    for run in runs.values():
+        with torch.no_grad():
+            right &= run.model.cpu()(images).argmax(1) == labels
+    chosen = _one_a_class(labels, right, data.classes, count)
+    shown = {"clean": images[chosen]}
+    for name, run in runs.items():
+        one = DiverseAttack(run.model, [attack], eps=eps, pick="all")
+        shown[f"{attack.upper()} on {name}"] = one(images[chosen], labels[chosen])
+    return [_case(runs, data, shown, labels[index], row) for row, index in enumerate(chosen)]
+
+
+def _one_a_class(labels: Tensor, right: Tensor, classes: Sequence[str], count: int) -> list[int]:
+    order = sorted(range(len(classes)), key=lambda label: (classes[label] != "airplane", label))
+    found = [next(iter((right & (labels == label)).nonzero().flatten().tolist()), None) for label in order]
+    return [index for index in found if index is not None][:count]
+
+
+def _case(runs: dict[str, Run], data: ImageData, shown: dict[str, Tensor], label: Tensor, row: int) -> Case:
+    answers = {}
+    for title, batch in shown.items():
+        answers[title] = {}
+        for name, run in runs.items():
+            with torch.no_grad():
+                confidence, predicted = run.model(batch[row : row + 1]).softmax(1)[0].max(0)
+            answers[title][name] = Answer(label=data.classes[int(predicted)], confidence=float(confidence))
+    pictures = {title: batch[row].permute(1, 2, 0).numpy() for title, batch in shown.items()}
+    return Case(label=data.classes[int(label)], images=pictures, answers=answers)

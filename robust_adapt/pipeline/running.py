@@ -1,0 +1,103 @@
+"""Train a config into a run folder, and load one."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from robust_adapt import trainer, upstream
+from robust_adapt.checkpoint import BEST, load_checkpoint, load_weights, open_run, read_config
+from robust_adapt.config import Config
+from robust_adapt.data import ImageData, load_data
+from robust_adapt.errors import CheckpointError
+from robust_adapt.pipeline.building import build_for, build_parts, count_steps, precision_of
+from robust_adapt.records import EpochRecord, RunRecord, StepRecord, read_lines, write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained run: its folder, config and best model (on the CPU, eval mode), and what training recorded."""
+
+    folder: Path
+    config: Config
+    model: nn.Module
+    epochs: list[EpochRecord]
+    steps: list[StepRecord]
+
+
+def train(
+    config: Config,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    data: ImageData | None = None,
+    report: trainer.Report = lambda _record: None,
+) -> Run:
+    """Train ``config`` into the folder ``out``; with ``resume`` go on from its last checkpoint.
+
+    data: in place of ``config.data``. report: called with every step and epoch record. Raises ``RobustAdaptError``.
+    """
+    folder = Path(out)
+    state, passed_over = None, []
+    if resume and (folder / "config.json").exists():
+        config = read_config(folder)
+        if (folder / "last.ckpt").exists() or (folder / "previous.ckpt").exists():
+            state, passed_over = load_checkpoint(folder)
+    data = data if data is not None else load_data(config.data)
+    open_run(folder, config, resume=resume)
+    torch.manual_seed(config.seed)
+    parts = build_parts(config, data)
+    if state is None:
+        total_steps, position = count_steps(parts, config, data), trainer.Position()
+        parts.controller.total_steps = total_steps
+    else:
+        parts.controller.total_steps = state["total_steps"]
+        position, total_steps = trainer.load_state_dict(parts, state)
+        position.warnings += passed_over
+    records = _records_until(folder, position)
+    record = _run_record(parts, config, data, total_steps)
+    write_json(folder / "run.json", record)
+    report(record)
+    trainer.fit(parts, config, folder, total_steps=total_steps, position=position, report=report, records=records)
+    return load_run(folder, data=data)
+
+
+def load_run(folder: str | Path, *, data: ImageData | None = None) -> Run:
+    """A finished (or interrupted) run with its best weights. Raises ``CheckpointError``."""
+    folder = Path(folder)
+    config = read_config(folder)
+    weights, _ = load_weights(folder / BEST)
+    model = build_for(config, data if data is not None else load_data(config.data))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"Expected weights of {config.model.name} in {folder / BEST}, but they do not fit: "
+            f"{str(error).splitlines()[-1].strip()}"
+        ) from error
+    epochs, steps = read_lines(folder / "epochs.jsonl", EpochRecord), read_lines(folder / "steps.jsonl", StepRecord)
+    return Run(folder, config, model.eval(), epochs, steps)
+
+
+def _records_until(folder: Path, position: trainer.Position) -> tuple[list[StepRecord], list[EpochRecord]]:
+    """The records of the steps and epochs that the checkpoint has behind it; later ones are done again."""
+    steps = [record for record in read_lines(folder / "steps.jsonl", StepRecord) if record.step <= position.step]
+    epochs = [record for record in read_lines(folder / "epochs.jsonl", EpochRecord) if record.epoch < position.epoch]
+    return steps, epochs
+
+
+def _run_record(parts: trainer.Parts, config: Config, data: ImageData, total_steps: int) -> RunRecord:
+    return RunRecord(
+        recipe=config.recipe,
+        data=data.title,
+        train_n=len(data.train),
+        validation_n=len(data.validation),
+        total_steps=total_steps,
+        steps_per_epoch=len(parts.batches),
+        device=str(parts.fabric.device),
+        threads=torch.get_num_threads(),
+        precision=precision_of(config),
+        versions=upstream.versions(),
+        commit=upstream.commit(),
+    )

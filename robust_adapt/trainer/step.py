@@ -1,0 +1,130 @@
+"""One training step, and what it needs: everything is built elsewhere and handed in."""
+
+import dataclasses
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from robust_adapt import losses
+from robust_adapt.attacks import DiverseAttack
+from robust_adapt.config import Config, LossConfig, OptimizerConfig
+from robust_adapt.data import Batches, Split
+from robust_adapt.epsilon import EpsilonController
+from robust_adapt.features import FeatureTap
+from robust_adapt.trainer.average import WeightAverage
+
+
+@dataclasses.dataclass
+class Parts:
+    """What a run is made of. ``model`` is the bare module on its device, ``forward`` the one that trains (inside
+    Fabric, compiled or not); both hold the same weights."""
+
+    model: nn.Module
+    forward: nn.Module
+    optimizer: torch.optim.Optimizer
+    attack: DiverseAttack | None
+    controller: EpsilonController
+    batches: Batches
+    validation: Split
+    fabric: Fabric
+    average: WeightAverage | None = None
+    tap: FeatureTap | None = None
+
+
+def train_step(parts: Parts, config: Config, images: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
+    """Craft, one forward over adversarial and (where needed) clean images, one update; returns 0-d tensors.
+
+    images ``(B, C, H, W)`` float in [0, 1], labels ``(B,)``. Keys: loss, adv_loss, adv_accuracy, and where clean
+    images were seen clean_loss, clean_accuracy, and consistency, feature_norm.
+    """
+    parts.forward.train()
+    adversarial = images
+    if parts.attack is not None:
+        parts.attack.eps = parts.controller.eps
+        with parts.fabric.autocast():
+            adversarial = parts.attack(images, labels).to(images.dtype)
+    repeats = len(adversarial) // len(images)
+    needs_clean = bool(config.loss.clean or config.loss.consistency or parts.controller.needs)
+    together = parts.attack is not None and needs_clean
+    seen = max(1, round(config.loss.clean_share * len(images)))  # batches are shuffled: the first ones are a sample
+    everything = torch.cat([adversarial, images[:seen]]) if together else adversarial
+    everything = everything.contiguous(memory_format=parts.batches.format)
+    if parts.tap is not None:
+        logits, features = parts.tap(everything)
+    else:
+        logits, features = parts.forward(everything), None
+    figures = combine(logits, features, labels, repeats, config.loss, progress, clean=together)
+    parts.fabric.backward(figures["loss"])
+    parts.optimizer.step()
+    parts.optimizer.zero_grad()
+    if parts.average is not None:
+        parts.average.update(parts.model)
+    return {name: value.detach() for name, value in figures.items()}
+
+
+def combine(
+    logits: Tensor,
+    features: Tensor | None,
+    labels: Tensor,
+    repeats: int,
+    config: LossConfig,
+    progress: float,
+    *,
+    clean: bool,
+) -> dict[str, Tensor]:
+    """Total loss and figures of a forward over ``repeats * B`` adversarial images, then (``clean``) the first clean
+    ones of the batch."""
+    count = repeats * len(labels)
+    adversarial, adversarial_labels = logits[:count].float(), labels.repeat(repeats)
+    adv_loss = losses.cross_entropy(adversarial, adversarial_labels, label_smoothing=config.label_smoothing)
+    figures = {
+        "adv_loss": adv_loss,
+        "adv_accuracy": (adversarial.argmax(1) == adversarial_labels).float().mean(),
+    }
+    total = (config.adversarial or config.clean) * adv_loss
+    if clean:
+        ordinary = logits[count:].float()
+        known = labels[: len(ordinary)]
+        clean_loss = losses.cross_entropy(ordinary, known, label_smoothing=config.label_smoothing)
+        figures |= {"clean_loss": clean_loss, "clean_accuracy": (ordinary.argmax(1) == known).float().mean()}
+        total = config.adversarial * adv_loss + config.clean * clean_loss
+        if config.consistency:
+            partners = [start + row for start in range(0, count, len(labels)) for row in range(len(known))]
+            pair = (ordinary.repeat(repeats, 1), adversarial[partners])
+            pair_features = None if features is None else (features[count:], features[:count][partners])
+            term, norm = _consistency(pair, pair_features, repeats, config)
+            weight = config.consistency * (
+                min(1.0, progress / config.consistency_ramp) if config.consistency_ramp else 1
+            )
+            figures |= {"consistency": term} | ({"feature_norm": norm} if norm is not None else {})
+            total = total + weight * term
+    return figures | {"loss": total}
+
+
+def _consistency(
+    pair: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor] | None, repeats: int, config: LossConfig
+) -> tuple[Tensor, Tensor | None]:
+    if config.consistency_on == "softmax":
+        return losses.softmax_consistency(*pair, detach_clean=config.detach_clean), None
+    if config.consistency_on == "kl":
+        return losses.kl_consistency(*pair, detach_clean=config.detach_clean), None
+    assert features is not None
+    clean, adversarial = features
+    term = losses.feature_consistency(
+        clean.repeat(repeats, *[1] * (clean.ndim - 1)),
+        adversarial,
+        distance=config.distance,
+        relative=config.relative,
+        detach_clean=config.detach_clean,
+    )
+    return term, clean.flatten(1).float().norm(dim=1).mean()
+
+
+def learning_rate(config: OptimizerConfig, progress: float) -> float:
+    """The rate at a share of the run in [0, 1]: linear up to the peak at ``warmup``, linear down to 0; or constant."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    if progress < config.warmup:
+        return config.learning_rate * max(progress / config.warmup, 1e-3)
+    return config.learning_rate * (1 - progress) / max(1 - config.warmup, 1e-9)
