@@ -1,0 +1,25 @@
+"""The seam to AutoAttack and RobustBench: the exact evaluation, zoo models, the place a model would take."""
+
+from robust_adapt.leaderboard.autoattack import autoattack
+from robust_adapt.leaderboard.ranking import Entry, Place, Standing, place, published
+from robust_adapt.leaderboard.result import AutoAttackRecord, AutoAttackRow, Finding, Progress
+from robust_adapt.leaderboard.statistics import Comparison, mcnemar, wilson
+from robust_adapt.leaderboard.zoo import ZooModel, load_zoo_model
+
+__all__ = [
+    "AutoAttackRecord",
+    "AutoAttackRow",
+    "Comparison",
+    "Entry",
+    "Finding",
+    "Place",
+    "Progress",
+    "Standing",
+    "ZooModel",
+    "autoattack",
+    "load_zoo_model",
+    "mcnemar",
+    "place",
+    "published",
+    "wilson",
+]

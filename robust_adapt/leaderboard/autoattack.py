@@ -1,0 +1,124 @@
+"""AutoAttack's evaluation, batch by batch: what one standard run of pyautoattack gives, bit for bit, but resumable."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robust_adapt import upstream
+from robust_adapt.attacks import crafting
+from robust_adapt.leaderboard.adversary import Adversary, attack_names, source_hash
+from robust_adapt.leaderboard.checks import check_arguments, check_logits
+from robust_adapt.leaderboard.result import AutoAttackRecord, Progress
+from robust_adapt.leaderboard.run import Run
+from robust_adapt.leaderboard.state import RunState, fingerprint
+from robust_adapt.leaderboard.statistics import wilson
+
+
+def autoattack(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float,
+    norm: str = "Linf",
+    version: str = "standard",
+    attacks: Sequence[str] | None = None,
+    settings: Mapping[str, Mapping[str, int]] | None = None,
+    seed: int = 0,
+    batch_size: int = 250,
+    state_dir: str | Path | None = None,
+    shard: tuple[int, int] | None = None,
+    patience: float = 86_400.0,
+    report: Callable[[Progress], None] | None = None,
+    return_adversarial: bool = False,
+    strict: bool = False,
+) -> AutoAttackRecord:
+    """Accuracy that is left after each attack of AutoAttack (Croce and Hein, 2020), with flags per sample.
+
+    model: takes images in [0, 1] on its own device; used in eval mode, left as it came. images ``(N, C, H, W)``
+    float32 in [0, 1], labels ``(N,)``. attacks, settings: for ``version="custom"``. The result depends on seed and
+    batch_size, and equals ``AutoAttack.run_standard_evaluation`` with the same two. state_dir: the same call with
+    the same folder goes on after a crash. shard: (index, count), one process of several that share ``state_dir``;
+    each returns the whole result, and waits ``patience`` seconds for a batch of another. report: called after each
+    batch. strict: refuse a model that AutoAttack's own checks object to. Raises ``ConfigError``, ``DataError``, and
+    ``CheckpointError`` for a state of another run, a damaged one, or a full disk.
+    """
+    check_arguments(
+        model, images, labels, eps=eps, norm=norm, seed=seed, batch_size=batch_size, shard=shard, state_dir=state_dir
+    )
+    device = next((each.device for each in model.parameters()), images.device)
+    images, labels = images.detach().contiguous(), labels.detach().long()
+    plain = {part: dict(values) for part, values in (settings or {}).items()}
+    conditions = {"norm": norm, "eps": float(eps), "version": version, "settings": plain, "seed": seed}
+    with exact_arithmetic():
+        classes = check_logits(model, images, labels, device, batch_size)
+        names = attack_names(version, attacks, classes)
+        adversary = Adversary(model, names, num_classes=classes, device=device, **conditions)
+        conditions |= {"batch_size": batch_size}
+        software = {"attacks": names, "pyautoattack": source_hash(), "torch": torch.__version__}
+        state = RunState(
+            Path(state_dir) if state_dir else None, fingerprint(model, images, labels, conditions | software)
+        )
+        run = Run(
+            model=model,
+            images=images,
+            labels=labels,
+            device=device,
+            batch_size=batch_size,
+            adversary=adversary,
+            state=state,
+            randomised=version == "rand",
+            shard=shard or (0, 1),
+            patience=patience,
+            report=report,
+            keep_images=return_adversarial,
+            strict=strict,
+        )
+        with crafting(model, seed=seed):
+            run.finish()
+    return _record(run, conditions)
+
+
+@contextlib.contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """float32 as it is written, and the same bits each time: no TF32, no autocast, no choice of kernels by timing."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic)
+    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
+    cudnn.deterministic = True
+    try:
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
+
+
+def _record(run: Run, conditions: dict[str, Any]) -> AutoAttackRecord:
+    n, correct = len(run.flags), int(run.flags.sum())
+    low, high = wilson(correct, n)
+    return AutoAttackRecord(
+        **conditions,
+        exact=True,
+        n=n,
+        num_classes=run.adversary.num_classes,
+        clean=run.rows[0],
+        attacks=run.rows[1:],
+        correct=correct,
+        accuracy=correct / n,
+        low=low,
+        high=high,
+        flags=run.flags.tolist(),
+        broken_by=run.broken_by,
+        findings=run.findings,
+        fingerprint=run.state.fingerprint,
+        device=str(run.device),
+        threads=torch.get_num_threads(),
+        versions=upstream.versions(),
+        commit=upstream.commit(),
+        seconds=round(sum(row.seconds for row in run.rows), 2),
+        adversarial=run.adversarial if run.keep_images else None,
+    )

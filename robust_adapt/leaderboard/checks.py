@@ -1,0 +1,107 @@
+"""Before the first attack: are the arguments usable, and AutoAttack's own questions about the model, as data."""
+
+import sys
+from collections.abc import Callable
+
+import torch
+from pyautoattack import checks as upstream_checks
+from torch import Tensor, nn
+
+from robust_adapt.attacks import check_images, crafting
+from robust_adapt.errors import ConfigError, DataError
+from robust_adapt.leaderboard.adversary import Adversary, reset_dynamic_counts
+from robust_adapt.leaderboard.result import Finding
+from robust_adapt.units import check_eps
+
+RANDOMISED, PROBABILITIES, DYNAMIC = "randomised output", "softmax output", "optimisation at inference"
+ZERO_GRADIENT, SQUARE_BETTER, NOT_FINITE = "zero gradient", "Square better than white-box", "logits not finite"
+
+
+def check_arguments(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float,
+    norm: str,
+    seed: int,
+    batch_size: int,
+    shard: tuple[int, int] | None,
+    state_dir: object,
+) -> None:
+    """Everything that can be said without asking the model. Raises ``ConfigError`` or ``DataError``."""
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"Expected `model` as a torch.nn.Module, but got {type(model).__name__}; wrap it in one.")
+    check_images(images, labels)
+    if images.dtype != torch.float32 or not len(images):
+        raise DataError(f"Expected one or more float32 `images`, but got {len(images)} of {images.dtype}.")
+    if check_eps(eps, norm=norm) == 0:
+        raise ConfigError("Expected `eps` > 0, but got 0; without a perturbation the clean accuracy is the answer.")
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ConfigError(f"Expected `seed` as a whole number in [0, 2**32), but got {seed!r}.")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(f"Expected `batch_size` as a whole number >= 1, but got {batch_size!r}.")
+    if shard is not None:
+        index, count = shard
+        if not 0 <= index < count:
+            raise ConfigError(f"Expected `shard` as (index, count) with 0 <= index < count, but got {tuple(shard)}.")
+        if count > 1 and state_dir is None:
+            raise ConfigError(
+                f"Expected `state_dir` with `shard`, but got shard={tuple(shard)} alone; "
+                "give all processes one folder, which they meet in."
+            )
+
+
+def check_logits(model: nn.Module, images: Tensor, labels: Tensor, device: torch.device, batch_size: int) -> int:
+    """The number of classes, after one look at the model's answer to the first batch."""
+    with crafting(model, seed=0), torch.no_grad():
+        first = images[:batch_size].to(device)
+        logits = model(first)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(first) or logits.shape[1] < 2:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ConfigError(f"Expected a model that returns logits ({len(first)}, classes >= 2), but got {got}.")
+    if logits.dtype != torch.float32:
+        raise ConfigError(f"Expected float32 logits, but got {logits.dtype}; use model.float().")
+    if not logits.isfinite().all():
+        raise ConfigError(
+            f"Expected finite logits, but {int((~logits.isfinite()).any(1).sum())} of {len(first)} clean images "
+            "give NaN or infinity; look at the weights."
+        )
+    check_images(images, labels, num_classes=logits.shape[1])
+    return logits.shape[1]
+
+
+def question_model(
+    model: nn.Module, images: Tensor, labels: Tensor, *, adversary: Adversary, randomised: bool, strict: bool
+) -> list[Finding]:
+    """AutoAttack's checks on the first batch, in its own order (they use up random numbers), as findings.
+
+    Raises ``ConfigError`` for any finding where ``strict``.
+    """
+    findings: list[Finding] = []
+
+    def ask(name: str, check: Callable[..., object], *arguments: object, **options: object) -> None:
+        check(*arguments, logger=adversary.log, **options)
+        findings.extend(Finding(check=name, attack=None, count=1, message=message) for message in adversary.log.take())
+
+    tracer = sys.gettrace()
+    try:
+        if not randomised:
+            ask(RANDOMISED, upstream_checks.check_randomized, model, images, labels, bs=len(images))
+        ask(PROBABILITIES, upstream_checks.check_range_output, model, images)
+        reset_dynamic_counts()
+        ask(DYNAMIC, upstream_checks.check_dynamic, model, images, False)
+    finally:
+        sys.settrace(tracer)  # the last check switches a debugger or a coverage tool off
+    if strict and findings:
+        raise ConfigError(
+            f"Expected a model that AutoAttack can judge, but found {', '.join(one.check for one in findings)}: "
+            f"{findings[0].message} Use strict=False to run with the finding in the record."
+        )
+    return findings
+
+
+def square_findings(accuracies: dict[str, float], adversary: Adversary) -> list[Finding]:
+    """AutoAttack's last check. accuracies: clean and after each attack that ran, by name."""
+    upstream_checks.check_square_sr(accuracies, logger=adversary.log)
+    return [Finding(check=SQUARE_BETTER, attack="square", count=1, message=message) for message in adversary.log.take()]

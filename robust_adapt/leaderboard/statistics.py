@@ -1,0 +1,66 @@
+"""Intervals of a share, and the paired comparison of two models on the same images."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from robust_adapt.errors import DataError
+from robust_adapt.records import Record
+
+_Z = 1.959963984540054  # 95 %, two-sided
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison(Record):
+    """Model A against model B on the same n images. difference: accuracy of A minus that of B, in [-1, 1]."""
+
+    n: int
+    both: int
+    only_a: int
+    only_b: int
+    neither: int
+    accuracy_a: float
+    accuracy_b: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """The 95 % Wilson interval of a share."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mcnemar(flags_a: Sequence[bool], flags_b: Sequence[bool]) -> Comparison:
+    """McNemar's exact test on the images that only one of the two models gets right (McNemar, 1947).
+
+    flags_a, flags_b: right or wrong per image, the same images in the same order. low, high: the 95 % interval of the
+    difference (Agresti and Min, 2005). p_value: 1 where the models differ on no image. Raises ``DataError``.
+    """
+    from scipy.stats import binomtest
+
+    a, b = [bool(flag) for flag in flags_a], [bool(flag) for flag in flags_b]
+    if len(a) != len(b) or not a:
+        raise DataError(f"Expected flags of the same images, one or more, but got {len(a)} and {len(b)}.")
+    n, pairs = len(a), list(zip(a, b, strict=True))
+    only_a, only_b = pairs.count((True, False)), pairs.count((False, True))
+    more_a, more_b, total = only_a + 0.5, only_b + 0.5, n + 2
+    middle = (more_a - more_b) / total
+    half = _Z * math.sqrt((more_a + more_b) - (more_a - more_b) ** 2 / total) / total
+    return Comparison(
+        n=n,
+        both=pairs.count((True, True)),
+        only_a=only_a,
+        only_b=only_b,
+        neither=pairs.count((False, False)),
+        accuracy_a=sum(a) / n,
+        accuracy_b=sum(b) / n,
+        difference=(only_a - only_b) / n,
+        low=max(-1.0, middle - half),
+        high=min(1.0, middle + half),
+        p_value=float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0,
+    )

@@ -1,0 +1,140 @@
+"""Models of RobustBench's zoo by name, with files that are what they should be."""
+
+import contextlib
+import difflib
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from robust_adapt import upstream
+from robust_adapt.errors import CheckpointError, ConfigError, UpstreamError, unknown_name
+
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZooModel:
+    """A model in eval mode, and the sha256 of each file it was read from."""
+
+    name: str
+    model: nn.Module
+    sha256: dict[str, str]
+
+
+def load_zoo_model(
+    name: str,
+    *,
+    dataset: str = "cifar10",
+    threat: str = "Linf",
+    model_dir: str | Path = "models",
+    offline: bool = False,
+) -> ZooModel:
+    """A model by its name in RobustBench, from ``MODEL_DIR/<dataset>/<threat>/<name>.pt``, downloaded where absent.
+
+    An HTML page or a truncated file in that place is removed. Raises ``ConfigError`` for an unknown name,
+    ``CheckpointError`` for a file that is absent and may not be downloaded or is not a checkpoint, ``UpstreamError``
+    where the download fails.
+    """
+    entry = _entry(name, dataset, threat)
+    ids = entry["gdrive_id"]
+    folder = Path(model_dir) / dataset / threat
+    files = [folder / f"{name}.pt_m{number}.pt" for number in range(len(ids))] if isinstance(ids, list) else []
+    files = files or ([folder / f"{name}.pt"] if ids is not None else [])
+    present = [path for path in files if path.is_file()]
+    for path in present:
+        refuse_damaged(path)
+    if offline and (len(present) < len(files) or not files):
+        absent = next((path for path in files if path not in present), folder / f"{name}.pt")
+        raise CheckpointError(
+            f"Expected {name} at {absent}, but it is not there and downloads are off; put the file there, or allow "
+            "downloads."
+        )
+    model = _load(name, dataset, threat, model_dir, files)
+    return ZooModel(name=name, model=model.eval(), sha256={path.name: _sha256(path) for path in files})
+
+
+def refuse_damaged(path: Path) -> None:
+    """Raise ``CheckpointError`` for a file that no checkpoint can be, and remove it, so that it is fetched again."""
+    with open(path, "rb") as file:
+        start = file.read(512)
+    if not start:
+        found = "an empty file"
+    elif start.lstrip()[:1] == b"<":
+        found = "an HTML page, which a download brings where the file's quota is used up or a login is needed"
+    elif start.startswith(_ZIP) and not zipfile.is_zipfile(path):
+        found = f"a truncated file of {path.stat().st_size} bytes"
+    elif not start.startswith((_ZIP, _PICKLE)):
+        found = f"a file of another kind (it begins with {start[:8]!r})"
+    else:
+        return
+    path.unlink()
+    raise CheckpointError(
+        f"Expected a checkpoint at {path}, but got {found}; it is removed: run again, or put the file there yourself."
+    )
+
+
+def _entry(name: str, dataset: str, threat: str) -> dict[str, Any]:
+    """What the zoo knows about a name."""
+    upstream.prepare()
+    from robustbench.model_zoo import model_dicts
+
+    boards = {kind.value: {each.value: names for each, names in table.items()} for kind, table in model_dicts.items()}
+    if dataset not in boards:
+        raise ConfigError(unknown_name("data set of RobustBench", dataset, boards))
+    if threat not in boards[dataset]:
+        raise ConfigError(unknown_name(f"threat model of {dataset}", threat, boards[dataset]))
+    known = boards[dataset][threat]
+    if name not in known:
+        lowered = {each.lower(): each for each in known}  # a name in other letters is as near as can be
+        near = difflib.get_close_matches(str(name).lower(), lowered, n=3, cutoff=0.4)
+        hint = (
+            f"did you mean {' or '.join(repr(lowered[each]) for each in near)}?"
+            if near
+            else "see robustbench.github.io."
+        )
+        raise ConfigError(f"Expected one of the {len(known)} {threat} models of {dataset}, but got {name!r}; {hint}")
+    return known[name]
+
+
+def _load(name: str, dataset: str, threat: str, model_dir: str | Path, files: list[Path]) -> nn.Module:
+    from robustbench.utils import load_model
+
+    fresh = [path for path in files if not path.is_file()]
+    try:
+        with _silence():
+            return load_model(name, model_dir=model_dir, dataset=dataset, threat_model=threat)
+    except Exception as error:  # requests, gdown, torch and pickle each raise kinds of their own
+        for path in files:
+            if path.is_file():
+                refuse_damaged(path)
+        if absent := [path for path in fresh if not path.is_file()]:
+            raise UpstreamError(
+                f"Expected to download {name} to {absent[0]}, but got: {_first_line(error)}; "
+                "download it yourself and put it there."
+            ) from error
+        raise CheckpointError(
+            f"Expected the weights of {name} in {', '.join(map(str, files)) or 'the download'}, "
+            f"but got: {_first_line(error)}; delete the file to fetch it again."
+        ) from error
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """The download prints; here only the command line does."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
