@@ -1,0 +1,87 @@
+"""Places by hand on the bundled numbers, and the paired comparison on counts by hand."""
+
+import pytest
+
+from robust_adapt.errors import ConfigError, DataError
+from robust_adapt.leaderboard import mcnemar, place, published, wilson
+
+
+def test_the_snapshot_holds_every_entry_in_the_order_of_its_ranks():
+    assert {norm: len(published(norm)) for norm in ("Linf", "L2")} == {"Linf": 99, "L2": 21}
+    for norm in ("Linf", "L2"):
+        entries = published(norm)
+        assert [entry.rank for entry in entries] == list(range(1, len(entries) + 1))
+        assert [entry.robust for entry in entries] == sorted((entry.robust for entry in entries), reverse=True)
+        assert all(0 <= entry.robust <= entry.clean <= 1 for entry in entries)
+    assert published("Linf")[0].robust == 0.7371 and published("Linf")[-1].id == "Standard"
+
+
+def test_a_place_among_all_and_within_its_class():
+    result = place(0.525, interval=(0.5152, 0.5348))
+    every, data, resnet, resnet_data = result.standings
+    assert (every.place, every.best, every.worst, every.entries) == (70, 65, 72, 99)
+    assert (every.above, every.below, every.tied) == ("Qin2019Adversarial", "Addepalli2022Efficient_RN18", [])
+    assert data.group == "without extra data" and data.entries == sum(not e.more_data for e in published())
+    assert (resnet.group, resnet.entries, resnet.place) == ("ResNet-18 class", 13, 6)
+    assert (resnet_data.group, resnet_data.place, resnet_data.below) == (
+        "ResNet-18 class, without extra data",
+        1,
+        "Addepalli2022Efficient_RN18",
+    )
+    assert result.comparable and result.source.endswith("2025-03-31")
+    assert result.sentence() == "52.50% would be place 70 (interval 65 to 72) next to 99 entries."
+
+
+def test_ties_share_a_place():
+    first = place(0.57090004).standings[0]
+    assert first.tied == ["Cui2023Decoupled_WRN-34-10", "Rade2021Helper_R18_ddpm"]
+    assert (first.place, first.above, first.below) == (49, "Sehwag2020Hydra", "Chen2021LTD_WRN34_10")
+
+
+def test_both_ends_of_the_board():
+    best, worst = place(1.0, "L2").standings[0], place(0.0, "L2").standings[0]
+    assert (best.place, best.above, best.below) == (1, None, "Wang2023Better_WRN-70-16")
+    assert (worst.place, worst.tied, worst.below) == (21, ["Standard"], None)
+
+
+def test_another_protocol_is_not_comparable_and_says_why():
+    result = place(0.3, n=1000, eps="4/255", official=False, version="plus", exact=False, more_data=True)
+    assert not result.comparable
+    assert result.reasons == [
+        "1000 of 10000 test images",
+        "not the official test images",
+        "eps 4/255, not 8/255",
+        "version plus, not standard",
+        "fast arithmetic",
+    ]
+    assert result.sentence().endswith("not comparable: " + "; ".join(result.reasons) + ".")
+    assert place(0.3, eps="8/255").comparable and place(0.3, eps=0.031).reasons == ["eps 0.031, not 8/255"]
+
+
+def test_unusable_figures_are_named():
+    with pytest.raises(ConfigError, match="^Expected 0 <= low <= accuracy <= high <= 1, but got .*divide percent by 1"):
+        place(52.5)
+    with pytest.raises(ConfigError, match="^Expected a known norm with a leaderboard, but got 'L1'"):
+        place(0.5, "L1")
+
+
+def test_mcnemar_is_the_exact_binomial_test_on_the_images_that_differ():
+    a = [True] * 10 + [True] * 8 + [False] * 2 + [False] * 5
+    b = [True] * 10 + [False] * 8 + [True] * 2 + [False] * 5
+    result = mcnemar(a, b)
+    assert (result.both, result.only_a, result.only_b, result.neither) == (10, 8, 2, 5)
+    assert result.p_value == pytest.approx(2 * (1 + 10 + 45) / 2**10)  # both tails of a fair coin, 0 to 2 of 10
+    assert result.difference == pytest.approx(6 / 25) and result.low < 6 / 25 < result.high
+    swapped = mcnemar(b, a)
+    assert (swapped.low, swapped.high) == pytest.approx((-result.high, -result.low))
+
+
+def test_models_that_never_differ_and_flags_of_other_images():
+    assert mcnemar([True, False], [True, False]).p_value == 1
+    with pytest.raises(DataError, match="^Expected flags of the same images, one or more, but got 1 and 2.$"):
+        mcnemar([True], [True, False])
+
+
+def test_wilson_against_its_formula():
+    low, high = wilson(8, 10)
+    assert (low, high) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
