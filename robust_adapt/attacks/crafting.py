@@ -26,7 +26,8 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
     """
     modes = [(module, module.training) for module in model.modules()]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with random_fork(seed, next((parameter.device for parameter in model.parameters()), None)), torch.enable_grad():
+    device = next((parameter.device for parameter in model.parameters()), None)
+    with random_fork(seed, device), torch.enable_grad(), _repeatable_backward(model):
         try:
             model.eval()
             for parameter in trainable:
@@ -39,17 +40,28 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
                 module.training = mode
 
 
+def _repeatable_backward(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
+    """FAB, DeepFool and JSMA go back through one graph several times, which a compiled model refuses by default."""
+    if not any(hasattr(part, "_orig_mod") or part._compiled_call_impl for part in model.modules()):
+        return contextlib.nullcontext()
+    from torch._functorch import config
+
+    return config.patch(donated_buffer=False)
+
+
 @contextlib.contextmanager
 def random_fork(seed: int | None, device: torch.device | None = None) -> Iterator[None]:
-    """Random states of torch (CPU and one CUDA device), NumPy and Python, given back on leaving."""
-    cuda = [device] if device is not None and device.type == "cuda" else []
+    """Random states of torch (CPU, the model's and the current GPU), NumPy and Python, given back on leaving."""
+    cuda = {device.index or 0} if device is not None and device.type == "cuda" else set()
+    if torch.cuda.is_initialized():  # torchattacks seeds the current device, wherever the model is
+        cuda.add(torch.cuda.current_device())
     numpy_state, python_state = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=cuda):
+    with torch.random.fork_rng(devices=sorted(cuda)):
         try:
             if seed is not None:
                 torch.default_generator.manual_seed(seed)
-                for one in cuda:
-                    torch.cuda.default_generators[one.index or 0].manual_seed(seed)
+                for index in cuda:
+                    torch.cuda.default_generators[index].manual_seed(seed)
                 np.random.seed(seed % 2**32)
                 random.seed(seed)
             yield
@@ -59,20 +71,37 @@ def random_fork(seed: int | None, device: torch.device | None = None) -> Iterato
 
 
 @contextlib.contextmanager
-def float32_logits(attack: Attack, check: Callable[[Tensor], None] | None = None) -> Iterator[None]:
-    """Let an attack see logits as float32, whatever autocast does to the model (bf16 breaks some of them)."""
+def float32_logits(
+    attack: Attack, check: Callable[[Tensor], None] | None = None, *, contiguous: bool = False
+) -> Iterator[None]:
+    """Let an attack see logits as float32, whatever autocast does to the model (bf16 breaks some of them).
+
+    check: is called with the logits first. contiguous: gradients of the images too, whatever layout the weights have.
+    """
 
     def get_logits(inputs: Tensor, labels: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+        if contiguous and inputs.requires_grad:
+            inputs.register_hook(Tensor.contiguous)
         logits = type(attack).get_logits(attack, inputs, labels, *args, **kwargs)
         if check is not None:
             check(logits)
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
+    before = attack.__dict__.get("get_logits")
     attack.__dict__["get_logits"] = get_logits  # an instance attribute: get_logits of the class stays what it is
     try:
         yield
     finally:
         del attack.__dict__["get_logits"]
+        if before is not None:  # an attack inside two others
+            attack.__dict__["get_logits"] = before
+
+
+def inside_ddp(model: nn.Module) -> nn.Module:
+    """The module inside DDP: its wrapper hangs when ranks need different numbers of forwards."""
+    while isinstance(model, nn.parallel.DistributedDataParallel):
+        model = model.module
+    return model
 
 
 def project(adversarial: Tensor, images: Tensor, eps: float | Tensor, *, norm: str = "Linf") -> Tensor:

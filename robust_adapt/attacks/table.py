@@ -1,122 +1,189 @@
-"""What torchattacks offers, and how each attack of it is told its eps, steps and step size."""
+"""What torchattacks offers, and what each attack of it is, costs and needs: one row an attack."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
-import torchattacks
-from torch import Tensor, nn
+import torchattacks as ta
 from torchattacks.attack import Attack
 
-from robust_adapt.errors import ConfigError, unknown_name
-from robust_adapt.losses import margin
+from robust_adapt.attacks.forms import BestAPGD, MarginUPGD
+from robust_adapt.attacks.l1 import APGDL1
 
 Kind = Literal["max_loss", "success_only", "min_norm", "black_box", "noise"]
+Passes = Callable[[int, int], tuple[float, float]]
+
+NOT_ATTACKS = {
+    "MultiAttack": "a wrapper: the first success of several attacks wins; DiverseAttack takes its place",
+    "LGV": "a wrapper: it trains models and attacks them with another attack",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class AttackSpec:
-    """One attack of torchattacks.
+    """One attack.
 
-    upstream: its class. kind: what it returns where it fails: ``max_loss`` the strongest point it found,
-    ``success_only`` the clean image; ``min_norm`` attacks look for the nearest wrong point and know no eps.
-    eps, step, steps: the attributes that hold eps, step size and number of steps, if any. ratio: step over eps by
-    default. options: arguments that differ from torchattacks' defaults.
+    cls: the class that makes it, of torchattacks or a form of one. kind: ``max_loss`` looks for the point of highest
+    loss at a given eps, ``success_only`` for a wrong point that suits it, ``min_norm`` for the nearest wrong point;
+    ``black_box`` uses no gradient, ``noise`` no model. norm: of what it keeps small, ``none`` for noise. passes:
+    (forward, backward) passes an image for a number of steps and of classes; ``exact=False``: at most so many.
+    fails_clean: returns the clean image where it finds no wrong point. eps, step, steps: the attributes that hold eps,
+    step size and number of steps, if any. ratio: step over eps by default. options: arguments that differ from
+    torchattacks' defaults. sample_eps: the shape of an eps a sample: ``image`` ``(N, 1, 1, 1)``, ``flat`` ``(N,)``, or
+    None where it must be one number. needs: ``contiguous`` (channels-last images are copied), ``rgb``, ``square``
+    images. classes: the fewest that it works with.
     """
 
-    upstream: str
+    cls: type[Attack]
     kind: Kind
     norm: str
+    passes: Passes
+    exact: bool = True
+    fails_clean: bool = False
     eps: str | None = "eps"
     step: str | None = None
     ratio: float | None = None
     steps: str | None = None
     default_steps: int = 1
     options: tuple[tuple[str, Any], ...] = ()
+    sample_eps: Literal["image", "flat"] | None = "image"
+    needs: tuple[str, ...] = ()
+    classes: int = 2
+
+    @property
+    def upstream(self) -> str:
+        """Name of the class of torchattacks that it is a form of; of our own class where there is none."""
+        return next((base.__name__ for base in self.cls.__mro__ if hasattr(ta, base.__name__)), self.cls.__name__)
 
 
-def _iterative(upstream: str, **options: Any) -> AttackSpec:
+def _each(forward: float, backward: float, *, once: tuple[float, float] = (0, 0)) -> Passes:
+    """So many passes a step, and some once."""
+    return lambda steps, _: (forward * steps + once[0], backward * steps + once[1])
+
+
+def _pgd(cls: type[Attack], passes: Passes | int = 1, *, norm: str = "Linf", ratio: float = 0.25, **more: Any) -> Any:
+    """A row of the PGD family: ``alpha`` follows eps, 10 steps, a forward and a backward (or several) each."""
+    passes = _each(passes, passes) if isinstance(passes, int) else passes
+    fields = {"step": "alpha", "ratio": ratio, "steps": "steps", "default_steps": 10}
+    return AttackSpec(cls, "max_loss", norm, passes, **(fields | more))
+
+
+def _apgd(cls: type[Attack], *, norm: str = "Linf", **options: Any) -> AttackSpec:
+    """APGD halves its step by itself, starting from 2 eps (L1: eps)."""
+    best = cls is not ta.APGD
     return AttackSpec(
-        upstream, "max_loss", "Linf", "eps", "alpha", 0.25, "steps", default_steps=10, options=tuple(options.items())
+        cls,
+        "max_loss" if best else "success_only",
+        norm,
+        _each(1, 1, once=(2, 1)),
+        exact=best,
+        fails_clean=not best,
+        steps="steps",
+        default_steps=10,
+        options=(() if cls is APGDL1 else (("norm", norm),)) + tuple(options.items()),
+        sample_eps="image" if cls is BestAPGD else None,
+        needs=("contiguous",) if norm == "L1" else (),
+        classes=3 if options.get("loss") == "dlr" else 2,
     )
 
 
+def _auto(cls: type[Attack], kind: Kind, norm: str, passes: Passes, count: int = 10, **more: Any) -> AttackSpec:
+    """The other parts of AutoAttack: ``norm`` is an argument, only samples that stand are attacked, else clean."""
+    options = (("norm", norm),)
+    fields = {"steps": "steps", "default_steps": count, "sample_eps": None, "options": options}
+    return AttackSpec(cls, kind, norm, passes, exact=False, fails_clean=True, **(fields | more))
+
+
+def _without_eps(cls: type[Attack], kind: Kind, norm: str, passes: Passes, count: int = 1, **more: Any) -> AttackSpec:
+    """An attack that knows no eps; what it returns is projected."""
+    return AttackSpec(cls, kind, norm, passes, exact=False, eps=None, default_steps=count, **more)
+
+
+def _targets(classes: int) -> int:
+    return min(9, classes - 1)
+
+
+def _apgdt_passes(steps: int, classes: int) -> tuple[float, float]:
+    return 1 + _targets(classes) * (steps + 2), _targets(classes) * (steps + 1)
+
+
+def _autoattack_passes(_: int, classes: int) -> tuple[float, float]:
+    """apgd-success, apgdt, FAB on each target and Square, a check after each."""
+    targeted = _apgdt_passes(10, classes)
+    return 12 + targeted[0] + (1 + 23 * _targets(classes)) + 5003 + 4, 11 + targeted[1] + 10 * _targets(classes)
+
+
+_FAB = {"passes": lambda steps, classes: (2 * steps + 3, classes * steps), "needs": ("contiguous",)}
+_SQUARE = {"passes": _each(1, 0, once=(3, 0)), "count": 5000, "steps": "n_queries"}
+_WHOLE = {"steps": None, "needs": ("contiguous",), "classes": 4}
+_EAD = {"passes": _each(1801, 900), "fails_clean": True}
+_RESIZE = {"needs": ("square",)}
+_PATCH = {"eps": "max_epsilon", "step": None, "ratio": None, "steps": "num_iter_set", "needs": ("rgb",)}
+
 ATTACKS: dict[str, AttackSpec] = {
-    "fgsm": AttackSpec("FGSM", "max_loss", "Linf"),
-    "ffgsm": AttackSpec("FFGSM", "max_loss", "Linf", step="alpha", ratio=1.25),
-    "bim": _iterative("BIM"),
-    "pgd": _iterative("PGD"),
-    "mifgsm": _iterative("MIFGSM"),
-    "upgd": _iterative("UPGD"),
-    "upgd-margin": _iterative("UPGD", loss="margin", random_start=True, decay=0.0),
-    "tpgd": _iterative("TPGD"),
-    "deepfool": AttackSpec("DeepFool", "min_norm", "L2", None, steps="steps", default_steps=50),
-    "cw": AttackSpec("CW", "success_only", "L2", None, steps="steps", default_steps=50),
+    # Linf, with gradients, the strongest point found
+    "fgsm": AttackSpec(ta.FGSM, "max_loss", "Linf", _each(1, 1)),
+    "ffgsm": AttackSpec(ta.FFGSM, "max_loss", "Linf", _each(1, 1), step="alpha", ratio=1.25, sample_eps=None),
+    "bim": _pgd(ta.BIM),
+    "rfgsm": _pgd(ta.RFGSM),
+    "pgd": _pgd(ta.PGD),
+    "eotpgd": _pgd(ta.EOTPGD, 2),
+    "tpgd": _pgd(ta.TPGD, _each(1, 1, once=(1, 0))),
+    "mifgsm": _pgd(ta.MIFGSM),
+    "nifgsm": _pgd(ta.NIFGSM),
+    "sinifgsm": _pgd(ta.SINIFGSM, 5),
+    "vmifgsm": _pgd(ta.VMIFGSM, 6, sample_eps=None),
+    "vnifgsm": _pgd(ta.VNIFGSM, 6, sample_eps=None),
+    "difgsm": _pgd(ta.DIFGSM, **_RESIZE),
+    "tifgsm": _pgd(ta.TIFGSM, needs=("rgb", "square")),
+    "jitter": _pgd(ta.Jitter),
+    "pgdrs": _pgd(ta.PGDRS, 5),
+    "pifgsm": _pgd(ta.PIFGSM, **_PATCH),
+    "pifgsmpp": _pgd(ta.PIFGSMPP, **_PATCH),
+    "upgd": _pgd(ta.UPGD),
+    "upgd-margin": _pgd(MarginUPGD, options=(("loss", "margin"), ("random_start", True), ("decay", 0.0))),
+    "apgd": _apgd(BestAPGD, loss="ce"),
+    "apgd-dlr": _apgd(BestAPGD, loss="dlr"),
+    # the same in L2 and L1
+    "pgdl2": _pgd(ta.PGDL2, norm="L2", ratio=0.2, sample_eps="flat", needs=("contiguous",)),
+    "pgdrsl2": _pgd(ta.PGDRSL2, 5, norm="L2", ratio=0.2, sample_eps="flat"),
+    "apgd-l2": _apgd(BestAPGD, norm="L2", loss="ce"),
+    "apgd-l1": _apgd(APGDL1, norm="L1"),
+    # a wrong point or the clean image
+    "apgd-success": _apgd(ta.APGD),
+    "apgdt": _auto(ta.APGDT, "success_only", "Linf", _apgdt_passes, classes=4),
+    "apgdt-l2": _auto(ta.APGDT, "success_only", "L2", _apgdt_passes, classes=4),
+    "autoattack": _auto(ta.AutoAttack, "success_only", "Linf", _autoattack_passes, **_WHOLE),
+    "autoattack-l2": _auto(ta.AutoAttack, "success_only", "L2", _autoattack_passes, **_WHOLE),
+    "cw": _without_eps(ta.CW, "success_only", "L2", _each(1, 1), 50, steps="steps", fails_clean=True),
+    "eadl1": _without_eps(ta.EADL1, "success_only", "L1", **_EAD),
+    "eaden": _without_eps(ta.EADEN, "success_only", "L2", **_EAD),
+    # the nearest wrong point
+    "fab": _auto(ta.FAB, "min_norm", "Linf", **_FAB),
+    "fab-l2": _auto(ta.FAB, "min_norm", "L2", **_FAB),  # in L1, FAB of torchattacks 3.5.1 raises UnboundLocalError
+    "deepfool": _without_eps(ta.DeepFool, "min_norm", "L2", lambda s, c: (s, c * s), 50, steps="steps"),
+    "sparsefool": _without_eps(
+        ta.SparseFool,
+        "min_norm",
+        "L0",
+        lambda s, c: (52 * s, (1 + 50 * c) * s),
+        10,
+        steps="steps",
+        needs=("contiguous",),
+    ),
+    # JSMA: at most 154 pairs of features, a tenth of those of a 3 x 32 x 32 image; its targets are (label + 1) % 10
+    "jsma": _without_eps(
+        ta.JSMA, "min_norm", "L0", lambda s, c: (2 * s + 1, c * s), 154, classes=10, needs=("contiguous",)
+    ),
+    # no gradients; steps are left alone, their queries are options: make_attack("square", ..., n_queries=100)
+    "square": _auto(ta.Square, "black_box", "Linf", **_SQUARE),
+    "square-l2": _auto(ta.Square, "black_box", "L2", needs=("contiguous",), **_SQUARE),
+    "spsa": AttackSpec(
+        ta.SPSA, "black_box", "Linf", _each(256, 0), step="lr", ratio=1.0, steps="nb_iter", sample_eps=None
+    ),
+    "onepixel": _without_eps(ta.OnePixel, "black_box", "L0", _each(11, 0, once=(10, 0)), 10, steps="steps"),
+    "pixle": _without_eps(ta.Pixle, "black_box", "L0", _each(20, 0, once=(1, 0)), 20, steps="restarts"),
+    # no attack: what the others are measured against
+    "gn": _without_eps(ta.GN, "noise", "none", _each(0, 0)),
+    "vanila": _without_eps(ta.VANILA, "noise", "none", _each(0, 0)),
 }
-
-
-def make_attack(
-    name: str, model: nn.Module, *, eps: float, steps: int | None = None, step_ratio: float | None = None
-) -> Attack:
-    """The torchattacks object of a name of ``ATTACKS``, with its step size a fixed share of eps.
-
-    steps: of the iterative attacks, by default the attack's own. step_ratio: step over eps, by default the attack's
-    own, grown as the steps get fewer (at most 1). ``upgd-margin`` maximises the unclamped margin without momentum:
-    torchattacks' clamped one divides 0 by 0 on images that are misclassified already.
-    """
-    if name not in ATTACKS:
-        raise ConfigError(unknown_name("attack", name, ATTACKS))
-    spec = ATTACKS[name]
-    attack = getattr(torchattacks, spec.upstream)(model, **dict(spec.options))
-    if name == "upgd-margin":
-        attack.loss = _MarginLoss(attack)
-    if spec.steps is not None and steps is not None:
-        setattr(attack, spec.steps, steps)
-    set_eps(attack, eps, ratio=_ratio(spec, steps, step_ratio))
-    return attack
-
-
-def _ratio(spec: AttackSpec, steps: int | None, step_ratio: float | None) -> float | None:
-    if spec.ratio is None or (step_ratio is not None and spec.steps is not None):
-        return step_ratio
-    if steps is None or spec.steps is None:
-        return spec.ratio
-    return min(1.0, spec.ratio * spec.default_steps / steps)
-
-
-def spec_of(attack: Attack) -> AttackSpec | None:
-    """The row of a torchattacks object; None for a class that is not in the table."""
-    return next((spec for spec in ATTACKS.values() if spec.upstream == type(attack).__name__), None)
-
-
-def step_ratio_of(attack: Attack) -> float | None:
-    """Step over eps of a torchattacks object as it stands, where it has both."""
-    spec = spec_of(attack)
-    if spec is None or spec.eps is None or spec.step is None:
-        return None
-    eps, step = getattr(attack, spec.eps), getattr(attack, spec.step)
-    return step / eps if eps else spec.ratio
-
-
-def set_eps(attack: Attack, eps: float | Tensor, *, ratio: float | None = None) -> None:
-    """Tell an attack its eps and, where it has one, its step size: ``ratio * eps``. Attacks without eps keep still."""
-    spec = spec_of(attack)
-    name = spec.eps if spec is not None else ("eps" if hasattr(attack, "eps") else None)
-    if name is None:
-        return
-    setattr(attack, name, eps)
-    if spec is not None and spec.step is not None and ratio is not None:
-        setattr(attack, spec.step, ratio * eps)
-
-
-class _MarginLoss:
-    """``UPGD(loss=...)``: the sum of the margins, of the target label where the attack is targeted."""
-
-    def __init__(self, attack: Attack) -> None:
-        self.attack = attack
-
-    def __call__(self, images: Tensor, labels: Tensor, target_labels: Tensor | None = None) -> Tensor:
-        logits = self.attack.get_logits(images)
-        return margin(logits, labels).sum() if target_labels is None else -margin(logits, target_labels).sum()
-
-    def __repr__(self) -> str:
-        return "margin"

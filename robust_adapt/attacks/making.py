@@ -1,0 +1,103 @@
+"""Make the attacks of the table, and tell any attack its eps and step size."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+from torchattacks.attack import Attack
+
+from robust_adapt.attacks.forms import OBJECTIVE_OPTIONS, Objective, ObjectiveUPGD
+from robust_adapt.attacks.table import ATTACKS, AttackSpec
+from robust_adapt.errors import ConfigError, unknown_name
+
+
+def make_attack(
+    name: str,
+    model: nn.Module,
+    *,
+    eps: float,
+    steps: int | None = None,
+    step_ratio: float | None = None,
+    objective: Objective | None = None,
+    **options: Any,
+) -> Attack:
+    """The torchattacks object of a name of ``ATTACKS``, with its step size a fixed share of eps.
+
+    steps: of the attacks with gradients, by default the attack's own; black-box ones have queries, see ``options``.
+    step_ratio: step over eps, by default the attack's own, grown as the steps get fewer (at most 1). objective: a loss
+    to maximise in place of the cross-entropy, see ``adaptive_objective``; for fgsm, bim, pgd, mifgsm and upgd.
+    options: arguments of the attack's class, such as ``n_queries=100`` of ``square``. Raises ``ConfigError``.
+    """
+    if name not in ATTACKS:
+        raise ConfigError(unknown_name("attack", name, ATTACKS))
+    spec = ATTACKS[name]
+    steps = None if spec.kind == "black_box" else steps
+    arguments = dict(spec.options) | _known(name, options)
+    if objective is None:
+        attack, ratio = spec.cls(model, **arguments), _ratio(spec, steps, step_ratio)
+    elif name in OBJECTIVE_OPTIONS:
+        attack = ObjectiveUPGD(model, objective, **(OBJECTIVE_OPTIONS[name] | arguments))
+        ratio = _ratio(spec, steps, step_ratio) or 1.0  # one FGSM step reaches eps
+    else:
+        raise ConfigError(unknown_name("attack that takes an objective", name, OBJECTIVE_OPTIONS))
+    if spec.steps is not None and steps is not None:
+        setattr(attack, spec.steps, steps)
+    set_eps(attack, eps, ratio=ratio)
+    return attack
+
+
+def _known(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    known = list(inspect.signature(ATTACKS[name].cls).parameters)[1:]
+    for option in options:
+        if option not in known:
+            raise ConfigError(unknown_name(f"option of {name!r}", option, known))
+    return options
+
+
+def _ratio(spec: AttackSpec, steps: int | None, step_ratio: float | None) -> float | None:
+    if spec.ratio is None or (step_ratio is not None and spec.steps is not None):
+        return step_ratio
+    if steps is None or spec.steps is None:
+        return spec.ratio
+    return min(1.0, spec.ratio * spec.default_steps / steps)
+
+
+def spec_of(attack: Attack) -> AttackSpec | None:
+    """The row of a torchattacks object: of its class or the nearest one above, of the options it has; None without."""
+    for cls in type(attack).__mro__:
+        rows = [spec for spec in ATTACKS.values() if spec.cls is cls]
+        if rows:
+            return max(rows, key=lambda spec: sum(getattr(attack, key, None) == want for key, want in spec.options))
+    return None
+
+
+def parts_of(attack: Attack) -> Iterator[Attack]:
+    """The attack, then those it is made of: AutoAttack and SparseFool call others."""
+    yield from dict.fromkeys((attack, *attack.__dict__["_attacks"].values()))
+
+
+def step_ratio_of(attack: Attack) -> float | None:
+    """Step over eps of a torchattacks object as it stands, where it has both."""
+    spec = spec_of(attack)
+    if spec is None or spec.eps is None or spec.step is None:
+        return None
+    eps, step = getattr(attack, spec.eps), getattr(attack, spec.step)
+    return spec.ratio if isinstance(eps, Tensor) or not eps else step / eps
+
+
+def set_eps(attack: Attack, eps: float | Tensor, *, ratio: float | None = None) -> None:
+    """Tell an attack and its parts their eps and, where they have one, their step size: ``ratio * eps``.
+
+    eps: a float, or ``(N, 1, 1, 1)`` a sample. Attacks without eps keep still.
+    """
+    for part in parts_of(attack):
+        spec = spec_of(part)
+        name = spec.eps if spec is not None else ("eps" if hasattr(part, "eps") else None)
+        if name is None:
+            continue
+        share = ratio if part is attack else step_ratio_of(part)
+        flat = isinstance(eps, Tensor) and spec is not None and spec.sample_eps == "flat"
+        setattr(part, name, eps.flatten() if flat else eps)
+        if spec is not None and spec.step is not None and share is not None:
+            setattr(part, spec.step, share * eps)
