@@ -4,6 +4,7 @@ from robust_adapt.leaderboard.autoattack import autoattack
 from robust_adapt.leaderboard.ranking import Entry, Place, Standing, place, published
 from robust_adapt.leaderboard.result import AutoAttackRecord, AutoAttackRow, Finding, Progress
 from robust_adapt.leaderboard.statistics import Comparison, mcnemar, wilson
+from robust_adapt.leaderboard.submission import check_entry, submit
 from robust_adapt.leaderboard.zoo import ZooModel, load_zoo_model
 
 __all__ = [
@@ -17,9 +18,11 @@ __all__ = [
     "Standing",
     "ZooModel",
     "autoattack",
+    "check_entry",
     "load_zoo_model",
     "mcnemar",
     "place",
     "published",
+    "submit",
     "wilson",
 ]

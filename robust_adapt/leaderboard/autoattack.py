@@ -16,6 +16,7 @@ from robust_adapt.leaderboard.result import AutoAttackRecord, Progress
 from robust_adapt.leaderboard.run import Run
 from robust_adapt.leaderboard.state import RunState, fingerprint
 from robust_adapt.leaderboard.statistics import wilson
+from robust_adapt.units import check_eps
 
 
 def autoattack(
@@ -23,7 +24,7 @@ def autoattack(
     images: Tensor,
     labels: Tensor,
     *,
-    eps: float,
+    eps: float | str,
     norm: str = "Linf",
     version: str = "standard",
     attacks: Sequence[str] | None = None,
@@ -53,7 +54,7 @@ def autoattack(
     device = next((each.device for each in model.parameters()), images.device)
     images, labels = images.detach().contiguous(), labels.detach().long()
     plain = {part: dict(values) for part, values in (settings or {}).items()}
-    conditions = {"norm": norm, "eps": float(eps), "version": version, "settings": plain, "seed": seed}
+    conditions = {"norm": norm, "eps": check_eps(eps, norm=norm), "version": version, "settings": plain, "seed": seed}
     with exact_arithmetic():
         classes = check_logits(model, images, labels, device, batch_size)
         names = attack_names(version, attacks, classes)

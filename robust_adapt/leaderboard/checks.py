@@ -22,7 +22,7 @@ def check_arguments(
     images: Tensor,
     labels: Tensor,
     *,
-    eps: float,
+    eps: float | str,
     norm: str,
     seed: int,
     batch_size: int,

@@ -100,17 +100,22 @@ class RunState:
 
 def fingerprint(model: nn.Module, images: Tensor, labels: Tensor, settings: dict[str, Any]) -> dict[str, str]:
     """A short text for each thing that the bits of a run depend on, by the name that an error gives it."""
-    weights = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        weights.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + _bytes(value))
     architecture = re.sub(r"0x[0-9a-f]+", "", f"{type(model).__qualname__} {model!r}")  # addresses change by process
     return {
         "model": hashlib.sha256(architecture.encode()).hexdigest(),
-        "weights": weights.hexdigest(),
+        "weights": weights_hash(model),
         "images": hashlib.sha256(f"{tuple(images.shape)}".encode() + _bytes(images)).hexdigest(),
         "labels": hashlib.sha256(_bytes(labels)).hexdigest(),
         **{name: str(value) for name, value in settings.items()},
     }
+
+
+def weights_hash(model: nn.Module) -> str:
+    """sha256 over names, types, shapes and values of the state dict."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + _bytes(value))
+    return digest.hexdigest()
 
 
 def _bytes(tensor: Tensor) -> bytes:
