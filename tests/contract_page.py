@@ -1,5 +1,12 @@
-"""The page of the contract, and what torchattacks looked like when the table was written."""
+"""The page of the contract, and what torchattacks looked like when the table was written.
 
+``python tests/contract_page.py docs/attacks_contract.md`` runs tests/test_contract.py and writes the page.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 import torchattacks
 
@@ -80,7 +87,7 @@ def page(results):
     lines = ["# What holds for every attack", ""]
     versions = f"torchattacks {torchattacks.__version__}, torch {torch.__version__.partition('+')[0]}"
     lines += [
-        f"Written by `python tests/test_contract.py docs/attacks_contract.md` from its own results; {versions}.",
+        f"Written by `python tests/contract_page.py docs/attacks_contract.md` from its own results; {versions}.",
         "",
     ]
     lines += [INTRODUCTION, "## The table", ""]
@@ -123,3 +130,11 @@ def properties(results):
 
 def row_of(*cells):
     return ["| " + " | ".join(str(cell) for cell in cells) + " |"]
+
+
+if __name__ == "__main__":
+    collector = Collector()
+    file = Path(__file__).with_name("test_contract.py")
+    outcome = pytest.main(["-q", "-p", "no:cacheprovider", "--durations=10", str(file)], plugins=[collector])
+    Path(sys.argv[1]).write_text(page(collector.results))
+    sys.exit(outcome)

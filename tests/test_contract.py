@@ -1,17 +1,15 @@
 """One contract over the whole table of attacks: every property for every attack, and the table against torchattacks.
 
-``python tests/test_contract.py docs/attacks_contract.md`` runs it and writes what it found as a page.
+``python tests/contract_page.py docs/attacks_contract.md`` runs it and writes what it found as a page.
 """
 
 import inspect
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torchattacks
 from attack_contract import PROPERTIES, assert_in_ball, batch, compose, net, refusal, traces
-from contract_page import SIGNATURES, Collector, page
+from contract_page import SIGNATURES
 from torch import nn
 
 from robust_adapt.attacks import ATTACKS, NOT_ATTACKS
@@ -93,10 +91,3 @@ def test_the_table_knows_what_torchattacks_offers(name):
 
 def test_every_kind_is_one_of_five():
     assert {spec.kind for spec in ATTACKS.values()} == {"max_loss", "success_only", "min_norm", "black_box", "noise"}
-
-
-if __name__ == "__main__":
-    collector = Collector()
-    outcome = pytest.main(["-q", "-p", "no:cacheprovider", "-m", "", __file__], plugins=[collector])
-    Path(sys.argv[1]).write_text(page(collector.results))
-    sys.exit(outcome)
