@@ -88,6 +88,16 @@ def test_logits_that_overflow_under_attack_are_a_finding():
     assert "logits not finite" in [finding.check for finding in record.findings]
 
 
+def test_images_outside_the_ball_are_a_finding(monkeypatch):
+    def start(self, number):
+        return lambda images, labels: -20 * images  # a linear model turns round
+
+    monkeypatch.setattr(Adversary, "start", start)
+    record = autoattack(*make(), **QUICK)
+    (finding,) = record.findings
+    assert (finding.check, finding.count) == ("outside the ball", record.attacks[0].fooled) and finding.count > 0
+
+
 def test_nothing_robust_left_skips_the_other_attacks():
     model, images, labels = make()
     record = autoattack(model, images, (labels + 1) % 10, eps=0.02)

@@ -61,6 +61,7 @@ def autoattack(
         adversary = Adversary(model, names, num_classes=classes, device=device, **conditions)
         conditions |= {"batch_size": batch_size}
         software = {"attacks": names, "pyautoattack": source_hash(), "torch": torch.__version__}
+        software["device"] = device.type
         state = RunState(
             Path(state_dir) if state_dir else None, fingerprint(model, images, labels, conditions | software)
         )

@@ -15,6 +15,7 @@ from robust_adapt.units import check_eps
 
 RANDOMISED, PROBABILITIES, DYNAMIC = "randomised output", "softmax output", "optimisation at inference"
 ZERO_GRADIENT, SQUARE_BETTER, NOT_FINITE = "zero gradient", "Square better than white-box", "logits not finite"
+OUTSIDE, _TOLERANCE = "outside the ball", 1e-4
 
 
 def check_arguments(
@@ -99,6 +100,14 @@ def question_model(
             f"{findings[0].message} Use strict=False to run with the finding in the record."
         )
     return findings
+
+
+def outside(adversarial: Tensor, images: Tensor, *, eps: float, norm: str) -> int:
+    """How many images lie outside the eps-ball or [0, 1] by more than rounding: AutoAttack only looks."""
+    delta = (adversarial - images).flatten(1)
+    size = torch.linalg.vector_norm(delta, {"Linf": float("inf"), "L2": 2, "L1": 1}[norm], dim=1)
+    inside = (size <= eps * (1 + _TOLERANCE) + 1e-6) & ((adversarial >= 0) & (adversarial <= 1)).flatten(1).all(1)
+    return int((~inside).sum())
 
 
 def square_findings(accuracies: dict[str, float], adversary: Adversary) -> list[Finding]:

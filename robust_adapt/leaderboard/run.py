@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from robust_adapt.errors import CheckpointError, ConfigError
 from robust_adapt.leaderboard.adversary import Adversary
-from robust_adapt.leaderboard.checks import NOT_FINITE, RANDOMISED, ZERO_GRADIENT, question_model, square_findings
+from robust_adapt.leaderboard.checks import (
+    NOT_FINITE,
+    OUTSIDE,
+    RANDOMISED,
+    ZERO_GRADIENT,
+    outside,
+    question_model,
+    square_findings,
+)
 from robust_adapt.leaderboard.result import AutoAttackRow, Finding, Progress
 from robust_adapt.leaderboard.state import RunState
 from robust_adapt.leaderboard.statistics import wilson
@@ -147,6 +155,9 @@ class Run:
         findings = [[ZERO_GRADIENT, len(messages), messages[0]]] if messages else []
         if broken := int((~logits.isfinite()).any(dim=1).sum()):
             findings.append([NOT_FINITE, broken, f"{broken} adversarial images of a batch give NaN or infinity"])
+        engine = self.adversary.engine
+        if far := outside(adversarial[fooled], images[fooled], eps=engine.epsilon, norm=engine.norm):
+            findings.append([OUTSIDE, far, f"{far} adversarial images of a batch lie outside the ball or [0, 1]"])
         return {
             "index": index,
             "fooled": fooled.cpu(),
