@@ -241,6 +241,15 @@ class Config:
         """Nested plain dicts, as JSON keeps them."""
         return dataclasses.asdict(self)
 
+    def shareable(self) -> dict[str, Any]:
+        """``to_dict`` without the folders of this machine, for records that are published."""
+        values = self.to_dict()
+        folder = self.data.name.rstrip("/").rsplit("/", 1)[-1].removeprefix("folder:")
+        if self.data.name.startswith("folder:"):
+            values["data"]["name"] = f"folder:{folder}"
+        values["data"]["root"] = DataConfig().root
+        return values
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The config of ``to_dict``; a key that no field has is a ``ConfigError``."""

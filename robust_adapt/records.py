@@ -26,6 +26,9 @@ class RunRecord(Record):
 
     recipe: str
     data: str
+    classes: list[str]
+    channels: int
+    size: int
     train_n: int
     validation_n: int
     total_steps: int

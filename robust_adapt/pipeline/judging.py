@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from robust_adapt.attacks import DiverseAttack
-from robust_adapt.checkpoint import read_config
 from robust_adapt.data import ImageData, load_data
 from robust_adapt.evaluation import ROWS, evaluate_model, weights_hash
 from robust_adapt.pipeline.building import device_of
@@ -31,9 +30,7 @@ def evaluate(
 
     reuse: take the record that is there where it is of the same weights, data, budget and images.
     """
-    if not isinstance(run, Run):
-        data = data if data is not None else load_data(read_config(Path(run)).data)
-        run = load_run(run, data=data)
+    run = run if isinstance(run, Run) else load_run(run)
     data = data if data is not None else load_data(run.config.data)
     settings = run.config.evaluation
     budget = {"eps": eps if eps is not None else run.config.eps, "norm": run.config.attack.norm}
@@ -53,7 +50,7 @@ def evaluate(
         batch_size=settings.batch_size,
         name=run.config.recipe,
         data=data.title,
-        config=run.config.to_dict(),
+        config=run.config.shareable(),
         report=report,
     )
     write_json(present, record)
@@ -72,7 +69,7 @@ def _same(
         record.weights_sha256 == weights_hash(run.model)
         and (record.eps, record.norm) == (budget["eps"], budget["norm"])
         and (record.n, record.seed) == (min(images["n"] or len(data.test), len(data.test)), images["seed"])
-        and (record.data, record.config) == (data.title, json.loads(json.dumps(run.config.to_dict())))
+        and (record.data, record.config) == (data.title, json.loads(json.dumps(run.config.shareable())))
         and [attack.name for attack in record.attacks] == list(ROWS if rows is None else rows)
     )
 

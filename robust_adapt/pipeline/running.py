@@ -1,6 +1,7 @@
 """Train a config into a run folder, and load one."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import torch
@@ -11,7 +12,8 @@ from robust_adapt.checkpoint import BEST, load_checkpoint, load_weights, open_ru
 from robust_adapt.config import Config
 from robust_adapt.data import ImageData, load_data
 from robust_adapt.errors import CheckpointError
-from robust_adapt.pipeline.building import build_for, build_parts, count_steps, precision_of
+from robust_adapt.models import build_model
+from robust_adapt.pipeline.building import build_parts, count_steps, precision_of
 from robust_adapt.records import EpochRecord, RunRecord, StepRecord, read_lines, write_json
 
 
@@ -60,15 +62,24 @@ def train(
     write_json(folder / "run.json", record)
     report(record)
     trainer.fit(parts, config, folder, total_steps=total_steps, position=position, report=report, records=records)
-    return load_run(folder, data=data)
+    return load_run(folder)
 
 
-def load_run(folder: str | Path, *, data: ImageData | None = None) -> Run:
-    """A finished (or interrupted) run with its best weights. Raises ``CheckpointError``."""
+def load_run(folder: str | Path) -> Run:
+    """A finished (or interrupted) run with its best weights; its data are not needed. Raises ``CheckpointError``."""
     folder = Path(folder)
-    config = read_config(folder)
+    config, record = read_config(folder), _read_run(folder)
     weights, _ = load_weights(folder / BEST)
-    model = build_for(config, data if data is not None else load_data(config.data))
+    blank = [0.0] * record.channels, [1.0] * record.channels  # mean and deviation are buffers of the weights
+    model = build_model(
+        config.model.name,
+        num_classes=len(record.classes),
+        channels=record.channels,
+        width=config.model.width,
+        size=record.size,
+        mean=blank[0] if config.model.normalize else None,
+        std=blank[1] if config.model.normalize else None,
+    )
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -78,6 +89,13 @@ def load_run(folder: str | Path, *, data: ImageData | None = None) -> Run:
         ) from error
     epochs, steps = read_lines(folder / "epochs.jsonl", EpochRecord), read_lines(folder / "steps.jsonl", StepRecord)
     return Run(folder, config, model.eval(), epochs, steps)
+
+
+def _read_run(folder: Path) -> RunRecord:
+    try:
+        return RunRecord.from_dict(json.loads((folder / "run.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"Expected the record of a run in {folder / 'run.json'}, but got: {error}.") from error
 
 
 def _records_until(folder: Path, position: trainer.Position) -> tuple[list[StepRecord], list[EpochRecord]]:
@@ -91,6 +109,9 @@ def _run_record(parts: trainer.Parts, config: Config, data: ImageData, total_ste
     return RunRecord(
         recipe=config.recipe,
         data=data.title,
+        classes=list(data.classes),
+        channels=data.channels,
+        size=data.size,
         train_n=len(data.train),
         validation_n=len(data.validation),
         total_steps=total_steps,
