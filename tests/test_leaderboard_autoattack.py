@@ -195,10 +195,13 @@ def test_other_versions_equal_one_shot(norm, eps, version):
     assert_equal(record, one_shot(model, images, labels, **arguments))
 
 
-@pytest.mark.slow
-def test_a_randomised_model_goes_on_with_its_random_state(tmp_path):
+FEW_DRAWS = {"version": "custom", "attacks": ["apgd-ce"], "settings": {"apgd": {"n_restarts": 1, "eot_iter": 2}}}
+
+
+@pytest.mark.parametrize("version", [FEW_DRAWS, pytest.param({"version": "rand"}, marks=pytest.mark.slow)])
+def test_a_randomised_model_goes_on_with_its_random_state(version, tmp_path):
     model, images, labels = make(16, noise=0.02)
-    arguments = {"eps": 0.02, "norm": "Linf", "version": "rand", "batch_size": 6, "seed": 5}
+    arguments = {"eps": 0.02, "norm": "Linf", "batch_size": 6, "seed": 5} | version
     reference = one_shot(model, images, labels, **arguments)
 
     class Stop(Exception):
