@@ -14,8 +14,10 @@ from robust_adapt.attacks import ATTACKS, NOT_ATTACKS
 
 INTRODUCTION = """\
 Every attack runs through `DiverseAttack`. *yes*: a test shows it. *refused*: the attack cannot, and a `ConfigError`
-says so. Passes are forwards and backwards an image at the default number of steps and 10 classes, counted by the tests;
-`<=` is an upper bound where an attack stops early (JSMA's is for 3 x 32 x 32 images). A backward goes into the images
+says so. Passes are forwards and backwards an image at the default number of steps and 10 classes. The tests count them
+with shortened attacks on small images: exact rows must be met, `<=` is an upper bound where an attack stops early
+(JSMA's is for 3 x 32 x 32 images). *compiled* says that results and restored state are right on a model compiled with
+`aot_eager`, not that no part of it fell back to eager. A backward goes into the images
 only. `contiguous` attacks break on channels-last images and are given contiguous copies.
 
 `apgd` is APGD in its max-loss form (`perturb(best_loss=True)`): every sample ends at its point of highest loss.
