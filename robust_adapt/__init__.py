@@ -24,6 +24,7 @@ _HOMES = {
     "RobustAdaptError": "errors",
     "UpstreamError": "errors",
     "WeightAverage": "trainer",
+    "autoattack": "leaderboard",
     "build_model": "models",
     "crafting": "attacks",
     "evaluate_model": "evaluation",
@@ -31,11 +32,15 @@ _HOMES = {
     "kl_consistency": "losses",
     "load_data": "data",
     "load_run": "pipeline",
+    "load_zoo_model": "leaderboard",
     "make_attack": "attacks",
+    "mcnemar": "leaderboard",
     "normalize": "models",
+    "place": "leaderboard",
     "project": "attacks",
     "recipe": "recipes",
     "softmax_consistency": "losses",
+    "submit": "leaderboard",
     "train": "pipeline",
 }
 __all__ = sorted(_HOMES)
