@@ -532,3 +532,21 @@ def test_repr_names_everything(small_net):
     assert repr(compose(small_net, TRIO, mode="chain")) == (
         "DiverseAttack(['fgsm', 'bim', 'mifgsm'], eps=0.0313725, norm=Linf, mode=chain, pick=all)"
     )
+
+
+def test_worst_of_targets_is_the_result_nearest_to_them(channel_means):
+    images = 0.3 + 0.4 * torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([1, 2, 0, 0, 2, 1])
+    losses = {}
+    for mode in ("concat", "worst"):
+        attack = DiverseAttack(channel_means, ["fgsm", "ffgsm"], eps=0.03, mode=mode, pick="all")
+        attack.set_mode_targeted_by_label(quiet=True)
+        logits = channel_means(attack(images, targets))
+        repeated = targets.repeat(len(logits) // len(targets))
+        losses[mode] = F.cross_entropy(logits, repeated, reduction="none").view(-1, len(targets))
+    torch.testing.assert_close(losses["worst"][0], losses["concat"].amin(0))
+
+
+def test_an_empty_batch_comes_back_empty(channel_means):
+    attack = DiverseAttack(channel_means, ["fgsm"], eps=0.03, pick="all")
+    assert attack(torch.rand(0, 3, 8, 8), torch.zeros(0, dtype=torch.long)).shape == (0, 3, 8, 8)

@@ -229,7 +229,7 @@ def test_the_adapter_refuses_what_upstream_cannot_do(autoattack):
         attack.run_standard_evaluation(torch.zeros(1, 3, 8, 8), torch.zeros(1), state_path=Path("state.json"))
     assert str(refusal.value) == (
         "Expected no state file, but got 'state.json'; "
-        "upstream cannot resume from it, `robust-adapt benchmark` resumes attack by attack."
+        "upstream cannot resume from it, `robust_adapt.autoattack(..., state_dir=...)` can."
     )
     with pytest.raises(UpstreamError) as refusal:
         autoattack.AutoAttack(BrightOrDark(), is_tf_model=True)

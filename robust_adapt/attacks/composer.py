@@ -187,7 +187,9 @@ class DiverseAttack(Attack):
             return torch.cat(results)
         with torch.no_grad():
             losses = [F.cross_entropy(self.model(one).float(), labels, reduction="none") for one in results]
-        best = torch.stack(losses).argmax(0)
+        # where the labels are targets, the strongest result is the nearest to them
+        wanted = self.attack_mode == "targeted(label)"
+        best = torch.stack(losses).argmin(0) if wanted else torch.stack(losses).argmax(0)
         return torch.stack(results)[best, torch.arange(len(images), device=images.device)]
 
     def _run(

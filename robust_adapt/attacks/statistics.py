@@ -11,18 +11,18 @@ class CallStatistics:
     """What one call did. Reading a figure waits for the device, not before."""
 
     attacks: dict[str, int]
-    _unchanged: Tensor
-    _size: Tensor
+    unchanged: Tensor
+    size: Tensor
 
     @property
     def unchanged_share(self) -> float:
         """Share of the results that equal their clean image: failed or gradient-free samples."""
-        return float(self._unchanged)
+        return float(self.unchanged)
 
     @property
     def mean_size(self) -> float:
         """Mean norm of the perturbation over eps; 1 on the surface of the ball, NaN where eps is 0."""
-        return float(self._size)
+        return float(self.size)
 
 
 @torch.no_grad()
@@ -30,7 +30,8 @@ def statistics_of(
     result: Tensor, images: Tensor, eps: float | Tensor, norm: str, counts: dict[str, int]
 ) -> CallStatistics:
     """result: ``(K * N, ...)`` for images ``(N, ...)``; eps: a float, or ``(N,)`` a sample."""
-    delta = (result.view(-1, *images.shape) - images).flatten(2).float()
+    copies = len(result) // max(1, len(images))
+    delta = (result.view(copies, *images.shape) - images).flatten(2).float()
     size = delta.norm(p={"Linf": torch.inf, "L2": 2, "L1": 1}[norm], dim=2)
     limit = eps.to(size) if isinstance(eps, Tensor) else torch.full_like(size, eps)
     unchanged = (delta == 0).all(2).float().mean()

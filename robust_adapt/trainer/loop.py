@@ -75,7 +75,7 @@ def _one_step(
     position.warnings += [str(warning.message) for warning in caught]
     position.step, position.batch = position.step + 1, position.batch + 1
     if parts.attack is not None and parts.attack.last is not None:
-        figures["unchanged_share"] = parts.attack.last._unchanged
+        figures["unchanged_share"] = parts.attack.last.unchanged
         for sums in (position.step_attacks, position.epoch_attacks):
             for name, count in parts.attack.last.attacks.items():
                 sums[name] = sums.get(name, 0) + count

@@ -49,7 +49,7 @@ class AutoAttack(pyautoattack.AutoAttack):
         if state_path is not None:  # the saved state never matches on reload, seen only after hours
             raise UpstreamError(
                 f"Expected no state file, but got {str(state_path)!r}; "
-                "upstream cannot resume from it, `robust-adapt benchmark` resumes attack by attack."
+                "upstream cannot resume from it, `robust_adapt.autoattack(..., state_dir=...)` can."
             )
         with _log_file(self.logger, self.log_path):
             x_adv, y_adv = super().run_standard_evaluation(x_orig, y_orig, batch_size=bs)
