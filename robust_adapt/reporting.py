@@ -146,7 +146,7 @@ def draw_cases(cases: Sequence[Case], path: Path, *, eps: float) -> None:
     amplification = round(0.5 / eps) if eps else 1
     titles = list(cases[0].images)
     columns = 1 + 2 * (len(titles) - 1)
-    figure, axes = _figure(len(cases), columns, (2.75 * columns, 3.25 * len(cases)))
+    figure, axes = _figure(len(cases), columns, (2.75 * columns, (3.0 + 0.3 * len(cases[0].answers[titles[0]])) * len(cases)))
     grid = axes.reshape(len(cases), columns)
     for row, case in zip(grid, cases, strict=True):
         pictures: list[tuple[str, Any]] = []
@@ -204,7 +204,7 @@ def _size(attack: Any) -> str:
 
 
 def _gain(before: float, after: float) -> str:
-    if before == 0:
+    if before < 0.01:  # a ratio to next to nothing says nothing
         return f"{100 * after:+.1f}"
     return f"{100 * (after - before):+.1f} ({100 * (after - before) / before:+.0f} %)"
 
