@@ -80,7 +80,7 @@ class DemoOptions:
 
     out: Path = Path("runs/demo")
     """Folder for the runs, the table and the pictures."""
-    epochs: float = 20.0
+    epochs: float = 15.0
     """Epochs of both models."""
 
 
