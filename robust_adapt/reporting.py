@@ -146,7 +146,8 @@ def draw_cases(cases: Sequence[Case], path: Path, *, eps: float) -> None:
     amplification = round(0.5 / eps) if eps else 1
     titles = list(cases[0].images)
     columns = 1 + 2 * (len(titles) - 1)
-    figure, axes = _figure(len(cases), columns, (2.75 * columns, (3.0 + 0.3 * len(cases[0].answers[titles[0]])) * len(cases)))
+    height = 3.0 + 0.3 * len(cases[0].answers[titles[0]])  # a line under the picture for every model
+    figure, axes = _figure(len(cases), columns, (2.75 * columns, height * len(cases)))
     grid = axes.reshape(len(cases), columns)
     for row, case in zip(grid, cases, strict=True):
         pictures: list[tuple[str, Any]] = []
