@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from robust_adapt import cli
+from robust_adapt import cli, upstream
+from robust_adapt.cli.training import _slug
 
 TINY = ["--data.name", "digits", "--data.validation", "60", "--model.width", "4", "--batch-size", "32"]
 
@@ -149,10 +150,10 @@ def test_a_second_run_into_the_same_folder_needs_resume(capsys, tmp_path, monkey
 
 def test_doctor_prints_every_check_with_its_mend(capsys, monkeypatch):
     checks = [
-        cli.upstream.Check(name="good", status="ok", detail="1.0"),
-        cli.upstream.Check(name="[bold]bad", status="fail", detail="gone", fix="pip install bad"),
+        upstream.Check(name="good", status="ok", detail="1.0"),
+        upstream.Check(name="[bold]bad", status="fail", detail="gone", fix="pip install bad"),
     ]
-    monkeypatch.setattr(cli.upstream, "doctor", lambda _root: checks)
+    monkeypatch.setattr(upstream, "doctor", lambda _root: checks)
     code, out, _ = run(capsys, "doctor")
     assert code == 1
     assert "ok good 1.0" in out
@@ -160,5 +161,5 @@ def test_doctor_prints_every_check_with_its_mend(capsys, monkeypatch):
 
 
 def test_a_folder_name_cannot_leave_the_run_folder():
-    assert cli._slug("folder:../../etc/<x>") == "-x-"
-    assert cli._slug("folder:..") == "--"
+    assert _slug("folder:../../etc/<x>") == "-x-"
+    assert _slug("folder:..") == "--"

@@ -1,22 +1,22 @@
-"""What a run is: frozen dataclasses, a sentence under each field, checks and nothing else."""
+"""The sections of a run's config: frozen dataclasses, a sentence under each field, checks and nothing else."""
 
 import dataclasses
-from typing import Any, Literal, Self
+from typing import Literal
 
 from robust_adapt.errors import ConfigError, unknown_name
-from robust_adapt.units import Epsilon, check_eps
+from robust_adapt.units import Epsilon
 
 RULES = ("constant", "literal", "ramp", "gap", "ratio", "ramp-trim")
 
 
-def _positive(section: object, *names: str) -> None:
+def check_positive(section: object, *names: str) -> None:
     for name in names:
         value = getattr(section, name)
         if value is not None and not value > 0:
             raise ConfigError(f"Expected `{name}` > 0, but got {value}.")
 
 
-def _share(section: object, *names: str) -> None:
+def check_share(section: object, *names: str) -> None:
     for name in names:
         value = getattr(section, name)
         if not 0 <= value <= 1:
@@ -45,7 +45,7 @@ class DataConfig:
     """Train on this many images only (stratified); for tests and short looks."""
 
     def __post_init__(self) -> None:
-        _positive(self, "validation", "subset", "size")
+        check_positive(self, "validation", "subset", "size")
         if self.crop is not None and self.crop < 0:
             raise ConfigError(f"Expected `crop` >= 0 pixels, but got {self.crop}.")
 
@@ -60,7 +60,7 @@ class ModelConfig:
     """Normalise by the training images' mean and deviation in the model's first layer."""
 
     def __post_init__(self) -> None:
-        _positive(self, "width")
+        check_positive(self, "width")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class AttackConfig:
     """Refuse attacks that return clean images where they fail."""
 
     def __post_init__(self) -> None:
-        _positive(self, "steps", "step_ratio")
+        check_positive(self, "steps", "step_ratio")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ class LossConfig:
                 raise ConfigError(f"Expected `{name}` >= 0, a weight, but got {getattr(self, name)}.")
         if self.clean + self.adversarial == 0:
             raise ConfigError("Expected a weight on clean or adversarial cross-entropy, but got 0 and 0.")
-        _share(self, "label_smoothing", "consistency_ramp")
+        check_share(self, "label_smoothing", "consistency_ramp")
         if not 0 < self.clean_share <= 1:
             raise ConfigError(f"Expected `clean_share` in (0, 1], but got {self.clean_share}.")
 
@@ -160,8 +160,8 @@ class OptimizerConfig:
     """Decay a step of the moving average of weights and buffers, warmed up; 0 for none."""
 
     def __post_init__(self) -> None:
-        _positive(self, "learning_rate")
-        _share(self, "momentum", "warmup")
+        check_positive(self, "learning_rate")
+        check_share(self, "momentum", "warmup")
         if not 0 <= self.average < 1:
             raise ConfigError(f"Expected `average` in [0, 1), a decay a step, but got {self.average}.")
 
@@ -182,102 +182,4 @@ class EvaluationConfig:
     """Seed of random starts."""
 
     def __post_init__(self) -> None:
-        _positive(self, "n", "cw_n", "deepfool_n", "batch_size")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-    recipe: str
-    """Name of the recipe that this config came from."""
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    attack: AttackConfig = AttackConfig()
-    controller: ControllerConfig = ControllerConfig()
-    loss: LossConfig = LossConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    epochs: float = 30.0
-    """Passes over the training images; a fraction ends inside an epoch."""
-    minutes: float | None = None
-    """Instead of epochs: as many steps as a short probe says fit in so many minutes."""
-    batch_size: int = 128
-    """Images a step."""
-    seed: int = 0
-    """Root of every seed of the run."""
-    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
-    """`auto`: bf16 mixed where the device is fast at it, else float32."""
-    channels_last: bool = True
-    """Keep images and weights in channels-last order (faster convolutions)."""
-    compile: bool = False
-    """torch.compile the model (a minute or more at the start)."""
-    device: str = "auto"
-    """`auto`, `cpu` or `cuda`."""
-    validation_steps: int = 10
-    """PGD steps of the validation after each epoch."""
-    checkpoint_minutes: float = 2.0
-    """Write a checkpoint at least so often, also inside an epoch."""
-    log_every: int = 50
-    """Steps between two step records."""
-
-    def __post_init__(self) -> None:
-        _positive(self, "epochs", "minutes", "batch_size", "validation_steps", "checkpoint_minutes", "log_every")
-        check_eps(self.controller.target, norm=self.attack.norm, name="controller.target")
-        if self.loss.consistency and not self.attack.attacks:
-            raise ConfigError("Expected attacks for the consistency term, but got none; set `loss.consistency` to 0.")
-        if self.loss.adversarial and not self.attack.attacks:
-            raise ConfigError("Expected attacks for the adversarial loss, but got none; set `loss.adversarial` to 0.")
-        if self.controller.rule not in ("constant", "ramp") and not self.attack.attacks:
-            raise ConfigError(
-                f"Expected attacks for the rule {self.controller.rule!r}, which reads their losses, but got none; "
-                "set `controller.rule` to constant."
-            )
-
-    @property
-    def eps(self) -> float:
-        """The budget of validation and evaluation."""
-        return float(self.evaluation.eps if self.evaluation.eps is not None else self.controller.target)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Nested plain dicts, as JSON keeps them."""
-        return dataclasses.asdict(self)
-
-    def shareable(self) -> dict[str, Any]:
-        """``to_dict`` without the folders of this machine, for records that are published."""
-        values = self.to_dict()
-        folder = self.data.name.rstrip("/").rsplit("/", 1)[-1].removeprefix("folder:")
-        if self.data.name.startswith("folder:"):
-            values["data"]["name"] = f"folder:{folder}"
-        values["data"]["root"] = DataConfig().root
-        return values
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The config of ``to_dict``; a key that no field has is a ``ConfigError``."""
-        return _read_section(cls, values, cls.__name__)
-
-
-_SECTIONS = {
-    "data": DataConfig,
-    "model": ModelConfig,
-    "attack": AttackConfig,
-    "controller": ControllerConfig,
-    "loss": LossConfig,
-    "optimizer": OptimizerConfig,
-    "evaluation": EvaluationConfig,
-}
-
-
-def _read_section(kind: type, values: dict[str, Any], where: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    read = {}
-    for key, value in values.items():
-        if key not in fields:
-            raise ConfigError(unknown_name(f"field of {where}", key, fields))
-        if key in _SECTIONS and isinstance(value, dict):
-            value = _read_section(_SECTIONS[key], value, key)
-        elif "Epsilon" in str(fields[key].type) and value is not None:
-            value = Epsilon(value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        read[key] = value
-    return kind(**read)
+        check_positive(self, "n", "cw_n", "deepfool_n", "batch_size")

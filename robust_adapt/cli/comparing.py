@@ -1,0 +1,117 @@
+"""``robust-adapt table`` and ``demo``: a standard and robust models side by side."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.markup import escape
+
+from robust_adapt import reporting
+from robust_adapt.cli.evaluating import row_text
+from robust_adapt.cli.terminal import console, read
+from robust_adapt.cli.training import train_with_progress
+from robust_adapt.config import Config, DataConfig, EvaluationConfig, ModelConfig
+from robust_adapt.recipes import on_digits, recipe
+from robust_adapt.records import EvaluationRecord, write_json
+from robust_adapt.units import Epsilon
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """A standard and a robust model side by side under one budget, with the article's numbers."""
+
+    standard: str = "standard"
+    """Recipe to train, or the folder of a run, for the standard model."""
+    robust: tuple[str, ...] = ("deepseek",)
+    """Recipes to train, or folders of runs, for the robust models."""
+    out: Path = Path("runs/table")
+    """Folder for the runs, the table (markdown, CSV, JSON) and the pictures."""
+    epochs: float | None = None
+    """Epochs of the recipes that are trained; by default each recipe's own."""
+    minutes: float | None = None
+    """Or minutes of each."""
+    eps: Epsilon = Epsilon("8/255")
+    """Target of the training, budget of the evaluation."""
+    seed: int = 0
+    """Root of every seed."""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """Train a standard and a robust model on the embedded digits and print the table: about two minutes."""
+
+    out: Path = Path("runs/demo")
+    """Folder for the runs, the table and the pictures."""
+    epochs: float = 15.0
+    """Epochs of both models."""
+
+
+def table(arguments: Sequence[str]) -> int:
+    """Train or load a standard and robust models, evaluate them under one budget, print the table."""
+    options = read(TableOptions, arguments, "table")
+
+    def build(name: str) -> Config:
+        config = recipe(name)
+        changes = {"data": options.data, "model": options.model, "evaluation": options.evaluation, "seed": options.seed}
+        changes["controller"] = dataclasses.replace(config.controller, target=options.eps)
+        changes["minutes"] = options.minutes
+        if options.epochs is not None:
+            changes["epochs"] = options.epochs
+        return dataclasses.replace(config, **changes)
+
+    _compare([options.standard, *options.robust], build, options.out, options.evaluation.n)
+    return 0
+
+
+def demo(arguments: Sequence[str]) -> int:
+    """The table on the embedded digits, in about two minutes."""
+    options = read(DemoOptions, arguments, "demo")
+
+    def build(name: str) -> Config:
+        return on_digits(recipe(name), epochs=options.epochs)
+
+    _compare(["standard", "deepseek"], build, options.out)
+    return 0
+
+
+def _compare(names: Sequence[str], build: Callable[[str], Config], out: Path, n: int | None = None) -> None:
+    """Train what is a recipe, load what is a run, evaluate all under the first one's budget, write and print."""
+    from robust_adapt import pipeline
+    from robust_adapt.data import load_data
+
+    runs = {}
+    for name in names:
+        if (Path(name) / "config.json").exists():
+            run = pipeline.load_run(name)
+            runs[run.config.recipe] = run
+        else:
+            runs[name] = train_with_progress(build(name), out / name, resume=True)
+    config = next(iter(runs.values())).config
+    eps = max(run.config.eps for run in runs.values())
+    data = load_data(config.data)
+    records = []
+    for name, run in runs.items():
+        with console.status(f"evaluating {name}") as status:
+            records.append(
+                pipeline.evaluate(
+                    run, data=data, n=n, eps=eps, reuse=True, report=lambda row: status.update(row_text(row))
+                )
+            )
+    cases = pipeline.study_cases(runs, data, eps=eps)
+    _write_comparison(out, records)
+    histories = {name: (run.epochs, run.steps) for name, run in runs.items()}
+    reporting.draw_curves(histories, out / "curves.png", norm=config.attack.norm)
+    if cases:
+        reporting.draw_cases(cases, out / "cases.png", eps=eps)
+    console.print(reporting.terminal_table(records))
+    console.print(f"Written to {escape(str(out))}: table.md, table.csv, table.json, curves.png, cases.png")
+
+
+def _write_comparison(out: Path, records: Sequence[EvaluationRecord]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "table.md").write_text(reporting.markdown_table(records))
+    (out / "table.csv").write_text(reporting.csv_table(records))
+    write_json(out / "table.json", [record.to_dict() for record in records])

@@ -1,0 +1,91 @@
+"""``robust-adapt train``, and the progress of a training for every command that trains."""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from robust_adapt.cli.terminal import console, read
+from robust_adapt.config import Config
+from robust_adapt.recipes import RECIPES, recipe
+from robust_adapt.records import EpochRecord, Record, RunRecord, StepRecord
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train a recipe; every field of its config is a flag."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    out: Path | None = None
+    """Folder of the run; by default runs/RECIPE-DATA."""
+    resume: bool = False
+    """Go on from the last checkpoint of the run folder, with the config that stands there."""
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Train a recipe: robust-adapt train RECIPE [--section.field VALUE ...]."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        console.print("robust-adapt train RECIPE [--help] [--section.field VALUE ...]\n\nRecipes:")
+        for name, build in RECIPES.items():
+            console.print(f"  [bold]{name:<10}[/] {escape(build.__doc__ or '')}")
+        return 0
+    config = recipe(arguments[0])
+    options = read(TrainOptions, arguments[1:], f"train {arguments[0]}", default=TrainOptions(config=config))
+    config = options.config
+    out = options.out or Path("runs") / f"{config.recipe}-{_slug(config.data.name)}"
+    run = train_with_progress(config, out, resume=options.resume)
+    best = max(run.epochs, key=lambda record: (record.best, record.epoch))
+    console.print(
+        f"Best epoch by validation: {best.epoch}, clean {100 * best.validation_clean:.1f} %, "
+        f"{best.validation_attack} {100 * best.validation_adversarial:.1f} % (n = {best.validation_n}). "
+        f"Next: robust-adapt evaluate {escape(str(out))}",
+        soft_wrap=True,
+    )
+    return 0
+
+
+def train_with_progress(config: Config, out: Path, *, resume: bool) -> Any:
+    from robust_adapt import pipeline
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress, warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        task = progress.add_task(escape(config.recipe), total=None, figures="starting")
+        return pipeline.train(config, out, resume=resume, report=lambda record: _show(record, progress, task))
+
+
+def _show(record: Record, progress: Progress, task: TaskID) -> None:
+    if isinstance(record, RunRecord):
+        progress.update(task, total=record.total_steps)
+        progress.console.print(
+            f"[bold]{escape(record.recipe)}[/] on {escape(record.data)}: {record.train_n} training images, "
+            f"{record.total_steps} steps, {record.device}, {record.precision}"
+        )
+    elif isinstance(record, StepRecord):
+        figures = f"eps {record.eps:.4f} loss {record.loss:.3f} accuracy under attack {100 * record.adv_accuracy:.1f} %"
+        progress.update(task, completed=record.step, figures=figures)
+    elif isinstance(record, EpochRecord):
+        for warning in record.warnings:
+            progress.console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
+        progress.console.print(
+            f"epoch {record.epoch:>3}  loss {record.loss:.3f}  eps {record.eps:.4f}  validation: clean "
+            f"{100 * record.validation_clean:.1f} %, {record.validation_attack} "
+            f"{100 * record.validation_adversarial:.1f} %" + ("  best" if record.best else "")
+        )
+
+
+def _slug(name: str) -> str:
+    """A data set's name as part of a folder name: the last part of a path, harmless characters only."""
+    last = Path(name.removeprefix("folder:")).name or "data"
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in last)
