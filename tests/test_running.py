@@ -41,3 +41,24 @@ def test_published_configs_name_no_folder_of_this_machine():
     text = json.dumps(dataclasses.replace(recipe("pgd"), data=data).shareable())
     assert "/home" not in text
     assert "folder:cifar" in text
+
+
+def test_a_run_starts_from_the_weights_of_another(run, tmp_path):
+    config = on_digits(recipe("standard"), epochs=1)
+    config = dataclasses.replace(
+        config,
+        data=DataConfig(name="digits", validation=40, subset=128),
+        model=dataclasses.replace(config.model, weights=str(run.folder)),
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=1e-9, average=0.0),
+    )
+    later = pipeline.train(config, tmp_path / "later")
+    before, after = run.model.state_dict(), later.model.state_dict()
+    assert torch.allclose(before["model.linear.weight"], after["model.linear.weight"], atol=1e-4)
+    assert str(run.folder) not in json.dumps(config.shareable())
+
+
+def test_weights_of_another_net_are_refused_before_a_step(run, tmp_path):
+    config = on_digits(recipe("standard"), epochs=1)
+    model = dataclasses.replace(config.model, width=4, weights=str(run.folder / "best.pt"))
+    with pytest.raises(CheckpointError, match=r"^Expected weights of ResNet18 in .*best\.pt, but they do not fit: "):
+        pipeline.train(dataclasses.replace(config, model=model), tmp_path / "later")

@@ -80,6 +80,8 @@ class Config:
         if self.data.name.startswith("folder:"):
             values["data"]["name"] = f"folder:{folder}"
         values["data"]["root"] = DataConfig().root
+        if self.model.weights:
+            values["model"]["weights"] = self.model.weights.rstrip("/").rsplit("/", 1)[-1]
         return values
 
     @classmethod

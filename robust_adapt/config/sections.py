@@ -58,6 +58,8 @@ class ModelConfig:
     """Channels of the first stage; 64 is the original, 16 suits small machines."""
     normalize: bool = True
     """Normalise by the training images' mean and deviation in the model's first layer."""
+    weights: str | None = None
+    """Start from these weights: a run folder (its best ones) or a state dict; by default from random ones."""
 
     def __post_init__(self) -> None:
         check_positive(self, "width")

@@ -1,6 +1,7 @@
 """A config becomes objects: model, attack, controller, optimizer, batches."""
 
 import time
+from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
@@ -8,10 +9,11 @@ from torch import nn
 
 from robust_adapt import trainer, upstream
 from robust_adapt.attacks import DiverseAttack
+from robust_adapt.checkpoint import BEST, load_weights
 from robust_adapt.config import Config
 from robust_adapt.data import Batches, ImageData
 from robust_adapt.epsilon import EpsilonController
-from robust_adapt.errors import ConfigError
+from robust_adapt.errors import CheckpointError, ConfigError
 from robust_adapt.features import FeatureTap
 from robust_adapt.models import build_model
 
@@ -53,9 +55,9 @@ def build_parts(config: Config, data: ImageData) -> trainer.Parts:
 
 
 def build_for(config: Config, data: ImageData) -> nn.Module:
-    """The untrained model of a config for a data set."""
+    """The model of a config for a data set, untrained or with the weights that it starts from."""
     mean, std = data.statistics() if config.model.normalize else (None, None)
-    return build_model(
+    model = build_model(
         config.model.name,
         num_classes=len(data.classes),
         channels=data.channels,
@@ -64,6 +66,20 @@ def build_for(config: Config, data: ImageData) -> nn.Module:
         mean=mean,
         std=std,
     )
+    if config.model.weights:
+        path = Path(config.model.weights)
+        put_weights(model, path / BEST if path.is_dir() else path, name=config.model.name)
+    return model
+
+
+def put_weights(model: nn.Module, path: Path, *, name: str) -> None:
+    """The state dict of a file into a model. Raises ``CheckpointError``."""
+    try:
+        model.load_state_dict(load_weights(path)[0])
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"Expected weights of {name} in {path}, but they do not fit: {str(error).splitlines()[-1].strip()}"
+        ) from error
 
 
 def count_steps(parts: trainer.Parts, config: Config, data: ImageData) -> int:

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from robust_adapt import trainer, upstream
-from robust_adapt.checkpoint import BEST, load_checkpoint, load_weights, open_run, read_config
+from robust_adapt.checkpoint import BEST, load_checkpoint, open_run, read_config
 from robust_adapt.config import Config
 from robust_adapt.data import ImageData, load_data
 from robust_adapt.errors import CheckpointError
 from robust_adapt.models import build_model
-from robust_adapt.pipeline.building import build_parts, count_steps, precision_of
+from robust_adapt.pipeline.building import build_parts, count_steps, precision_of, put_weights
 from robust_adapt.records import EpochRecord, RunRecord, StepRecord, read_lines, write_json
 
 
@@ -69,7 +69,6 @@ def load_run(folder: str | Path) -> Run:
     """A finished (or interrupted) run with its best weights; its data are not needed. Raises ``CheckpointError``."""
     folder = Path(folder)
     config, record = read_config(folder), _read_run(folder)
-    weights, _ = load_weights(folder / BEST)
     blank = [0.0] * record.channels, [1.0] * record.channels  # mean and deviation are buffers of the weights
     model = build_model(
         config.model.name,
@@ -80,13 +79,7 @@ def load_run(folder: str | Path) -> Run:
         mean=blank[0] if config.model.normalize else None,
         std=blank[1] if config.model.normalize else None,
     )
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"Expected weights of {config.model.name} in {folder / BEST}, but they do not fit: "
-            f"{str(error).splitlines()[-1].strip()}"
-        ) from error
+    put_weights(model, folder / BEST, name=config.model.name)
     epochs, steps = read_lines(folder / "epochs.jsonl", EpochRecord), read_lines(folder / "steps.jsonl", StepRecord)
     return Run(folder, config, model.eval(), epochs, steps)
 
