@@ -34,7 +34,7 @@ _HOMES = {
     "load_run": "pipeline",
     "load_zoo_model": "leaderboard",
     "make_attack": "attacks",
-    "mcnemar": "leaderboard",
+    "mcnemar": "statistics",
     "normalize": "models",
     "place": "leaderboard",
     "project": "attacks",

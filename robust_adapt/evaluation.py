@@ -1,9 +1,6 @@
 """Accuracy under attack: per-sample flags, intervals, the worst case; the same function for validation and test."""
 
-import contextlib
 import dataclasses
-import hashlib
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from robust_adapt import upstream
-from robust_adapt.attacks import ATTACKS, check_images, crafting, make_attack, project
-from robust_adapt.attacks.crafting import float32_logits
+from robust_adapt.attacks import ATTACKS, check_images, crafting, make_attack, project, run_attack
+from robust_adapt.attacks.seam import ready
 from robust_adapt.data import Split
 from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.models import images_hash, weights_hash
+from robust_adapt.precision import exact_arithmetic
 from robust_adapt.records import AttackRecord, EvaluationRecord
+from robust_adapt.statistics import wilson
 from robust_adapt.units import check_eps
 
 
@@ -112,6 +112,7 @@ def evaluate_model(
         commit=upstream.commit(),
         seconds=round(time.monotonic() - begin, 1),
         config=config or {},
+        images_sha256=images_hash(*part.tensors()),
     )
 
 
@@ -130,23 +131,6 @@ def robust_flags(
     """True for each sample that the model gets right under one attack of the table (None: on the clean image)."""
     row = Row(attack, steps, step_ratio)
     return torch.cat([batch["right"] for batch in _batches(model, split, row, eps, norm, batch_size, seed)])
-
-
-def weights_hash(model: nn.Module) -> str:
-    """sha256 over names and values of the state dict."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        buffer = io.BytesIO(tensor.detach().cpu().contiguous().numpy().tobytes())
-        digest.update(name.encode() + buffer.getvalue())
-    return digest.hexdigest()
-
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def _one_row(
@@ -210,6 +194,7 @@ def _record(
         unchanged_share=float((sizes == 0).float().mean()),
         mean_l2=float(sizes[fooled].mean()) if fooled.any() else None,
         seconds=round(seconds, 2),
+        flags="".join("1" if each else "0" for each in right.tolist()),
     )
 
 
@@ -219,6 +204,8 @@ def _batches(
     """Flags, L2 sizes and (for attacks without a bound) the adversarial images, a batch at a time."""
     device = next(model.parameters()).device
     attack = None
+    if row.attack is not None:
+        attack = make_attack(row.attack, model, eps=eps, steps=row.steps, step_ratio=row.step_ratio)
     for number, start in enumerate(range(0, len(split), batch_size)):
         part = Split(split.images[start : start + batch_size], split.labels[start : start + batch_size])
         images, labels = part.tensors(device)
@@ -227,12 +214,12 @@ def _batches(
             with torch.no_grad():
                 clean_right = model(images).argmax(1) == labels
             adversarial = images
-            if row.attack is not None:
-                attack = attack or make_attack(row.attack, model, eps=eps, steps=row.steps, step_ratio=row.step_ratio)
-                with float32_logits(attack):
-                    adversarial = attack(images, labels).detach()
-                if row.bounded:
-                    adversarial = project(adversarial, images, eps, norm=norm)
+            if attack is not None:
+                with ready(attack, row.attack):
+                    if row.bounded:
+                        adversarial = run_attack(attack, images, images, labels, eps=eps, norm=norm)
+                    else:
+                        adversarial = attack(images, labels).detach()
             yield _figures(model, images, labels, adversarial, clean_right, keep=not row.bounded)
 
 
@@ -257,15 +244,3 @@ def _figures(
     sizes = (adversarial - images).flatten(1).norm(dim=1)
     figures = {"right": right.cpu(), "l2": sizes.cpu(), "clean_right": clean_right.cpu()}
     return figures | ({"adversarial": adversarial.cpu()} if keep else {})
-
-
-@contextlib.contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """float32 as it is written: no TF32, no autocast."""
-    before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

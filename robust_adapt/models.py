@@ -1,5 +1,6 @@
 """Architectures of RobustBench's zoo by name and width, ``module:function``, and normalisation as a layer."""
 
+import hashlib
 import importlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -64,6 +65,24 @@ def build_model(
     else:
         raise ConfigError(unknown_name("model", name, RESNETS) + " Or module:function.")
     return model if mean is None or std is None else normalize(model, mean=mean, std=std)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """sha256 over names and values of the state dict."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor_bytes(tensor))
+    return digest.hexdigest()
+
+
+def images_hash(images: Tensor, labels: Tensor) -> str:
+    """sha256 over the shape and values of images, and over their labels: the same images in the same order."""
+    return hashlib.sha256(f"{tuple(images.shape)}".encode() + tensor_bytes(images) + tensor_bytes(labels)).hexdigest()
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """The values of a tensor of any type as they lie in memory."""
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _call(name: str) -> nn.Module:

@@ -88,7 +88,10 @@ class EpochRecord(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackRecord(Record):
-    """Accuracy of one model under one attack, with every condition that the figure depends on."""
+    """Accuracy of one model under one attack, with every condition that the figure depends on.
+
+    flags: ``1`` (right) or ``0`` a sample, in the order of the images; empty in records of before.
+    """
 
     name: str
     norm: str
@@ -105,6 +108,7 @@ class AttackRecord(Record):
     unchanged_share: float
     mean_l2: float | None
     seconds: float
+    flags: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,6 +131,7 @@ class EvaluationRecord(Record):
     commit: str | None
     seconds: float
     config: dict[str, Any]
+    images_sha256: str = ""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

@@ -14,9 +14,11 @@ from robust_adapt import evaluation as module
 from robust_adapt.attacks import ATTACKS
 from robust_adapt.data import Split
 from robust_adapt.errors import ConfigError
-from robust_adapt.evaluation import ROWS, evaluate_model, robust_flags, weights_hash, wilson
+from robust_adapt.evaluation import ROWS, evaluate_model, robust_flags
+from robust_adapt.models import weights_hash
 from robust_adapt.recipes import recipe
 from robust_adapt.records import EvaluationRecord
+from robust_adapt.statistics import wilson
 
 EPS, WEAK = 8 / 255, 2 / 255
 # `leads` at 8/255: one of ten is wrong to begin with, a lead of 4 or 12 falls (two each), one of 20 and more stands.
@@ -168,6 +170,15 @@ def test_a_record_survives_json(channel_means, leads):
     assert json.dumps(again.to_dict()) == text
     assert again.attacks == record.attacks and again.worst_case == record.worst_case
     assert (again.model, again.weights_sha256) == ("means", weights_hash(channel_means))
+
+
+def test_the_flags_of_every_row_stand_in_the_record(channel_means, leads):
+    record = evaluate_model(channel_means, leads, eps=EPS, rows=["Clean", "FGSM"], batch_size=4)
+    expected = robust_flags(channel_means, leads, "fgsm", eps=EPS)
+    assert [row.flags for row in record.attacks] == ["0111111111", "".join(map(str, expected.int().tolist()))]
+    assert record.worst_case.flags == record.attacks[1].flags
+    again = evaluate_model(channel_means, leads.take(torch.arange(10).flip(0)), eps=EPS, rows=["Clean"])
+    assert again.images_sha256 != record.images_sha256
 
 
 def test_the_hash_is_of_the_weights(channel_means):

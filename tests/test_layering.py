@@ -12,7 +12,7 @@ import robust_adapt
 ROOT = Path(robust_adapt.__file__).parent
 LAYERS = [
     {"errors", "records", "units"},
-    {"config", "losses", "epsilon", "upstream"},
+    {"config", "losses", "epsilon", "precision", "statistics", "upstream"},
     {"recipes", "data", "models", "features", "reporting"},
     {"attacks"},
     {"checkpoint", "evaluation", "leaderboard"},

@@ -3,7 +3,8 @@
 import pytest
 
 from robust_adapt.errors import ConfigError, DataError
-from robust_adapt.leaderboard import mcnemar, place, published, wilson
+from robust_adapt.leaderboard import place, published
+from robust_adapt.statistics import mcnemar, wilson
 
 
 def test_the_snapshot_holds_every_entry_in_the_order_of_its_ranks():

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import robust_adapt
-from robust_adapt.evaluation import weights_hash
+from robust_adapt.models import weights_hash
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "cifar10-jpeg-width16"
 

@@ -3,14 +3,12 @@
 from robust_adapt.leaderboard.autoattack import autoattack
 from robust_adapt.leaderboard.ranking import Entry, Place, Standing, place, published
 from robust_adapt.leaderboard.result import AutoAttackRecord, AutoAttackRow, Finding, Progress
-from robust_adapt.leaderboard.statistics import Comparison, mcnemar, wilson
 from robust_adapt.leaderboard.submission import check_entry, submit
 from robust_adapt.leaderboard.zoo import ZooModel, load_zoo_model
 
 __all__ = [
     "AutoAttackRecord",
     "AutoAttackRow",
-    "Comparison",
     "Entry",
     "Finding",
     "Place",
@@ -20,9 +18,7 @@ __all__ = [
     "autoattack",
     "check_entry",
     "load_zoo_model",
-    "mcnemar",
     "place",
     "published",
     "submit",
-    "wilson",
 ]

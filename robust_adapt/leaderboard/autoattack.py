@@ -1,7 +1,6 @@
 """AutoAttack's evaluation, batch by batch: what one standard run of pyautoattack gives, bit for bit, but resumable."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from robust_adapt.leaderboard.checks import check_arguments, check_logits
 from robust_adapt.leaderboard.result import AutoAttackRecord, Progress
 from robust_adapt.leaderboard.run import Run
 from robust_adapt.leaderboard.state import RunState, fingerprint
-from robust_adapt.leaderboard.statistics import wilson
+from robust_adapt.precision import exact_arithmetic
+from robust_adapt.statistics import wilson
 from robust_adapt.units import check_eps
 
 
@@ -83,20 +83,6 @@ def autoattack(
         with crafting(model, seed=seed):
             run.finish()
     return _record(run, conditions)
-
-
-@contextlib.contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """float32 as it is written, and the same bits each time: no TF32, no autocast, no choice of kernels by timing."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic)
-    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
-    cudnn.deterministic = True
-    try:
-        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
 
 
 def _record(run: Run, conditions: dict[str, Any]) -> AutoAttackRecord:

@@ -25,7 +25,7 @@ from robust_adapt.leaderboard.checks import (
 )
 from robust_adapt.leaderboard.result import AutoAttackRow, Finding, Progress
 from robust_adapt.leaderboard.state import RunState
-from robust_adapt.leaderboard.statistics import wilson
+from robust_adapt.statistics import wilson
 
 
 @dataclass(kw_only=True, eq=False)

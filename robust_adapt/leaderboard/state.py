@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_adapt.errors import CheckpointError
+from robust_adapt.models import tensor_bytes, weights_hash
 from robust_adapt.records import write_atomically
 
 _POLL_SECONDS = 0.2
@@ -104,22 +105,10 @@ def fingerprint(model: nn.Module, images: Tensor, labels: Tensor, settings: dict
     return {
         "model": hashlib.sha256(architecture.encode()).hexdigest(),
         "weights": weights_hash(model),
-        "images": hashlib.sha256(f"{tuple(images.shape)}".encode() + _bytes(images)).hexdigest(),
-        "labels": hashlib.sha256(_bytes(labels)).hexdigest(),
+        "images": hashlib.sha256(f"{tuple(images.shape)}".encode() + tensor_bytes(images)).hexdigest(),
+        "labels": hashlib.sha256(tensor_bytes(labels)).hexdigest(),
         **{name: str(value) for name, value in settings.items()},
     }
-
-
-def weights_hash(model: nn.Module) -> str:
-    """sha256 over names, types, shapes and values of the state dict."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode() + _bytes(value))
-    return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _digest(values: dict[str, str]) -> str:

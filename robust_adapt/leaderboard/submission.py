@@ -12,7 +12,7 @@ from torch import nn
 from robust_adapt.errors import CheckpointError, ConfigError
 from robust_adapt.leaderboard.ranking import place
 from robust_adapt.leaderboard.result import AutoAttackRecord
-from robust_adapt.leaderboard.state import weights_hash
+from robust_adapt.models import weights_hash
 from robust_adapt.records import write_atomically, write_json
 from robust_adapt.units import format_eps
 

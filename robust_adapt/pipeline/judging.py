@@ -10,7 +10,8 @@ from torch import Tensor
 
 from robust_adapt.attacks import DiverseAttack
 from robust_adapt.data import ImageData, load_data
-from robust_adapt.evaluation import ROWS, evaluate_model, weights_hash
+from robust_adapt.evaluation import ROWS, evaluate_model
+from robust_adapt.models import weights_hash
 from robust_adapt.pipeline.building import device_of
 from robust_adapt.pipeline.running import Run, load_run
 from robust_adapt.records import Answer, AttackRecord, Case, EvaluationRecord, write_json
