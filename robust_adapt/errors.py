@@ -27,6 +27,19 @@ class UpstreamError(RobustAdaptError):
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """The sentence for a name outside a table: the nearest known name, then all of them."""
     known = sorted(known)
-    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name[:80], known, n=1, cutoff=0.5) if isinstance(name, str) else []
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return f"Expected a known {kind}, but got {name!r}; {hint}Known: {', '.join(known)}."
+    return f"Expected a known {kind}, but got {shown(name)}; {hint}Known: {', '.join(known)}."
+
+
+def shown(value: object) -> str:
+    """``value`` as an error names it: its ``repr`` where that is one short line, else its type."""
+    try:
+        text = repr(value)
+    except Exception:  # huge ints refuse to be printed, and a foreign object may do anything
+        text = ""
+    if text and len(text) <= 80 and text.isprintable():
+        return text
+    shape = getattr(value, "shape", None)
+    detail = f" of shape {tuple(shape)}" if isinstance(shape, tuple) else ""
+    return f"{text[:60]}..." if isinstance(value, str) else f"a {type(value).__name__}{detail}"

@@ -6,7 +6,7 @@ Linf eps lie in [0, 1], because images do; L2 and L1 eps are any finite number >
 import math
 from fractions import Fraction
 
-from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.errors import ConfigError, shown, unknown_name
 
 NORMS = ("Linf", "L2", "L1")
 
@@ -20,7 +20,7 @@ class Epsilon(float):
 
 def check_eps(eps: float | str, *, norm: str = "Linf", name: str = "eps") -> float:
     """The eps as a float, or a ``ConfigError``: Linf in [0, 1], L2 and L1 finite and >= 0."""
-    if norm not in NORMS:
+    if not isinstance(norm, str) or norm not in NORMS:
         raise ConfigError(unknown_name("norm", norm, NORMS))
     value = float(_read(eps, name))
     if norm == "Linf" and value > 1:
@@ -40,17 +40,20 @@ def format_eps(eps: float, norm: str = "Linf") -> str:
 
 def _read(value: float | str, name: str = "eps") -> float:
     try:
+        if isinstance(value, bool | bytes):  # float() takes both
+            raise TypeError
         number = _divide(value.replace(" ", "")) if isinstance(value, str) else float(value)
-    except (ValueError, ZeroDivisionError, OverflowError, TypeError):
+    except (ValueError, ZeroDivisionError, OverflowError, TypeError, RuntimeError):
         raise ConfigError(
-            f"Expected `{name}` as a number or a fraction, but got {value!r}; write 0.03 or 8/255."
+            f"Expected `{name}` as a number or a fraction, but got {shown(value)}; write 0.03 or 8/255."
         ) from None
     if not math.isfinite(number):
-        raise ConfigError(f"Expected `{name}` to be finite, but got {value!r}; write 0.03 or 8/255.")
+        raise ConfigError(f"Expected `{name}` to be finite, but got {shown(value)}; write 0.03 or 8/255.")
     return number
 
 
 def _divide(text: str) -> float:
     """``8/255`` and ``2.5/255`` to the last bit; a Fraction alone reads no decimals above the line."""
     above, slash, below = text.partition("/")
-    return float(Fraction(above) / (int(below) if slash else 1))
+    exact = float(above) if "e" in above.lower() else Fraction(above)  # a Fraction of 1e999999999 never ends
+    return float(exact / (int(below) if slash else 1))

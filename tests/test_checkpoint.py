@@ -170,7 +170,7 @@ def test_a_folder_that_is_no_run(tmp_path):
     [
         ("{", "Expecting property name enclosed in double quotes"),
         (json.dumps({"recipe": "pgd", "epoch": 1}), "Expected a known field of Config, but got 'epoch'; did you mean"),
-        ("{}", "Config.__init__() missing 1 required keyword-only argument: 'recipe'"),
+        ("{}", "Expected `recipe` in Config, but it is missing; give the name of the recipe."),
     ],
 )
 def test_a_config_that_cannot_be_read(tmp_path, text, end):

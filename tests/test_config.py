@@ -7,7 +7,6 @@ import json
 
 import pytest
 
-from robust_adapt import config as module
 from robust_adapt.config import (
     AttackConfig,
     Config,
@@ -17,12 +16,15 @@ from robust_adapt.config import (
     LossConfig,
     ModelConfig,
     OptimizerConfig,
+    run,
+    sections,
 )
 from robust_adapt.errors import ConfigError
 from robust_adapt.recipes import RECIPES, on_digits, recipe
 from robust_adapt.units import Epsilon
 
-CLASSES = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)]
+FILES = (run, sections)
+CLASSES = [node for file in FILES for node in ast.parse(inspect.getsource(file)).body if isinstance(node, ast.ClassDef)]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -78,10 +80,10 @@ def test_the_budget_is_the_target_unless_it_is_given():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: DataConfig(validation=0), "Expected `validation` > 0, but got 0."),
+        (lambda: DataConfig(validation=0), "Expected `validation` > 0, but got 0; give a positive number."),
         (lambda: DataConfig(crop=-1), "Expected `crop` >= 0 pixels, but got -1."),
-        (lambda: ModelConfig(width=0), "Expected `width` > 0, but got 0."),
-        (lambda: AttackConfig(steps=0), "Expected `steps` > 0, but got 0."),
+        (lambda: ModelConfig(width=0), "Expected `width` > 0, but got 0; give a positive number."),
+        (lambda: AttackConfig(steps=0), "Expected `steps` > 0, but got 0; give a positive number."),
         (
             lambda: ControllerConfig(rule="rampe"),
             "Expected a known rule, but got 'rampe'; did you mean 'ramp'? Known: constant, gap, literal, ramp, "
@@ -97,12 +99,18 @@ def test_the_budget_is_the_target_unless_it_is_given():
             "Expected a weight on clean or adversarial cross-entropy, but got 0 and 0.",
         ),
         (lambda: LossConfig(clean_share=0.0), "Expected `clean_share` in (0, 1], but got 0.0."),
-        (lambda: LossConfig(label_smoothing=1.5), "Expected `label_smoothing` in [0, 1], but got 1.5."),
-        (lambda: OptimizerConfig(learning_rate=0.0), "Expected `learning_rate` > 0, but got 0.0."),
+        (lambda: LossConfig(label_smoothing=1.5), "Expected `label_smoothing` in [0, 1], but got 1.5; give a share."),
+        (
+            lambda: OptimizerConfig(learning_rate=0.0),
+            "Expected `learning_rate` > 0, but got 0.0; give a positive number.",
+        ),
         (lambda: OptimizerConfig(average=1.0), "Expected `average` in [0, 1), a decay a step, but got 1.0."),
-        (lambda: EvaluationConfig(n=0), "Expected `n` > 0, but got 0."),
-        (lambda: Config(recipe="pgd", epochs=0.0), "Expected `epochs` > 0, but got 0.0."),
-        (lambda: Config(recipe="pgd", epochs=float("nan")), "Expected `epochs` > 0, but got nan."),
+        (lambda: EvaluationConfig(n=0), "Expected `n` > 0, but got 0; give a positive number."),
+        (lambda: Config(recipe="pgd", epochs=0.0), "Expected `epochs` > 0, but got 0.0; give a positive number."),
+        (
+            lambda: Config(recipe="pgd", epochs=float("nan")),
+            "Expected `epochs` as a finite number, but got nan; give one such as 1.",
+        ),
         (
             lambda: Config(recipe="pgd", controller=ControllerConfig(target=Epsilon(8))),
             "Expected `controller.target` in [0, 1], pixel units, but got 8.0; did you mean 8/255?",

@@ -11,7 +11,7 @@ import robust_adapt
 
 ROOT = Path(robust_adapt.__file__).parent
 LAYERS = [
-    {"errors", "records", "units"},
+    {"errors", "doors", "records", "units"},
     {"config", "losses", "epsilon", "precision", "statistics", "upstream"},
     {"recipes", "data", "models", "features", "reporting"},
     {"attacks"},
@@ -22,10 +22,14 @@ LAYERS = [
     {"__main__"},
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
-SIBLINGS = {("units", "errors")}  # within layer 0: an eps that cannot be read is an error
+# within layer 0: what is refused at a door, an eps that cannot be read, a record that is none are errors
+SIBLINGS = {("units", "errors"), ("doors", "errors"), ("records", "errors")}
 SEAMS = {"upstream", "attacks", "leaderboard", "models"}
 UPSTREAM = {"torchattacks", "robustbench", "autoattack", "pyautoattack"}
-LIGHT = ["robust_adapt", *(f"robust_adapt.{name}" for name in ("errors", "records", "units", "config", "recipes"))]
+LIGHT = [
+    "robust_adapt",
+    *(f"robust_adapt.{name}" for name in ("errors", "doors", "records", "units", "config", "recipes")),
+]
 LIGHT += [f"robust_adapt.{name}" for name in ("epsilon", "reporting", "cli") if (ROOT / f"{name}.py").exists()]
 FILES = sorted(ROOT.rglob("*.py"))
 

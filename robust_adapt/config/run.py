@@ -1,8 +1,10 @@
 """What a run is: its sections and what holds between them."""
 
 import dataclasses
+import re
 from typing import Any, Literal, Self
 
+from robust_adapt.config.checks import check_positive, check_types
 from robust_adapt.config.sections import (
     AttackConfig,
     ControllerConfig,
@@ -11,9 +13,8 @@ from robust_adapt.config.sections import (
     LossConfig,
     ModelConfig,
     OptimizerConfig,
-    check_positive,
 )
-from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.errors import ConfigError, shown, unknown_name
 from robust_adapt.units import Epsilon, check_eps
 
 
@@ -52,6 +53,11 @@ class Config:
     """Steps between two step records."""
 
     def __post_init__(self) -> None:
+        check_types(self)
+        if re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.recipe, re.ASCII) is None:  # it names folders
+            raise ConfigError(
+                f"Expected `recipe` of letters, digits, _, - and ., but got {shown(self.recipe)}; a name, not a path."
+            )
         check_positive(self, "epochs", "minutes", "batch_size", "validation_steps", "checkpoint_minutes", "log_every")
         check_eps(self.controller.target, norm=self.attack.norm, name="controller.target")
         if self.loss.consistency and not self.attack.attacks:
@@ -103,6 +109,10 @@ _SECTIONS = {
 
 def _read_section(kind: type, values: dict[str, Any], where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind)}
+    if not isinstance(values, dict):
+        raise ConfigError(f"Expected {where} as a dict of its fields, but got {shown(values)}; see Config.to_dict().")
+    if "recipe" in fields and "recipe" not in values:
+        raise ConfigError(f"Expected `recipe` in {where}, but it is missing; give the name of the recipe.")
     read = {}
     for key, value in values.items():
         if key not in fields:

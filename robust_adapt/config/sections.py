@@ -3,24 +3,12 @@
 import dataclasses
 from typing import Literal
 
+from robust_adapt.config.checks import check_positive, check_share, check_types
 from robust_adapt.errors import ConfigError, unknown_name
 from robust_adapt.units import Epsilon
 
+LARGEST = 4096
 RULES = ("constant", "literal", "ramp", "gap", "ratio", "ramp-trim")
-
-
-def check_positive(section: object, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        if value is not None and not value > 0:
-            raise ConfigError(f"Expected `{name}` > 0, but got {value}.")
-
-
-def check_share(section: object, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        if not 0 <= value <= 1:
-            raise ConfigError(f"Expected `{name}` in [0, 1], but got {value}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,9 +33,14 @@ class DataConfig:
     """Train on this many images only (stratified); for tests and short looks."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "validation", "subset", "size")
         if self.crop is not None and self.crop < 0:
             raise ConfigError(f"Expected `crop` >= 0 pixels, but got {self.crop}.")
+        if self.size is not None and self.size > LARGEST:
+            raise ConfigError(
+                f"Expected `size` in [1, {LARGEST}] pixels, but got {self.size}; give the side of an image."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +55,10 @@ class ModelConfig:
     """Start from these weights: a run folder (its best ones) or a state dict; by default from random ones."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "width")
+        if self.width > LARGEST:
+            raise ConfigError(f"Expected `width` in [1, {LARGEST}], but got {self.width}; the original is 64.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +79,7 @@ class AttackConfig:
     """Refuse attacks that return clean images where they fail."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "steps", "step_ratio")
 
 
@@ -102,6 +99,7 @@ class ControllerConfig:
     """Upper bound of the feedback rules; by default the rule's own."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.rule not in RULES:
             raise ConfigError(unknown_name("rule", self.rule, RULES))
         if not 0 < self.ramp_end <= 1:
@@ -134,6 +132,7 @@ class LossConfig:
     """Label smoothing of both cross-entropies."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("clean", "adversarial", "consistency"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"Expected `{name}` >= 0, a weight, but got {getattr(self, name)}.")
@@ -162,8 +161,11 @@ class OptimizerConfig:
     """Decay a step of the moving average of weights and buffers, warmed up; 0 for none."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "learning_rate")
         check_share(self, "momentum", "warmup")
+        if self.weight_decay < 0:
+            raise ConfigError(f"Expected `weight_decay` >= 0, but got {self.weight_decay}; 0 is none.")
         if not 0 <= self.average < 1:
             raise ConfigError(f"Expected `average` in [0, 1), a decay a step, but got {self.average}.")
 
@@ -184,4 +186,5 @@ class EvaluationConfig:
     """Seed of random starts."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "n", "cw_n", "deepfool_n", "batch_size")

@@ -1,0 +1,124 @@
+"""What public functions check of an argument before anything else: one sentence each, expected, got, likely fix."""
+
+import math
+import numbers
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from robust_adapt.errors import ConfigError, DataError, shown, unknown_name
+
+LIMIT = 2**31
+SEEDS = 2**32
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    inside: bool = False,
+    example: object = 1,
+) -> None:
+    """Raise ``ConfigError`` unless ``value`` is a finite number in [low, high] (``inside``: without the ends)."""
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)
+    except OverflowError:
+        number = math.inf
+    fits = math.isfinite(number) and (low < number < high if inside else low <= number <= high)
+    if not fits:
+        span = _span(low, high, inside)
+        raise ConfigError(
+            f"Expected `{name}` as a finite number{span}, but got {shown(value)}; give one such as {example}."
+        )
+
+
+def check_whole(name: str, value: object, *, low: int = 1, high: int = LIMIT, example: int = 1) -> None:
+    """Raise ``ConfigError`` unless ``value`` is an int in [low, high)."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or not low <= value < high:
+        start = "-2**31" if low == -LIMIT else low
+        end = {LIMIT: "2**31", SEEDS: "2**32"}.get(high, high)
+        span = f" >= {low}" if high == LIMIT and not (whole and value >= high) else f" in [{start}, {end})"
+        span = "" if low == -LIMIT and not whole else span
+        raise ConfigError(
+            f"Expected `{name}` as a whole number{span}, but got {shown(value)}; give one such as {max(low, example)}."
+        )
+
+
+def check_seed(name: str, value: object) -> None:
+    """Raise ``ConfigError`` unless ``value`` is an int in [0, 2**32): what every generator here takes."""
+    check_whole(name, value, low=0, high=SEEDS, example=0)
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise ``ConfigError`` unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"Expected `{name}` as a bool, but got {shown(value)}; give True or False.")
+
+
+def check_text(name: str, value: object, *, example: str = "a name") -> None:
+    """Raise ``ConfigError`` unless ``value`` is a text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"Expected `{name}` as a text, but got {shown(value)}; give {example}.")
+
+
+def check_known(kind: str, value: object, known: Iterable[str]) -> None:
+    """Raise ``ConfigError`` unless ``value`` is one of the known names."""
+    known = list(known)
+    if not isinstance(value, str) or value not in known:
+        raise ConfigError(unknown_name(kind, value, known))
+
+
+def check_path(name: str, value: object) -> Path:
+    """``value`` as a path, or ``ConfigError``; whether anything is there is another question."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str) or not os.fspath(value):
+        raise ConfigError(f"Expected `{name}` as a path, but got {shown(value)}; give a text or a pathlib.Path.")
+    if "\0" in os.fspath(value):
+        raise ConfigError(f"Expected `{name}` as a path, but got {shown(value)}; remove the null character.")
+    return Path(value)
+
+
+def check_callable(name: str, value: object) -> None:
+    """Raise ``ConfigError`` unless ``value`` can be called; None is no function."""
+    if not callable(value):
+        raise ConfigError(f"Expected `{name}` as a function, but got {shown(value)}; leave it out for none.")
+
+
+def check_model(value: object, name: str = "model") -> None:
+    """Raise ``ConfigError`` unless ``value`` is a ``torch.nn.Module``."""
+    from torch import nn
+
+    if not isinstance(value, nn.Module):
+        raise ConfigError(f"Expected `{name}` as a torch.nn.Module, but got {type(value).__name__}; wrap it in one.")
+
+
+def check_tensor(name: str, value: object, *, dims: int | None = None) -> None:
+    """Raise ``DataError`` unless ``value`` is a dense float tensor with values (``dims``: of so many dimensions)."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
+        raise DataError(f"Expected `{name}` as a float tensor, but got {kind}; use torch.as_tensor(...).float().")
+    check_dense(name, value)
+    if dims is not None and value.ndim != dims:
+        raise DataError(f"Expected `{name}` of {dims} dimensions, but got the shape {tuple(value.shape)}; reshape it.")
+
+
+def check_dense(name: str, value: Any) -> None:
+    """Raise ``DataError`` for a tensor without values (the meta device) or of a sparse layout."""
+    import torch
+
+    if value.is_meta or value.layout != torch.strided:
+        kind = "one on the meta device" if value.is_meta else str(value.layout)
+        raise DataError(f"Expected `{name}` as a dense tensor with values, but got {kind}; load or densify it first.")
+
+
+def _span(low: float, high: float, inside: bool) -> str:
+    if low == -math.inf:
+        return "" if high == math.inf else f" {'<' if inside else '<='} {high:g}"
+    if high == math.inf:
+        return f" {'>' if inside else '>='} {low:g}"
+    return f" in ({low:g}, {high:g})" if inside else f" in [{low:g}, {high:g}]"
