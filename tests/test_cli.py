@@ -127,7 +127,9 @@ def test_train_evaluate_and_table_on_the_digits(capsys, tmp_path, monkeypatch):
     )
     assert code == 0
     folder = tmp_path / "runs" / "table"
-    assert {"table.md", "table.csv", "table.json", "curves.png", "standard"} <= {path.name for path in folder.iterdir()}
+    assert {"table.html", "table.md", "table.csv", "table.json", "curves.png", "standard"} <= {
+        path.name for path in folder.iterdir()
+    }
     rows = (folder / "table.md").read_text()
     for condition in (
         "PGD-20 | Linf | 0.1 | 20 x 0.025 | 40",

@@ -105,3 +105,15 @@ def test_curves_and_cases_are_pictures(tmp_path):
     reporting.draw_cases([case], tmp_path / "cases.png", eps=8 / 255)
     for name in ("curves.png", "cases.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_holds_the_table_and_its_pictures_and_escapes_every_name(tmp_path):
+    picture = tmp_path / "curves.png"
+    picture.write_bytes(b"\x89PNG")
+    records = [evaluation("standard", 10), evaluation("<script>alert(1)</script>", 40)]
+    page = reporting.html_page(records, {"<b>curves</b>": picture}, title="<i>")
+    assert "<script>" not in page and "<b>" not in page and "<i>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert page.count("<tr>") == 1 + 3
+    assert '<img alt="&lt;b&gt;curves&lt;/b&gt;" src="data:image/png;base64,iVBORw==">' in page
+    assert "http" not in page  # nothing is fetched

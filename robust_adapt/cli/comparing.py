@@ -101,17 +101,21 @@ def _compare(names: Sequence[str], build: Callable[[str], Config], out: Path, n:
                 )
             )
     cases = pipeline.study_cases(runs, data, eps=eps)
-    _write_comparison(out, records)
+    out.mkdir(parents=True, exist_ok=True)
     histories = {name: (run.epochs, run.steps) for name, run in runs.items()}
     reporting.draw_curves(histories, out / "curves.png", norm=config.attack.norm)
+    pictures = {"Training: losses, validation accuracy, eps.": out / "curves.png"}
     if cases:
         reporting.draw_cases(cases, out / "cases.png", eps=eps)
+        pictures["Test images, attacked, and what every model says of them."] = out / "cases.png"
+    _write_comparison(out, records, pictures)
     console.print(reporting.terminal_table(records))
-    console.print(f"Written to {escape(str(out))}: table.md, table.csv, table.json, curves.png, cases.png")
+    written = ["table.html", "table.md", "table.csv", "table.json", *[path.name for path in pictures.values()]]
+    console.print(f"Written to {escape(str(out))}: {', '.join(written)}")
 
 
-def _write_comparison(out: Path, records: Sequence[EvaluationRecord]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+def _write_comparison(out: Path, records: Sequence[EvaluationRecord], pictures: dict[str, Path]) -> None:
+    (out / "table.html").write_text(reporting.html_page(records, pictures))
     (out / "table.md").write_text(reporting.markdown_table(records))
     (out / "table.csv").write_text(reporting.csv_table(records))
     write_json(out / "table.json", [record.to_dict() for record in records])

@@ -1,0 +1,93 @@
+"""The pictures: training curves and the case study. matplotlib is imported where something is drawn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from robust_adapt.records import Case, EpochRecord, StepRecord
+
+INK, GRID = "#222222", "#dddddd"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and Ito: told apart by everyone
+
+
+def draw_curves(
+    runs: dict[str, tuple[Sequence[EpochRecord], Sequence[StepRecord]]], path: Path, *, norm: str = "Linf"
+) -> None:
+    """Losses, validation accuracies and eps over epochs, a colour a run. Writes a PNG."""
+    figure, axes = _figure(1, 3, (13, 3.8))
+    for colour, (name, (epochs, steps)) in zip(COLOURS, runs.items(), strict=False):
+        per_epoch = max(1, epochs[0].step) if epochs else 1
+        at = [record.step / per_epoch for record in epochs]
+        axes[0].plot(at, [record.adv_loss for record in epochs], color=colour, label=f"{name}: training batches")
+        if any(record.clean_loss is not None and record.clean_loss != record.adv_loss for record in epochs):
+            clean = [record.clean_loss for record in epochs]
+            axes[0].plot(at, clean, color=colour, linestyle="--", label=f"{name}: clean images")
+        axes[1].plot(at, [100 * record.validation_clean for record in epochs], color=colour, linestyle="--",
+                     label=f"{name}: clean")  # fmt: skip
+        adversarial = [100 * record.validation_adversarial for record in epochs]
+        label = f"{name}: {epochs[0].validation_attack}" if epochs else name
+        axes[1].plot(at, adversarial, color=colour, label=label)
+        scale = 255 if norm == "Linf" else 1
+        axes[2].plot([record.step / per_epoch for record in steps], [scale * record.eps for record in steps],
+                     color=colour, label=name)  # fmt: skip
+    _label(axes[0], "epoch", "cross-entropy, nats", "Training loss")
+    _label(axes[1], "epoch", "accuracy, %", "Validation accuracy")
+    axes[1].set_ylim(0, 100)
+    _label(axes[2], "epoch", "eps, 1/255" if norm == "Linf" else "eps", "eps of the training attacks")
+    axes[2].set_ylim(bottom=0)
+    _save(figure, path)
+
+
+def draw_cases(cases: Sequence[Case], path: Path, *, eps: float) -> None:
+    """A row a test image: clean, attacked, the difference around grey (eps is white), each with all models' answers."""
+    amplification = round(0.5 / eps) if eps else 1
+    titles = list(cases[0].images)
+    columns = 1 + 2 * (len(titles) - 1)
+    height = 3.0 + 0.3 * len(cases[0].answers[titles[0]])  # a line under the picture for every model
+    figure, axes = _figure(len(cases), columns, (2.75 * columns, height * len(cases)))
+    grid = axes.reshape(len(cases), columns)
+    for row, case in zip(grid, cases, strict=True):
+        pictures: list[tuple[str, Any]] = []
+        for title in titles:
+            pictures.append((title, case.images[title]))
+            if title != titles[0]:
+                difference = 0.5 + amplification * (case.images[title] - case.images[titles[0]])
+                pictures.append((f"difference x {amplification:g}", difference.clip(0, 1)))
+        for axis, (title, picture) in zip(row, pictures, strict=True):
+            axis.imshow(picture if picture.shape[-1] == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=1)
+            axis.set_title(title if title != titles[0] else f"clean: {case.label}", fontsize=10)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_xlabel(_answers(case, title), fontsize=9)
+    _save(figure, path)
+
+
+def _answers(case: Case, title: str) -> str:
+    lines = [
+        f"{name}: {answer.label} {100 * answer.confidence:.1f} %"
+        for name, answer in case.answers.get(title, {}).items()
+    ]
+    return "\n".join(lines).replace("$", r"\$")
+
+
+def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns)
+
+
+def _label(axis: Any, x: str, y: str, title: str) -> None:
+    axis.set_xlabel(x, color=INK)
+    axis.set_ylabel(y, color=INK)
+    axis.set_title(title, color=INK, fontsize=11)
+    axis.grid(color=GRID, linewidth=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
