@@ -2,24 +2,34 @@
 
     python benchmarks/autoattack.py identity --data folder:PATH --n 200 --out identity.json
     python benchmarks/autoattack.py shipped --data folder:PATH --n 200 --out shipped.json
+    python benchmarks/autoattack.py speed --data folder:PATH --n 400 --out speed.json
 
 identity: one `standard` run of pyautoattack against ours, attack by attack with its state on disk: flags and
 adversarial images equal bit for bit. shipped: the standard ResNet-18 that pyautoattack's wheel carries, which has no
-robustness to lose. Both on the first n of the fixed, seeded, stratified order of the test split, Linf 8/255.
+robustness to lose. speed: CPU seconds of one thread of `robustbench.benchmark()` as it comes (batches of 32) and tuned
+(batches of 100, frozen weights) against ours, exact and fast, in chunks of 100 images, the order turned round in every
+other chunk; every attack is the standard one with a tenth of its steps (10 of 100) and a fiftieth of Square's queries
+(100 of 5,000), the same for all; `benchmark()` runs on the first chunks only. All on the first n of the fixed, seeded,
+stratified order of the test split, Linf 8/255.
 """
 
 import argparse
+import copy
 import importlib.util
 import json
 import os
+import pickle
 import platform
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyautoattack
 import torch
+import torchvision
 from torch import Tensor, nn
 
 import robust_adapt
@@ -95,17 +105,91 @@ def shipped(images: Tensor, labels: Tensor, batch_size: int) -> dict[str, Any]:
     }
 
 
+def speed(model: nn.Module, images: Tensor, labels: Tensor, chunk: int, upstream_chunks: int) -> dict[str, Any]:
+    """CPU seconds by way and chunk, their ratios, and the flags that the fast mode changes."""
+    from robustbench import benchmark
+
+    _shorten()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    loose = copy.deepcopy(model)
+    for parameter in loose.parameters():
+        parameter.requires_grad_(True)
+    seconds: dict[str, list[float]] = {}
+    accuracies: dict[str, list[float]] = {}
+    different = 0
+    for number, start in enumerate(range(0, len(images), chunk)):
+        part, truth = images[start : start + chunk], labels[start : start + chunk]
+        with tempfile.TemporaryDirectory() as folder:
+            _write_as_torchvision(Path(folder), part, truth)
+            common = {"n_examples": len(part), "data_dir": folder, "eps": EPS}
+            ours = {"eps": EPS, "seed": SEED, "batch_size": chunk}
+            ways: dict[str, Callable[[], Any]] = {
+                "exact": partial(autoattack, model, part, truth, **ours),
+                "fast": partial(autoattack, model, part, truth, fast=True, **ours),
+            }
+            if number < upstream_chunks:
+                ways |= {
+                    "shipped": partial(benchmark, loose, **common),
+                    "tuned": partial(benchmark, model, batch_size=chunk, **common),
+                }
+            results = {}
+            for name in sorted(ways, reverse=number % 2 == 1):
+                begin = time.process_time()
+                results[name] = ways[name]()
+                seconds.setdefault(name, []).append(round(time.process_time() - begin, 2))
+                robust = results[name][1] if isinstance(results[name], tuple) else results[name].accuracy
+                accuracies.setdefault(name, []).append(robust)
+                print(number, name, seconds[name][-1], robust, flush=True)
+        different += sum(a != b for a, b in zip(results["exact"].flags, results["fast"].flags, strict=True))
+    pairs = {"tuned / fast": ("tuned", "fast"), "tuned / exact": ("tuned", "exact"), "exact / fast": ("exact", "fast")}
+    pairs |= {"shipped / fast": ("shipped", "fast"), "shipped / exact": ("shipped", "exact")}
+    return {
+        "cpu_seconds": seconds,
+        "robust_accuracies": accuracies,
+        "ratios": {
+            name: [round(a / b, 3) for a, b in zip(seconds[above], seconds[below], strict=False)]
+            for name, (above, below) in pairs.items()
+        },
+        "flags_that_differ": different,
+        "share_of_flags_that_differ": different / len(images),
+    }
+
+
+def _shorten() -> None:
+    """AutoAttack's standard version with a tenth of the steps and a fiftieth of Square's queries."""
+    original = pyautoattack.AutoAttack._set_version
+
+    def shortened(self: pyautoattack.AutoAttack, version: str = "standard") -> None:
+        original(self, version)
+        self.apgd.n_iter = self.apgd_targeted.n_iter = self.fab.n_iter = 10
+        self.square.n_queries = 100
+
+    pyautoattack.AutoAttack._set_version = shortened
+
+
+def _write_as_torchvision(folder: Path, images: Tensor, labels: Tensor) -> None:
+    """The images as `benchmark()` loads them; torchvision's checksum, which is of the official pixels, is put aside."""
+    (folder / "cifar-10-batches-py").mkdir()
+    pixels = (images * 255).round().to(torch.uint8).flatten(1).numpy()
+    content = pickle.dumps({"data": pixels, "labels": labels.tolist()})
+    (folder / "cifar-10-batches-py" / "test_batch").write_bytes(content)
+    (folder / "cifar-10-batches-py" / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    torchvision.datasets.cifar.check_integrity = lambda *_, **__: True
+
+
 def _clocks() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("identity", "shipped"))
+    parser.add_argument("part", choices=("identity", "shipped", "speed"))
     parser.add_argument("--data", required=True, help="folder:PATH of the images, or cifar10")
     parser.add_argument("--run", type=Path, default=RUN, help="folder of the run that identity judges")
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--upstream-chunks", type=int, default=1, help="chunks that benchmark() runs on")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     commit = upstream.commit()  # as it stood at the start of a long run
@@ -114,6 +198,9 @@ def main() -> None:
     if arguments.part == "identity":
         model = robust_adapt.load_run(arguments.run).model
         result, name = identity(model, images, labels, arguments.batch_size), arguments.run.name
+    elif arguments.part == "speed":
+        model, name = robust_adapt.load_run(arguments.run).model, arguments.run.name
+        result = speed(model, images, labels, arguments.batch_size, arguments.upstream_chunks)
     else:
         result, name = shipped(images, labels, arguments.batch_size), "pyautoattack's standard ResNet-18"
     conditions = {

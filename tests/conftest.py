@@ -96,3 +96,17 @@ def make_folder(tmp_path, monkeypatch):
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def few_queries(monkeypatch):
+    """AutoAttack as it is, with 20 steps and queries, so that the robust images do not take a minute."""
+    from pyautoattack.autoattack import AutoAttack
+
+    original = AutoAttack._set_version
+
+    def shortened(self, version="standard"):
+        original(self, version)
+        self.square.n_queries = self.apgd.n_iter = self.apgd_targeted.n_iter = self.fab.n_iter = 20
+
+    monkeypatch.setattr(AutoAttack, "_set_version", shortened)

@@ -29,7 +29,7 @@ def test_overview_names_every_command(capsys):
         (
             ["trian"],
             "ConfigError Expected a known command, but got 'trian'; did you mean 'train'? "
-            "Known: demo, doctor, evaluate, table, train.",
+            "Known: benchmark, compare, demo, doctor, evaluate, submit, table, train.",
         ),
         (
             ["train", "pdg"],
@@ -48,7 +48,7 @@ def test_overview_names_every_command(capsys):
         (
             ["train", "pgd", "--data.name", "digit"],
             "DataError Expected a known data set, but got 'digit'; did you mean 'digits'? "
-            "Known: cifar10, digits, folder:PATH.",
+            "Known: cifar10, cifar10.1, digits, folder:PATH.",
         ),
         (
             ["train", "pgd", *TINY, "--model.name", "ResNet81"],

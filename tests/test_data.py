@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 
 from robust_adapt.config import DataConfig
 from robust_adapt.data import (
+    CIFAR10_CLASSES,
     Augmentation,
     Batches,
     Split,
@@ -396,3 +397,42 @@ def test_a_dataset_that_never_ends_when_iterated_is_read_by_its_length():
 
     data = from_datasets(Wrapping(), Wrapping(), ["a", "b"], title="x", config=DataConfig(name="x", validation=2))
     assert len(data.test) == 4
+
+
+def test_cifar10_1_is_a_test_set_only(tmp_path):
+    """The .npy pair, generated here in its form."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(40, dtype=np.int32) % 10
+    np.save(tmp_path / "cifar10.1_v6_data.npy", images)
+    np.save(tmp_path / "cifar10.1_v6_labels.npy", labels)
+    data = load_data(DataConfig(name="cifar10.1", root=str(tmp_path)))
+    assert (data.title, data.official, len(data.train), len(data.test)) == ("CIFAR-10.1", False, 0, 40)
+    assert (data.channels, data.size, data.classes) == (3, 32, CIFAR10_CLASSES)
+    assert np.array_equal(data.test.images[3].permute(1, 2, 0).numpy(), images[3])
+    assert data.test.labels.tolist() == labels.tolist()
+    with pytest.raises(DataError) as caught:
+        data.statistics()
+    assert str(caught.value) == (
+        "Expected training images, but CIFAR-10.1 is a test set only; train on another data set and judge on this one."
+    )
+
+
+def test_cifar10_1_that_is_missing_or_damaged_is_named(tmp_path):
+    def error():
+        with pytest.raises(DataError) as caught:
+            load_data(DataConfig(name="cifar10.1", root=str(tmp_path)))
+        return str(caught.value)
+
+    assert error() == (
+        f"Expected CIFAR-10.1 in {str(tmp_path)!r}, but cifar10.1_v6_data.npy and cifar10.1_v6_labels.npy are not "
+        "there; take the pair from the folder datasets of github.com/modestyachts/CIFAR-10.1."
+    )
+    np.save(tmp_path / "cifar10.1_v6_data.npy", np.zeros((3, 32, 32, 3), np.uint8))
+    assert "but cifar10.1_v6_labels.npy is not there;" in error()
+    np.save(tmp_path / "cifar10.1_v6_labels.npy", np.array([0, 1, 10]))
+    assert error() == (
+        "Expected CIFAR-10.1 as uint8 images (N, 32, 32, 3) and labels 0 to 9, but got uint8 (3, 32, 32, 3) and int64 "
+        f"(3,) in {str(tmp_path)!r}; take the pair again."
+    )
+    (tmp_path / "cifar10.1_v6_labels.npy").write_bytes(b"<html>")
+    assert error().startswith(f"Expected CIFAR-10.1 in {str(tmp_path)!r}, but a file of it cannot be read: ")

@@ -141,9 +141,8 @@ def test_two_processes_equal_one_shot(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_of_standard_equal_one_shot(tmp_path):
-    arguments = LINF | {"batch_size": 5}
-    shared(tmp_path, arguments, one_shot(*make(), **arguments))
+def test_two_processes_of_standard_equal_one_shot(linf_reference, tmp_path):
+    shared(tmp_path, LINF, linf_reference)
 
 
 def shared(tmp_path, arguments, reference):
@@ -189,8 +188,8 @@ def test_restarts_of_fab_after_fab_t_are_upstreams():
 @pytest.mark.slow
 @pytest.mark.parametrize("norm, eps, version", [("L1", 0.8, "standard"), ("Linf", 0.02, "plus")])
 def test_other_versions_equal_one_shot(norm, eps, version):
-    model, images, labels = make(16)
-    arguments = {"eps": eps, "norm": norm, "version": version, "batch_size": 10, "seed": 0}
+    model, images, labels = make(8)
+    arguments = {"eps": eps, "norm": norm, "version": version, "batch_size": 5, "seed": 0}
     record = autoattack(model, images, labels, return_adversarial=True, **arguments)
     assert_equal(record, one_shot(model, images, labels, **arguments))
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from robust_adapt.errors import ConfigError
 from robust_adapt.leaderboard import autoattack, check_entry, submit
+from robust_adapt.leaderboard.submission import _zoo_key
 
 PAPER = {"title": "A paper", "authors": "A. Author", "link": "https://example.org", "architecture": "Tiny"}
 
@@ -53,6 +54,14 @@ def test_robustbench_loads_the_folder(evaluated, tmp_path, monkeypatch):
     form = (folder / "form.md").read_text()
     assert form.startswith("# New model: Author2026Tiny\n") and record.fingerprint["pyautoattack"] in form
     assert json.loads((folder / "evaluation.json").read_text())["accuracy"] == 0.5248
+
+
+@pytest.mark.parametrize("key", ["head.weight", "model.head.weight", "a.module.b", "module.model.x", "model.module.b"])
+def test_names_survive_what_robustbench_cuts_off(key):
+    from robustbench.utils import rm_substr_from_state_dict
+
+    state = rm_substr_from_state_dict(rm_substr_from_state_dict({_zoo_key(key): 1}, "module."), "model.")
+    assert list(state) == [key]
 
 
 def test_another_protocol_is_refused_and_a_draft_says_so(evaluated, tmp_path):

@@ -179,20 +179,6 @@ def cifar10(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def few_queries(monkeypatch):
-    """AutoAttack as it is, with 20 steps and queries, so that the robust images do not take a minute."""
-    from pyautoattack.autoattack import AutoAttack
-
-    original = AutoAttack._set_version
-
-    def shortened(self, version="standard"):
-        original(self, version)
-        self.square.n_queries = self.apgd.n_iter = self.apgd_targeted.n_iter = self.fab.n_iter = 20
-
-    monkeypatch.setattr(AutoAttack, "_set_version", shortened)
-
-
 def test_the_untouched_benchmark_runs(robustbench, cifar10, few_queries):
     log = cifar10 / "log.txt"
     result = robustbench.benchmark(
@@ -200,6 +186,36 @@ def test_the_untouched_benchmark_runs(robustbench, cifar10, few_queries):
     )
     assert result == (1.0, 0.5)
     assert "robust accuracy: 50.00%" in log.read_text()
+
+
+def test_the_untouched_benchmark_gives_our_accuracy(robustbench, few_queries, tmp_path, monkeypatch):
+    """Random images in torchvision's layout, a net that each attack breaks a part of, the same seed and batch size."""
+    from robust_adapt.config import DataConfig
+    from robust_adapt.data import load_data
+    from robust_adapt.leaderboard import autoattack
+
+    folder, random = tmp_path / "cifar-10-batches-py", np.random.default_rng(0)
+    folder.mkdir()
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 8, stride=8), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(64, 10)
+    ).eval()
+    pixels = random.integers(0, 256, (24, 3072), dtype=np.uint8)
+    with torch.no_grad():
+        labels = net(torch.from_numpy(pixels).view(-1, 3, 32, 32) / 255).argmax(1)
+    labels[:3] = (labels[:3] + 1) % 10
+    for name in ("test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
+        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": labels.tolist()}))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_, **__: True)
+    monkeypatch.setattr("pyautoattack.AutoAttack.get_seed", lambda self: 5)  # benchmark() seeds by the clock
+
+    data = load_data(DataConfig(root=str(tmp_path), offline=True, validation=10))
+    images = data.test.tensors()[0]
+    ours = autoattack(net, images, labels, eps=2 / 255, seed=5, batch_size=8)
+    theirs = robustbench.benchmark(net, n_examples=24, data_dir=str(tmp_path), eps=2 / 255, batch_size=8)
+    assert theirs == (ours.clean.accuracy, ours.accuracy)
+    assert 0 < ours.accuracy < ours.clean.accuracy == 21 / 24
 
 
 def test_the_adapter_has_the_signatures_of_the_reference(autoattack):

@@ -9,6 +9,9 @@ from rich.table import Table
 from robust_adapt.cli.comparing import demo, table
 from robust_adapt.cli.doctoring import doctor
 from robust_adapt.cli.evaluating import evaluate
+from robust_adapt.cli.judging import benchmark
+from robust_adapt.cli.pairing import compare
+from robust_adapt.cli.submitting import submit
 from robust_adapt.cli.terminal import console, errors
 from robust_adapt.cli.training import train
 from robust_adapt.errors import ConfigError, RobustAdaptError, unknown_name
@@ -20,6 +23,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
     "table": table,
+    "benchmark": benchmark,
+    "compare": compare,
+    "submit": submit,
 }
 
 

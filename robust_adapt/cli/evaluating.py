@@ -3,13 +3,15 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.markup import escape
+from rich.table import Table
 
 from robust_adapt import reporting
 from robust_adapt.cli.terminal import console, read
+from robust_adapt.config import DataConfig
 from robust_adapt.records import AttackRecord
 from robust_adapt.units import Epsilon
 
@@ -26,21 +28,66 @@ class EvaluateOptions:
     """Budget; by default the training's target."""
     rows: tuple[str, ...] | None = None
     """Rows of the table; by default all."""
+    sanity: bool = False
+    """Ask as well whether this robustness is real; writes sanity.json."""
+    sanity_n: int = 200
+    """Test images of the sanity checks."""
+    standard: Path | None = None
+    """Folder of a run without adversarial training, whose adversarial images the sanity checks try on this one."""
+    data: DataConfig = DataConfig()
 
 
 def evaluate(arguments: Sequence[str]) -> int:
     """Evaluate a run on the test images: robust-adapt evaluate RUN [--n N] [--eps EPS]."""
-    options = read(EvaluateOptions, arguments, "evaluate")
+    options = read(EvaluateOptions, arguments, "evaluate", default=_defaults(arguments))
     from robust_adapt import pipeline
+    from robust_adapt.data import load_data
+
+    run = pipeline.load_run(options.run)
+    data = load_data(options.data)
 
     eps = None if options.eps is None else float(options.eps)
     with console.status("evaluating") as status:
         record = pipeline.evaluate(
-            options.run, n=options.n, eps=eps, rows=options.rows, report=lambda row: status.update(row_text(row))
+            run, data=data, n=options.n, eps=eps, rows=options.rows, report=lambda row: status.update(row_text(row))
         )
     console.print(reporting.terminal_table([record]))
+    if options.sanity:
+        with console.status("sanity") as status:
+            sanity = pipeline.check_run(
+                run,
+                data=data,
+                n=options.sanity_n,
+                eps=eps,
+                standard=options.standard,
+                report=lambda check: status.update(f"{check.name}: {check.status}"),
+            )
+        show_sanity(sanity)
     return 0
+
+
+def show_sanity(record: Any) -> None:
+    """A line a check: status, figure, and what to do next unless it passed."""
+    colours = {"pass": "green", "skip": "dim", "warn": "yellow", "fail": "bold red"}
+    table = Table(title=f"Is this robustness real? {record.n} images of {escape(record.data)}", title_justify="left")
+    for name in ("", "check", "figure", "what to do"):
+        table.add_column(name, overflow="fold")
+    for check in record.checks:
+        cells = [escape(each) for each in (check.name, check.figure, check.todo)]
+        table.add_row(f"[{colours[check.status]}]{check.status}[/]", *cells)
+    console.print(table)
+    console.print(f"Verdict: {record.verdict}")
 
 
 def row_text(row: AttackRecord) -> str:
     return f"{escape(row.name)}: {100 * row.accuracy:.1f} %"
+
+
+def _defaults(arguments: Sequence[str]) -> EvaluateOptions | None:
+    """A run folder says its own data; flags say otherwise."""
+    name = arguments[0] if arguments else ""
+    if not name or name.startswith("-") or not (Path(name) / "config.json").exists():
+        return None
+    from robust_adapt.checkpoint import read_config
+
+    return EvaluateOptions(run=Path(name), data=read_config(Path(name)).data)

@@ -14,7 +14,7 @@ RULES = ("constant", "literal", "ramp", "gap", "ratio", "ramp-trim")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
     name: str = "cifar10"
-    """`cifar10`, `digits` (embedded), or `folder:PATH` with `train/CLASS/*` and `test/CLASS/*`."""
+    """`cifar10`, `cifar10.1` (a test set), `digits` (embedded), `folder:PATH` with train/CLASS/* and test/CLASS/*."""
     root: str = "data"
     """Where torchvision's data sets are kept."""
     offline: bool = False

@@ -29,7 +29,8 @@ CIFAR10_CLASSES = (
 )
 DIGITS_TEST = 360
 LOSSY = (".jpg", ".jpeg", ".webp")
-SOURCES = ("digits", "cifar10", "folder:PATH")
+SOURCES = ("digits", "cifar10", "cifar10.1", "folder:PATH")
+CIFAR10_1 = ("cifar10.1_v6_data.npy", "cifar10.1_v6_labels.npy")
 
 
 def load_data(config: DataConfig) -> ImageData:
@@ -39,6 +40,10 @@ def load_data(config: DataConfig) -> ImageData:
     if config.name == "cifar10":
         train, test = (_cifar10(config, part) for part in (True, False))
         return _assemble(config, "CIFAR-10", train, test, CIFAR10_CLASSES, Augmentation(4, True), official=True)
+    if config.name == "cifar10.1":
+        test = _cifar10_1(Path(config.root))
+        none = test.take(torch.arange(0))
+        return ImageData("CIFAR-10.1", none, none, test, CIFAR10_CLASSES, Augmentation())
     if config.name.startswith("folder:"):
         root = Path(config.name.removeprefix("folder:")).expanduser()
         train, classes, lossy = _folder(root, "train", config.size)
@@ -109,6 +114,27 @@ def _cifar10(config: DataConfig, train: bool) -> Split:
         ) from error
     images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
     return Split(images, torch.tensor(dataset.targets))
+
+
+def _cifar10_1(root: Path) -> Split:
+    """The 2,000 new test images of Recht et al. (2018), version 6: a test set only."""
+    missing = [name for name in CIFAR10_1 if not (root / name).is_file()]
+    if missing:
+        raise DataError(
+            f"Expected CIFAR-10.1 in {str(root)!r}, but {' and '.join(missing)} {'are' if missing[1:] else 'is'} not "
+            "there; take the pair from the folder datasets of github.com/modestyachts/CIFAR-10.1."
+        )
+    try:
+        images, labels = (np.load(root / name, allow_pickle=False) for name in CIFAR10_1)
+    except (OSError, ValueError) as error:
+        raise DataError(f"Expected CIFAR-10.1 in {str(root)!r}, but a file of it cannot be read: {error}.") from error
+    whole = images.dtype == np.uint8 and labels.dtype.kind in "iu" and len(labels) > 0
+    if not whole or images.shape != (len(labels), 32, 32, 3) or labels.min() < 0 or labels.max() > 9:
+        raise DataError(
+            f"Expected CIFAR-10.1 as uint8 images (N, 32, 32, 3) and labels 0 to 9, but got {images.dtype} "
+            f"{images.shape} and {labels.dtype} {labels.shape} in {str(root)!r}; take the pair again."
+        )
+    return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long())
 
 
 def _folder(root: Path, part: str, size: int | None) -> tuple[Split, tuple[str, ...], bool]:

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robust_adapt.errors import DataError
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -60,7 +62,12 @@ class ImageData:
         return self.train.images.shape[-1]
 
     def statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and deviation a channel of the training images, in [0, 1] units."""
+        """Mean and deviation a channel of the training images, in [0, 1] units. Raises ``DataError`` without any."""
+        if not len(self.train):
+            raise DataError(
+                f"Expected training images, but {self.title} is a test set only; train on another data set and judge "
+                "on this one."
+            )
         pixels = self.train.images.numpy().astype(np.float32) / 255
         return pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).clip(min=1e-3).tolist()
 

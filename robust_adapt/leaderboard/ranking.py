@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from robust_adapt.errors import ConfigError, unknown_name
 from robust_adapt.records import Record
@@ -65,6 +66,10 @@ class Place(Record):
     comparable: bool
     reasons: list[str]
     source: str = SOURCE
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Place":
+        return super().from_dict(values | {"standings": [Standing.from_dict(each) for each in values["standings"]]})
 
     def sentence(self) -> str:
         """The first standing in words, with every reason against it."""

@@ -54,7 +54,7 @@ _FORM = """{draft}# New model: {name}
 - Clean accuracy: {clean_acc} %
 - Robust accuracy: {autoattack_acc} %
 - Additional data: {data}
-- Evaluation method: AutoAttack ({version}, seed {seed}, batch size {batch_size}, {n} test images, exact float32;
+- Evaluation method: AutoAttack ({version}, seed {seed}, batch size {batch_size}, {n} test images, {arithmetic};
   pyautoattack {engine}, source sha256 {source})
 - Findings of AutoAttack's own checks: {findings}
 - Checkpoint: {checkpoint}
@@ -153,6 +153,7 @@ def _form(
         norm=record.norm,
         data="yes" if entry["additional_data"] else "no",
         version=record.version,
+        arithmetic="exact float32" if record.exact else "FAST mode, not exact",
         seed=record.seed,
         batch_size=record.batch_size,
         n=record.n,
@@ -166,6 +167,13 @@ def _form(
     )
 
 
+def _zoo_key(key: str) -> str:
+    """A name that ``load_model`` turns into ``key``: it cuts 7 letters off names with ``module.`` anywhere in them,
+    then 6 off those with ``model.``."""
+    key = f"model.{key}" if "model." in key else key
+    return f"module.{key}" if "module." in key else key
+
+
 def _write(
     root: Path,
     board: Path,
@@ -176,7 +184,7 @@ def _write(
     record: AutoAttackRecord,
 ) -> None:
     weights = io.BytesIO()
-    torch.save({key: value.detach().cpu() for key, value in model.state_dict().items()}, weights)
+    torch.save({_zoo_key(key): value.detach().cpu() for key, value in model.state_dict().items()}, weights)
     try:
         (root / board).mkdir(parents=True, exist_ok=True)
         (root / "model_info" / board).mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,21 @@
-"""The whole story: train, evaluate, case study. Nothing here prints."""
+"""The whole story: train, find, evaluate, case study. Nothing here prints."""
 
-from robust_adapt.pipeline.building import build_for, build_parts
+from robust_adapt.pipeline.building import build_for, build_parts, device_of
+from robust_adapt.pipeline.finding import Candidate, find_model
 from robust_adapt.pipeline.judging import evaluate, study_cases
+from robust_adapt.pipeline.questioning import check_run
 from robust_adapt.pipeline.running import Run, load_run, train
 
-__all__ = ["Run", "build_for", "build_parts", "evaluate", "load_run", "study_cases", "train"]
+__all__ = [
+    "Candidate",
+    "Run",
+    "build_for",
+    "build_parts",
+    "check_run",
+    "device_of",
+    "evaluate",
+    "find_model",
+    "load_run",
+    "study_cases",
+    "train",
+]

@@ -1,0 +1,175 @@
+"""``robust-adapt benchmark``: a model under the leaderboard's own protocol."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.markup import escape
+from rich.table import Table
+
+from robust_adapt.cli.terminal import console, read
+from robust_adapt.config import DataConfig, ModelConfig
+from robust_adapt.units import Epsilon, format_eps
+
+MARK = "not comparable"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """AutoAttack on a model, the place it would take, and what AutoAttack's own checks say; resumable."""
+
+    model_name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run folder, a checkpoint file, module:function, or a RobustBench name."""
+    n: int | None = None
+    """Test images, the first of a fixed, stratified order; by default all."""
+    norm: Literal["Linf", "L2", "L1", "corruptions"] = "Linf"
+    """The ball, or RobustBench's corruption protocol on CIFAR-10-C in `--data.root`."""
+    eps: Epsilon | None = None
+    """Budget; by default the leaderboard's: 8/255 of Linf, 0.5 of L2."""
+    version: Literal["standard", "plus", "rand"] = "standard"
+    """AutoAttack's version; `rand` is for randomised models."""
+    seed: int = 0
+    """Seed of AutoAttack."""
+    batch_size: int = 250
+    """Images a batch; part of the result, as upstream."""
+    fast: bool = False
+    """Channels-last, folded batch-norm, on a GPU TF32 and compiled: not the exact bits, marked in every output."""
+    more_data: bool = False
+    """The model saw extra or synthetic images (known for RobustBench's own entries)."""
+    out: Path | None = None
+    """Folder of the record and the state; the same command goes on from it after a crash. By default
+    runs/benchmark-MODEL."""
+    model_dir: Path = Path("models")
+    """Where RobustBench's models are kept."""
+    offline: bool = False
+    """Never download, neither models nor data."""
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`."""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+
+
+def benchmark(arguments: Sequence[str]) -> int:
+    """The leaderboard's protocol on a model: robust-adapt benchmark MODEL [--n N] [--norm Linf] [--eps EPS] ..."""
+    options = read(BenchmarkOptions, arguments, "benchmark", default=_defaults(arguments))
+    from robust_adapt import leaderboard, pipeline
+    from robust_adapt.data import load_data
+
+    data_config = dataclasses.replace(options.data, offline=options.data.offline or options.offline)
+    data = load_data(data_config)
+    found = pipeline.find_model(
+        options.model_name,
+        data,
+        threat=options.norm,
+        model=options.model,
+        model_dir=options.model_dir,
+        offline=options.offline,
+    )
+    model = found.model.to(pipeline.device_of(options.device))
+    out = options.out or Path("runs") / f"benchmark-{slug(options.model_name)}"
+    if options.norm == "corruptions":
+        return _corruptions(model, options, found.name, out)
+    with console.status("AutoAttack") as status:
+        record = leaderboard.benchmark(
+            model,
+            data,
+            eps=options.eps,
+            norm=options.norm,
+            n=options.n,
+            version=options.version,
+            seed=options.seed,
+            batch_size=options.batch_size,
+            fast=options.fast,
+            out=out,
+            name=found.name,
+            files=found.files,
+            more_data=options.more_data or found.more_data,
+            config=found.config,
+            report=lambda progress: _show(status, progress),
+        )
+    show_benchmark(record)
+    console.print(f"Written to {escape(str(out / 'benchmark.json'))}", soft_wrap=True)
+    return 0
+
+
+def show_benchmark(record: Any) -> None:
+    """Accuracies, attack by attack, places and findings; every line says where it is not comparable."""
+    run, mark = record.autoattack, "" if record.comparable else MARK
+    speed = "exact float32" if run.exact else "FAST mode, not exact"
+    table = Table(
+        title=escape(
+            f"{record.model} on {run.n} test images of {record.data}: AutoAttack {run.version}, {run.norm} "
+            f"{format_eps(run.eps, run.norm)}, {speed}"
+        ),
+        title_justify="left",
+    )
+    for name in ("after", "accuracy, %", "95 % interval", "attacked", "broken", ""):
+        table.add_column(name, justify="left" if name in ("after", "") else "right")
+    for row in (run.clean, *run.attacks):
+        interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
+        table.add_row(row.name, f"{100 * row.accuracy:.2f}", interval, str(row.attacked), str(row.fooled), mark)
+    console.print(table)
+    console.print(f"robust: {run.correct} of {run.n}, {100 * run.accuracy:.2f} % {f'({mark})' if mark else ''}")
+    for standing in record.place.standings if record.place else []:
+        span = "" if standing.best == standing.worst else f" (interval {standing.best} to {standing.worst})"
+        console.print(
+            f"place {standing.place}{span} next to {standing.entries} entries: {standing.group} "
+            f"{f'({mark})' if mark else ''}",
+            soft_wrap=True,
+        )
+    if record.place:
+        console.print(f"entries: {escape(record.place.source)}", soft_wrap=True)
+    if record.reasons:
+        console.print(f"{MARK} with the leaderboard: {escape('; '.join(record.reasons))}", soft_wrap=True)
+    for finding in run.findings:
+        where = f" in {finding.attack}" if finding.attack else ""
+        console.print(
+            f"[yellow]AutoAttack's check[/] {escape(finding.check)}{where}: {escape(finding.message)}", soft_wrap=True
+        )
+    if not run.findings:
+        console.print("AutoAttack's own checks found nothing.")
+
+
+def slug(name: str) -> str:
+    """A model's name as part of a folder name: harmless characters only."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "model"
+
+
+def _defaults(arguments: Sequence[str]) -> BenchmarkOptions | None:
+    """A run folder says its own data; flags say otherwise."""
+    name = arguments[0] if arguments else ""
+    if not name or name.startswith("-") or not (Path(name) / "config.json").exists():
+        return None
+    from robust_adapt.checkpoint import read_config
+
+    return BenchmarkOptions(model_name=name, data=read_config(Path(name)).data)
+
+
+def _show(status: Any, progress: Any) -> None:
+    left = f"{progress.seconds_left / 60:.0f} min" if progress.seconds_left > 90 else f"{progress.seconds_left:.0f} s"
+    text = (
+        f"{progress.attack} ({progress.attack_number} of {progress.attacks}), batch {progress.batch} of "
+        f"{progress.batches}: {progress.robust} of {progress.n} still robust, {left} left"
+    )
+    status.update(text)
+    if progress.batch == progress.batches:
+        console.print(text)
+
+
+def _corruptions(model: Any, options: BenchmarkOptions, name: str, out: Path) -> int:
+    from robust_adapt import leaderboard
+
+    record = leaderboard.corruption_accuracy(
+        model, options.data.root, n=options.n, batch_size=options.batch_size, name=name
+    )
+    mark = "" if record.comparable else f" ({MARK}: {record.n} of 10000 images each)"
+    for corruption, shares in record.accuracies.items():
+        figures = " ".join(f"{100 * share:6.2f}" for share in shares)
+        console.print(f"{corruption:<20} {figures}{mark}")
+    console.print(f"mean over corruptions and severities: {100 * record.accuracy:.2f} %{mark}")
+    leaderboard.write_record(out / "corruptions.json", record)
+    console.print(f"Written to {escape(str(out / 'corruptions.json'))}", soft_wrap=True)
+    return 0

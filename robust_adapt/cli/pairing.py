@@ -1,0 +1,57 @@
+"""``robust-adapt compare``: two recorded evaluations or benchmarks, image by image."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.markup import escape
+from rich.table import Table
+
+from robust_adapt.cli.terminal import console, read
+from robust_adapt.records import write_json
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """The paired difference of two models on the same images, with McNemar's exact test, row by row."""
+
+    a: Annotated[Path, tyro.conf.Positional]
+    """A run folder, a benchmark folder, or a JSON record."""
+    b: Annotated[Path, tyro.conf.Positional]
+    """The other one."""
+    out: Path | None = None
+    """JSON file for the figures."""
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """Two recorded evaluations or benchmarks, paired: robust-adapt compare A B."""
+    options = read(CompareOptions, arguments, "compare")
+    from robust_adapt import leaderboard
+
+    rows = leaderboard.compare(options.a, options.b)
+    table = Table(
+        title=escape(f"A: {options.a}   B: {options.b}"),
+        title_justify="left",
+        caption="difference: A minus B in points with its 95 % interval (Agresti and Min); p: McNemar's exact test",
+        caption_justify="left",
+    )
+    for name in ("row", "n", "A, %", "B, %", "difference", "only A", "only B", "p"):
+        table.add_column(name, justify="left" if name == "row" else "right")
+    for name, row in rows.items():
+        table.add_row(
+            escape(name),
+            str(row.n),
+            f"{100 * row.accuracy_a:.1f}",
+            f"{100 * row.accuracy_b:.1f}",
+            f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
+            str(row.only_a),
+            str(row.only_b),
+            f"{row.p_value:.2g}",
+        )
+    console.print(table)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(options.out, {name: row.to_dict() for name, row in rows.items()})
+    return 0

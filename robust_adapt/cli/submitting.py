@@ -1,0 +1,70 @@
+"""``robust-adapt submit``: the folder of a submission to RobustBench."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.markup import escape
+
+from robust_adapt.cli.terminal import console, read
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SubmitOptions:
+    """Weights in the zoo's form, the entry, the filled form and the evaluation of a run, ready for RobustBench."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    benchmark: Path
+    """Folder or file that `robust-adapt benchmark RUN` wrote for these weights."""
+    name: str
+    """The zoo's name of the model, such as Author2026Title_R18."""
+    title: str
+    """Title of the paper."""
+    authors: str
+    """Its authors."""
+    link: str
+    """Where it is."""
+    venue: str = "Unpublished"
+    """Where it was published."""
+    architecture: str | None = None
+    """By default the run's."""
+    more_data: bool = False
+    """The model saw extra or synthetic images."""
+    checkpoint: str = "attached"
+    """Where the weights can be downloaded."""
+    code: str = "to be added"
+    """Where the code is."""
+    draft: bool = False
+    """Also where the evaluation is not the leaderboard's; the form says so on top."""
+    out: Path | None = None
+    """Folder of the submission; by default RUN/submission."""
+
+
+def submit(arguments: Sequence[str]) -> int:
+    """A submission to RobustBench: robust-adapt submit RUN --benchmark DIR --name NAME --title TITLE ..."""
+    options = read(SubmitOptions, arguments, "submit")
+    from robust_adapt import leaderboard, pipeline
+
+    run, record = pipeline.load_run(options.run), leaderboard.read_benchmark(options.benchmark)
+    settings = run.config.model
+    folder = leaderboard.submit(
+        options.out or options.run / "submission",
+        run.model,
+        record.autoattack,
+        name=options.name,
+        title=options.title,
+        authors=options.authors,
+        link=options.link,
+        venue=options.venue,
+        architecture=options.architecture or f"{settings.name}, width {settings.width}",
+        more_data=options.more_data,
+        checkpoint=options.checkpoint,
+        code=options.code,
+        official=record.official,
+        draft=options.draft,
+    )
+    console.print(f"Written to {escape(str(folder))}: weights, entry, form.md, evaluation.json", soft_wrap=True)
+    return 0

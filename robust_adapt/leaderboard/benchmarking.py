@@ -1,0 +1,170 @@
+"""The whole protocol on one model: AutoAttack, the place, and whether the number may stand beside published ones."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from robust_adapt.attacks import crafting
+from robust_adapt.data import CIFAR10_CLASSES, ImageData
+from robust_adapt.errors import CheckpointError, ConfigError
+from robust_adapt.leaderboard.autoattack import autoattack
+from robust_adapt.leaderboard.ranking import BOARDS, Place, place
+from robust_adapt.leaderboard.result import AutoAttackRecord, Progress
+from robust_adapt.records import Record, write_json
+
+RECORD, STATE = "benchmark.json", "state"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkRecord(Record):
+    """A model under the leaderboard's protocol. ``comparable`` is False where ``reasons`` says why it is not.
+
+    files: sha256 of the files that the model came from, by name. place: None where there is no board for the data and
+    the norm. config: of the run, empty for models from elsewhere.
+    """
+
+    model: str
+    files: dict[str, str]
+    data: str
+    official: bool
+    autoattack: AutoAttackRecord
+    place: Place | None
+    comparable: bool
+    reasons: list[str]
+    config: dict[str, Any]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "BenchmarkRecord":
+        nested: dict[str, Any] = {"autoattack": AutoAttackRecord.from_dict(values["autoattack"])}
+        nested["place"] = Place.from_dict(values["place"]) if values["place"] else None
+        return super().from_dict(values | nested)
+
+    def to_dict(self) -> dict[str, Any]:
+        return super().to_dict() | {"autoattack": self.autoattack.to_dict()}
+
+
+def benchmark(
+    model: nn.Module,
+    data: ImageData,
+    *,
+    eps: float | str | None = None,
+    norm: str = "Linf",
+    n: int | None = None,
+    version: str = "standard",
+    seed: int = 0,
+    batch_size: int = 250,
+    fast: bool = False,
+    out: str | Path | None = None,
+    name: str = "model",
+    files: dict[str, str] | None = None,
+    more_data: bool = False,
+    config: dict[str, Any] | None = None,
+    report: Callable[[Progress], None] | None = None,
+) -> BenchmarkRecord:
+    """AutoAttack on the first n test images (all by default) of a data set, and the place that this would take.
+
+    model: for images in [0, 1], on its own device. eps: by default the board's, 8/255 of Linf or 0.5 of L2. out: a
+    folder for ``benchmark.json`` and the state, from which the same call goes on after a crash. more_data: the model
+    saw extra or synthetic images. The first n of a fixed, stratified order are taken, of which the record says that
+    they are a subset. Raises ``ConfigError``, ``DataError``, ``CheckpointError``.
+    """
+    if eps is None and norm not in BOARDS:
+        raise ConfigError(f"Expected `eps` for {norm}, which has no leaderboard whose eps could be meant; give one.")
+    budget = BOARDS[norm] if eps is None else eps
+    images, labels = data.test.first(n, seed=0).tensors()
+    check_classes(model, data)
+    folder = Path(out) if out is not None else None
+    record = autoattack(
+        model,
+        images,
+        labels,
+        eps=budget,
+        norm=norm,
+        version=version,
+        seed=seed,
+        batch_size=batch_size,
+        fast=fast,
+        state_dir=folder / STATE if folder else None,
+        report=report,
+    )
+    standing, reasons = _standing(record, data, more_data)
+    result = BenchmarkRecord(
+        model=name,
+        files=files or {},
+        data=data.title,
+        official=data.official,
+        autoattack=record,
+        place=standing,
+        comparable=not reasons,
+        reasons=reasons,
+        config=config or {},
+    )
+    if folder is not None:
+        write_record(folder / RECORD, result)
+    return result
+
+
+def check_classes(model: nn.Module, data: ImageData) -> None:
+    """Raise ``ConfigError`` unless the model answers one image of the data with a logit a class."""
+    image, _ = data.test.take(torch.arange(1)).tensors(next((p.device for p in model.parameters()), "cpu"))
+    try:
+        with crafting(model, seed=0), torch.no_grad():
+            logits = model(image)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"Expected a model for images of {data.title}, {tuple(image.shape[1:])}, but it fails on one: "
+            f"{str(error).strip().splitlines()[0]}."
+        ) from error
+    shape, classes = tuple(getattr(logits, "shape", ())), len(data.classes)
+    if shape != (1, classes):
+        raise ConfigError(
+            f"Expected a model with {classes} classes, those of {data.title}, but one image gives {shape or logits!r}; "
+            "use the model's own data set."
+        )
+
+
+def read_benchmark(path: str | Path) -> BenchmarkRecord:
+    """The record in a file or in the folder of a benchmark. Raises ``CheckpointError``."""
+    path = Path(path) / RECORD if Path(path).is_dir() else Path(path)
+    try:
+        return BenchmarkRecord.from_dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"Expected the record of a benchmark in {path}, but got: {error}; `robust-adapt benchmark` writes one."
+        ) from error
+
+
+def write_record(path: Path, record: Record) -> None:
+    """A record as JSON. Raises ``CheckpointError`` where the folder cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, record)
+    except OSError as error:
+        raise CheckpointError(
+            f"Expected to write {path}, but got: {error}; make room, then run the same call again."
+        ) from error
+
+
+def _standing(record: AutoAttackRecord, data: ImageData, more_data: bool) -> tuple[Place | None, list[str]]:
+    """The place, and every reason why the number is not comparable."""
+    if tuple(data.classes) != CIFAR10_CLASSES:
+        return None, [f"{data.title} has no leaderboard"]
+    if record.norm not in BOARDS:
+        return None, [f"{record.norm} has no leaderboard"]
+    standing = place(
+        record.accuracy,
+        record.norm,
+        interval=(record.low, record.high),
+        more_data=more_data,
+        n=record.n,
+        eps=record.eps,
+        official=data.official,
+        version=record.version,
+        exact=record.exact,
+    )
+    return standing, standing.reasons

@@ -1,0 +1,98 @@
+"""Two recorded evaluations or benchmarks, image by image."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from robust_adapt.errors import CheckpointError, DataError
+from robust_adapt.leaderboard.benchmarking import RECORD, BenchmarkRecord
+from robust_adapt.records import EvaluationRecord
+from robust_adapt.statistics import Comparison, mcnemar
+from robust_adapt.units import format_eps
+
+EVALUATION = "evaluation.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Right or wrong an image. images: a hash of the images and labels; budget: what they were attacked with."""
+
+    images: str
+    budget: str
+    right: list[bool]
+
+
+def compare(a: str | Path, b: str | Path) -> dict[str, Comparison]:
+    """McNemar's test on every row that two records share: run folders, benchmark folders, or their JSON files.
+
+    Raises ``CheckpointError`` for a path without a record, ``DataError`` where they share no row, or not the images
+    and the budget of one.
+    """
+    flags_a, flags_b = recorded_flags(a), recorded_flags(b)
+    shared = [name for name in flags_a if name in flags_b]
+    if not shared:
+        raise DataError(
+            f"Expected two records with a row in common, but got {', '.join(flags_a)} in {a} and "
+            f"{', '.join(flags_b)} in {b}; judge both alike."
+        )
+    for name in shared:
+        one, other = flags_a[name], flags_b[name]
+        if one.images != other.images or len(one.right) != len(other.right):
+            raise DataError(
+                f"Expected {name} on the same images, but {a} has {len(one.right)} and {b} has {len(other.right)} of "
+                "other data, another order or other labels; judge both with the same `--data.*` and `--n`."
+            )
+        if one.budget != other.budget:
+            raise DataError(
+                f"Expected {name} with the same budget, but got {one.budget} in {a} and {other.budget} in {b}; "
+                "judge both with the same `--norm` and `--eps`."
+            )
+    return {name: mcnemar(flags_a[name].right, flags_b[name].right) for name in shared}
+
+
+def recorded_flags(path: str | Path) -> dict[str, Flags]:
+    """The flags of every row in a JSON file, or in ``evaluation.json`` and ``benchmark.json`` of a folder."""
+    path = Path(path)
+    files = [path / name for name in (EVALUATION, RECORD) if (path / name).exists()] if path.is_dir() else [path]
+    if not files:
+        raise CheckpointError(
+            f"Expected {EVALUATION} or {RECORD} in {path}, but found neither; run `robust-adapt evaluate` or "
+            "`robust-adapt benchmark` first."
+        )
+    found: dict[str, Flags] = {}
+    for file in files:
+        try:
+            values = json.loads(file.read_text())
+            found |= _of_benchmark(values) if "autoattack" in values else _of_evaluation(values)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(
+                f"Expected the record of an evaluation or a benchmark in {file}, but got: {error}."
+            ) from error
+    if not found:
+        raise CheckpointError(
+            f"Expected flags a sample in {path}, but the record is of a version that kept none; evaluate again."
+        )
+    return found
+
+
+def _of_evaluation(values: dict[str, Any]) -> dict[str, Flags]:
+    record = EvaluationRecord.from_dict(values)
+    found = {}
+    for row in [*record.attacks, record.worst_case]:
+        budget = f"{row.norm} {format_eps(row.eps, row.norm)}, {row.steps} steps" if row.eps is not None else "none"
+        if row.flags:
+            found[row.name] = Flags(record.images_sha256, budget, [each == "1" for each in row.flags])
+    return found
+
+
+def _of_benchmark(values: dict[str, Any]) -> dict[str, Flags]:
+    record = BenchmarkRecord.from_dict(values).autoattack
+    images = record.fingerprint["images"] + record.fingerprint["labels"]
+    eps = format_eps(record.eps, record.norm)
+    budget = f"{record.norm} {eps}, {record.version}, {'exact' if record.exact else 'fast'}"
+    clean = [broken != "clean" for broken in record.broken_by]
+    return {
+        "AutoAttack, clean": Flags(images, "none", clean),
+        f"AutoAttack {record.version}": Flags(images, budget, record.flags),
+    }

@@ -1,0 +1,146 @@
+"""A model by whatever names it: a run folder, a checkpoint file, ``module:function``, a name in RobustBench."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robust_adapt.checkpoint import BEST, read_config
+from robust_adapt.config import ModelConfig
+from robust_adapt.data import ImageData
+from robust_adapt.errors import CheckpointError, ConfigError
+from robust_adapt.leaderboard import load_zoo_model, published
+from robust_adapt.leaderboard.ranking import BOARDS
+from robust_adapt.models import build_model
+from robust_adapt.pipeline.running import load_run
+
+PREFIXES = ("module.", "_orig_mod.")
+CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A model to judge (on the CPU, eval mode), and what is known of it. files: sha256 by name; config: of its run."""
+
+    name: str
+    model: nn.Module
+    files: dict[str, str]
+    config: dict[str, Any]
+    more_data: bool
+
+
+def find_model(
+    name: str,
+    data: ImageData,
+    *,
+    threat: str = "Linf",
+    model: ModelConfig | None = None,
+    model_dir: str | Path = "models",
+    offline: bool = False,
+) -> Candidate:
+    """The model of a run folder, a checkpoint file, ``module:function`` or a RobustBench name, in this order.
+
+    data: whose classes and image size a checkpoint file needs. threat: of the RobustBench name. model: the
+    architecture of a checkpoint file that lies in no run folder. Raises ``CheckpointError``, ``ConfigError``.
+    """
+    path = Path(name)
+    if path.is_dir():
+        run = load_run(path)
+        config, files = run.config, {BEST: _sha256(path / BEST)}
+        return Candidate(
+            name=f"{config.recipe}, {_architecture(config.model)}",
+            model=run.model,
+            files=files,
+            config=config.shareable(),
+            more_data=False,
+        )
+    if path.is_file():
+        settings = _settings_beside(path) or model or ModelConfig()
+        return Candidate(
+            name=f"{path.name}, {_architecture(settings)}",
+            model=_from_file(path, settings, data),
+            files={path.name: _sha256(path)},
+            config={},
+            more_data=False,
+        )
+    if ":" in name:
+        return Candidate(name=name, model=build_model(name).eval(), files={}, config={}, more_data=False)
+    if path.suffix or len(path.parts) != 1:
+        raise CheckpointError(
+            f"Expected a run folder, a checkpoint file, module:function or a RobustBench name, but there is no file "
+            f"{name!r}; look at the path."
+        )
+    found = load_zoo_model(name, threat=threat, model_dir=model_dir, offline=offline)
+    entries = published(threat) if threat in BOARDS else ()
+    more_data = any(entry.more_data for entry in entries if entry.id == name)
+    return Candidate(name=name, model=found.model, files=found.sha256, config={}, more_data=more_data)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The weights in a file: a state dict, alone or where training scripts keep it, without wrappers' prefixes.
+
+    Reads tensors only and runs no code of the file. Raises ``CheckpointError``.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for a damaged or hostile file
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"Expected a checkpoint of tensors at {path}, but it cannot be read: {reason}") from error
+    for key in CONTAINERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content or not all(isinstance(each, Tensor) for each in content.values()):
+        raise CheckpointError(
+            f"Expected a state dict in {path}, but got {type(content).__name__}; "
+            f"save model.state_dict(), alone or under one of {', '.join(CONTAINERS)}."
+        )
+    return {_bare(name): value.float() if value.is_floating_point() else value for name, value in content.items()}
+
+
+def _from_file(path: Path, settings: ModelConfig, data: ImageData) -> nn.Module:
+    weights = read_state_dict(path)
+    normalized = "normalize.mean" in weights
+    blank = ([0.0] * data.channels, [1.0] * data.channels) if normalized else (None, None)
+    model = build_model(
+        settings.name,
+        num_classes=len(data.classes),
+        channels=data.channels,
+        width=settings.width,
+        size=data.size,
+        mean=blank[0],
+        std=blank[1],
+    )
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"Expected weights of {_architecture(settings)} for {len(data.classes)} classes in {path}, but they do "
+            f"not fit: {str(error).strip().splitlines()[-1].strip()} Say which with `--model.name` and `--model.width`."
+        ) from error
+    return model.eval()
+
+
+def _settings_beside(path: Path) -> ModelConfig | None:
+    """The architecture that the run folder around a file says."""
+    try:
+        return read_config(path.parent).model
+    except (CheckpointError, ConfigError):
+        return None
+
+
+def _architecture(settings: ModelConfig) -> str:
+    return settings.name + (f" of width {settings.width}" if settings.width != ModelConfig().width else "")
+
+
+def _bare(name: str) -> str:
+    while prefix := next((each for each in PREFIXES if name.startswith(each)), ""):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,213 @@
+"""The checks, one function each: a subject in, (status, figure, what to do, values) out.
+
+After Carlini et al. (2019), On Evaluating Adversarial Robustness, Athalye et al. (2018), Obfuscated Gradients Give a
+False Sense of Security, and AutoAttack's own flags. The bounds stand at each check.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from robust_adapt.attacks import crafting
+from robust_adapt.leaderboard import autoattack
+from robust_adapt.precision import exact_arithmetic
+from robust_adapt.sanity.subject import Subject, accuracy, half_width
+
+Answer = tuple[str, str, str, dict[str, float]]
+FACTORS = (0.0, 0.5, 1.0, 2.0, 4.0)
+TARGETS = 3
+
+
+def eval_mode(subject: Subject) -> Answer:
+    """No module in training mode: batch-norm and dropout would change with the batch."""
+    status = "fail" if subject.was_training else "pass"
+    todo = "Call model.eval() before judging it; the other checks ran in eval mode."
+    return status, f"{subject.was_training} modules in training mode", todo, {"modules": subject.was_training}
+
+
+def returns_logits(subject: Subject) -> Answer:
+    """Finite logits, not probabilities, whose gradients saturate."""
+    logits, _ = subject.logits
+    finite = bool(logits.isfinite().all())
+    sums = (logits.sum(1) - 1).abs().max() < 1e-3 and bool((logits >= 0).all())
+    status = "pass" if finite and not sums else "fail"
+    low, high = float(logits.min()), float(logits.max())
+    text = f"outputs in [{low:.3g}, {high:.3g}]" + (", each row sums to 1" if sums else "")
+    return status, text, "Return the logits, without softmax, finite and in float32.", {"low": low, "high": high}
+
+
+def is_deterministic(subject: Subject) -> Answer:
+    """The same answer twice. Up to 1e-4 of the logits' spread is the arithmetic's, more is the model's."""
+    first, second = subject.logits
+    change = float((first - second).abs().max() / first.std().clamp_min(1e-12))
+    status = "pass" if change == 0 else "warn" if change < 1e-4 else "fail"
+    todo = "Judge the expectation: average the logits over draws, attack with EOT (`benchmark --version rand`)."
+    return status, f"two passes differ by {change:.2g} of the logits' spread", todo, {"change": change}
+
+
+def has_gradients(subject: Subject) -> Answer:
+    """At most 1 % of the samples without any gradient (warn to 10 %): an attack leaves them alone."""
+    zero = []
+    for images, labels in subject.batches():
+        with exact_arithmetic(), crafting(subject.model, seed=subject.seed):
+            inputs = images.clone().requires_grad_()
+            loss = functional.cross_entropy(subject.model(inputs).float(), labels, reduction="sum")
+            gradient = torch.autograd.grad(loss, inputs, allow_unused=True)[0] if loss.requires_grad else None
+            zero.append(
+                torch.ones(len(images)) if gradient is None else (gradient.flatten(1) == 0).all(1).float().cpu()
+            )
+    share = float(torch.cat(zero).mean())
+    status = "pass" if share <= 0.01 else "warn" if share <= 0.1 else "fail"
+    todo = "Look for rounding, clipping or saturated logits; attack past them (BPDA, scaled logits, the DLR loss)."
+    return status, f"{share:.1%} of the samples have a zero gradient", todo, {"share": share}
+
+
+def falls_with_eps(subject: Subject) -> Answer:
+    """Accuracy under PGD falls as eps grows, by more than chance allows, and reaches chance at the widest ball."""
+    widest = 0.5 if subject.norm == "Linf" else 16 * subject.eps  # at Linf 0.5 every image can be made grey
+    sizes = sorted({min(factor * subject.eps, widest) for factor in FACTORS} | {widest})
+    curve = [subject.clean if size == 0 else _under_pgd(subject, size) for size in sizes]
+    shares = [accuracy(flags) for flags in curve]
+    rise = max(after - before for before, after in zip(shares, shares[1:], strict=False))
+    chance = 1 / subject.logits[0].shape[1]
+    above = shares[-1] - half_width(curve[-1]) > chance
+    status = "fail" if above or rise > half_width(subject.pgd) else "warn" if rise > 0.01 else "pass"
+    steps = ", ".join(f"{size:.3g}: {share:.1%}" for size, share in zip(sizes, shares, strict=True))
+    todo = "The attack fails, not the model: look at the gradients, use more steps and restarts, the margin loss."
+    values = {f"{size:.4g}": share for size, share in zip(sizes, shares, strict=True)}
+    return status, f"accuracy by eps {steps} (chance {chance:.1%})", todo, values
+
+
+def steps_are_enough(subject: Subject) -> Answer:
+    """Five times the steps and two restarts stay within the interval of plain PGD (warn to twice that)."""
+    plain, strong = accuracy(subject.pgd), accuracy(subject.strong_pgd)
+    width = half_width(subject.pgd)
+    status = "pass" if plain - strong <= width else "warn" if plain - strong <= 2 * width else "fail"
+    text = f"{plain:.1%} under PGD-{subject.steps}, {strong:.1%} with 5 x the steps and 2 restarts"
+    return status, text, "Report the stronger attack: AutoAttack.", {"plain": plain, "strong": strong}
+
+
+def beats_one_step(subject: Subject) -> Answer:
+    """Many steps break at least what one step breaks, but for 1 % (warn within the interval)."""
+    one, many = accuracy(subject.one_step), accuracy(subject.pgd)
+    status = "pass" if many <= one + 0.01 else "warn" if many <= one + half_width(subject.pgd) else "fail"
+    todo = "Gradients mislead: look for a collapse to one-step attacks, for masking layers, for too large a step."
+    return status, f"{many:.1%} under many steps, {one:.1%} under one", todo, {"one_step": one, "many_steps": many}
+
+
+def beats_square(subject: Subject) -> Answer:
+    """Queries without gradients break at most 1 % that the gradient attacks leave (warn to 3 %)."""
+    return _leftover(subject, subject.square, f"Square ({subject.queries} queries)")
+
+
+def beats_transfer(subject: Subject) -> Answer:
+    """Images made on a standard model break at most 1 % that the gradient attacks leave (warn to 3 %)."""
+    if subject.standard is None:
+        return "skip", "no standard model was given", "Give one: `evaluate RUN --sanity --standard RUN`.", {}
+    names = {"Linf": "pgd", "L2": "pgdl2"}
+    made = subject.flags(names[subject.norm], steps=subject.steps, step_ratio=0.25, source=subject.standard)
+    return _leftover(subject, made, "transfer from the standard model")
+
+
+def stands_noise(subject: Subject) -> Answer:
+    """Random noise of the budget costs at most 5 points, or a quarter of what PGD costs (fail from half of it on)."""
+    right = []
+    for number, (images, labels) in enumerate(subject.batches()):
+        generator = torch.Generator().manual_seed(subject.seed + number)
+        noise = _noise(images.shape, subject, generator).to(images)
+        with exact_arithmetic(), crafting(subject.model, seed=subject.seed), torch.no_grad():
+            right.append((subject.model((images + noise).clamp(0, 1)).argmax(1) == labels).cpu())
+    clean, noisy, attacked = accuracy(subject.clean), accuracy(torch.cat(right)), accuracy(subject.pgd)
+    lost, most = clean - noisy, clean - attacked
+    status = "pass" if lost <= max(0.05, most / 4) else "warn" if lost < most / 2 else "fail"
+    text = f"clean {clean:.1%}, random noise {noisy:.1%}, PGD {attacked:.1%}"
+    todo = "An attack that is no better than noise has no gradient to follow: look at the gradients."
+    return status, text, todo, {"clean": clean, "noise": noisy, "pgd": attacked}
+
+
+def agrees_with_autoattack(subject: Subject) -> Answer:
+    """PGD minus AutoAttack: more than 6.5 points smell of masked gradients (fail from 13 on)."""
+    record = subject.autoattack
+    if record is None or len(record.flags) != subject.n:
+        images, labels = subject.split.tensors()
+        classes = subject.logits[0].shape[1]
+        names = ["apgd-ce", "apgd-t"] if classes >= 4 else ["apgd-ce"]
+        settings = {"apgd": {"n_restarts": 1}, "apgd_targeted": {"n_target_classes": min(TARGETS, classes - 1)}}
+        record = autoattack(
+            subject.model,
+            images,
+            labels,
+            eps=subject.eps,
+            norm=subject.norm,
+            version="custom",
+            attacks=names,
+            settings=settings,
+            seed=subject.seed,
+            batch_size=subject.batch_size,
+        )
+        what = f"APGD-CE and APGD-T ({TARGETS} targets)" if len(names) > 1 else "APGD-CE"
+    else:
+        what = f"AutoAttack {record.version}"
+    pgd, left = accuracy(subject.strong_pgd), record.accuracy
+    gap = pgd - left
+    status = "pass" if gap <= 0.065 else "warn" if gap <= 0.13 else "fail"
+    found = ", ".join(sorted({one.check for one in record.findings}))
+    text = f"{pgd:.1%} under PGD, {left:.1%} under {what}: {100 * gap:.1f} points" + (f"; {found}" if found else "")
+    todo = "Believe AutoAttack, and look for what stops plain PGD: `robust-adapt benchmark`."
+    return status, text, todo, {"pgd": pgd, "autoattack": left, "gap": gap}
+
+
+def stands_adaptive(subject: Subject) -> Answer:
+    """An attack on the model's own regulariser stays within the interval of PGD (fail from 5 points more on)."""
+    if not subject.objectives or subject.norm != "Linf":
+        return "skip", "no regulariser was given" if subject.norm == "Linf" else "for Linf only", "", {}
+    runs = [subject.flags("pgd", steps=subject.steps, step_ratio=0.25, objective=each) for each in subject.objectives]
+    plain, adaptive = accuracy(subject.pgd), min(accuracy(flags) for flags in runs)
+    width = half_width(subject.pgd)
+    status = "pass" if plain - adaptive <= width else "warn" if plain - adaptive <= max(width, 0.05) else "fail"
+    todo = "Report the adaptive attack: the regulariser hides directions from plain PGD."
+    text = f"{plain:.1%} under PGD, {adaptive:.1%} where it also attacks the regulariser"
+    return status, text, todo, {"pgd": plain, "adaptive": adaptive}
+
+
+def _under_pgd(subject: Subject, size: float) -> Tensor:
+    if size == subject.eps:
+        return subject.pgd
+    name = {"Linf": "pgd", "L2": "pgdl2"}[subject.norm]
+    return subject.flags(name, eps=size, steps=subject.steps, step_ratio=0.25)
+
+
+def _leftover(subject: Subject, flags: Tensor, name: str) -> Answer:
+    """The share of samples that stand against all gradient attacks and fall here; one sample is always forgiven."""
+    white, other = accuracy(subject.white_box), accuracy(flags)
+    lost = int((subject.white_box & ~flags).sum())
+    share = lost / subject.n
+    status = "pass" if share <= 0.01 or lost <= 1 else "warn" if share <= 0.03 else "fail"
+    text = f"{lost} of {subject.n} fall to {name} alone (gradients {white:.1%}, {name} {other:.1%})"
+    todo = "Gradients are masked: judge by AutoAttack, and attack past the layer that hides them."
+    return status, text, todo, {"only_there": share, "white_box": white, "accuracy": other}
+
+
+def _noise(shape: torch.Size, subject: Subject, generator: torch.Generator) -> Tensor:
+    if subject.norm == "Linf":
+        return (2 * torch.rand(shape, generator=generator) - 1) * subject.eps
+    direction = torch.randn(shape, generator=generator)
+    return subject.eps * direction / direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+CHECKS: dict[str, Callable[[Subject], Answer]] = {
+    "eval mode": eval_mode,
+    "logits": returns_logits,
+    "deterministic": is_deterministic,
+    "zero gradient": has_gradients,
+    "falls with eps": falls_with_eps,
+    "more steps and restarts": steps_are_enough,
+    "many steps against one": beats_one_step,
+    "white-box against Square": beats_square,
+    "white-box against transfer": beats_transfer,
+    "random noise": stands_noise,
+    "PGD minus AutoAttack": agrees_with_autoattack,
+    "adaptive attack": stands_adaptive,
+}

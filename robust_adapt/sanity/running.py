@@ -1,0 +1,87 @@
+"""All checks on one model."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from robust_adapt import upstream
+from robust_adapt.attacks import Objective
+from robust_adapt.data import Split
+from robust_adapt.errors import ConfigError, DataError, unknown_name
+from robust_adapt.leaderboard import AutoAttackRecord
+from robust_adapt.models import weights_hash
+from robust_adapt.sanity.checks import CHECKS
+from robust_adapt.sanity.result import STATUSES, SanityCheck, SanityRecord
+from robust_adapt.sanity.subject import ATTACKS, Subject
+from robust_adapt.units import check_eps
+
+
+def check_sanity(
+    model: nn.Module,
+    split: Split,
+    *,
+    eps: float,
+    norm: str = "Linf",
+    n: int | None = 200,
+    steps: int = 20,
+    queries: int = 500,
+    batch_size: int = 250,
+    seed: int = 0,
+    standard: nn.Module | None = None,
+    objectives: Sequence[Objective] = (),
+    autoattack: AutoAttackRecord | None = None,
+    name: str = "model",
+    data: str = "",
+    report: Callable[[SanityCheck], None] | None = None,
+) -> SanityRecord:
+    """Every check of ``CHECKS`` on the first n images of a split's stratified order, in float32.
+
+    model: takes images in [0, 1] on its own device, left as it came. eps: > 0, norm: Linf or L2. steps: of PGD;
+    queries: of Square. standard: a model without robustness, for the transfer check. objectives: what training itself
+    maximised, for the adaptive check (``attacks.adaptive_objective``). autoattack: a record of the same n images,
+    else APGD stands in for it. report: called with each check. Raises ``ConfigError``, ``DataError``.
+    """
+    begin, part = time.monotonic(), split.first(n, seed=0)
+    if norm not in ATTACKS:
+        raise ConfigError(unknown_name("norm of the sanity checks", norm, ATTACKS))
+    if check_eps(eps, norm=norm) == 0:
+        raise ConfigError("Expected `eps` > 0, but got 0; without a perturbation there is nothing to check.")
+    if not len(part):
+        raise DataError("Expected one or more images, but got none.")
+    subject = Subject(
+        model=model,
+        split=part,
+        eps=float(eps),
+        norm=norm,
+        steps=steps,
+        queries=queries,
+        batch_size=batch_size,
+        seed=seed,
+        standard=standard,
+        objectives=objectives,
+        autoattack=autoattack,
+        was_training=sum(module.training for module in model.modules()),
+    )
+    checks = []
+    for title, ask in CHECKS.items():
+        status, figure, todo, values = ask(subject)
+        todo = "" if status == "pass" else todo
+        checks.append(SanityCheck(name=title, status=status, figure=figure, todo=todo, values=values))
+        if report is not None:
+            report(checks[-1])
+    return SanityRecord(
+        model=name,
+        weights_sha256=weights_hash(model),
+        data=data,
+        n=len(part),
+        norm=norm,
+        eps=float(eps),
+        seed=seed,
+        checks=checks,
+        verdict=max((check.status for check in checks), key=STATUSES.index),
+        device=str(subject.device),
+        versions=upstream.versions(),
+        commit=upstream.commit(),
+        seconds=round(time.monotonic() - begin, 1),
+    )

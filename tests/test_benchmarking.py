@@ -1,0 +1,258 @@
+"""The leaderboard's protocol from the command line: any name of a model, marks on every line, paired comparison."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from robust_adapt import cli, pipeline
+from robust_adapt.config import DataConfig, ModelConfig
+from robust_adapt.data import load_data
+from robust_adapt.errors import CheckpointError, ConfigError, DataError
+from robust_adapt.leaderboard import benchmark, compare, corruption_accuracy, read_benchmark
+from robust_adapt.models import build_model
+
+NET = """
+import torch
+from torch import nn
+
+
+class Flat(nn.Sequential):
+    def __init__(self, pixels, classes, seed):
+        torch.manual_seed(seed)
+        super().__init__(nn.Flatten(), nn.Linear(pixels, classes))
+
+
+def one():
+    return Flat(3072, 10, 0)
+
+
+def two():
+    return Flat(3072, 10, 1)
+
+
+def hundred():
+    return Flat(3072, 100, 0)
+
+
+def small():
+    return Flat(64, 10, 0)
+"""
+
+
+def run(capsys, *arguments):
+    code = cli.main([str(each) for each in arguments])
+    captured = capsys.readouterr()
+    return code, " ".join(captured.out.split()), " ".join(captured.err.split())
+
+
+@pytest.fixture
+def pictures(make_folder, tmp_path, monkeypatch):
+    """Ten images a class in CIFAR-10's form, and a module ``judged`` of linear nets that any attack breaks."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "judged.py").write_text(NET)
+    monkeypatch.syspath_prepend(tmp_path)
+    return f"folder:{make_folder(suffix='.jpg', counts=(('train', 2), ('test', 4)))}"
+
+
+@pytest.fixture
+def data(pictures):
+    return load_data(DataConfig(name=pictures, validation=10))
+
+
+FLAGS = ["--data.validation", "10", "--batch-size", "20"]
+
+
+def test_a_subset_of_a_lossy_copy_is_marked_on_every_line(pictures, capsys):
+    code, out, err = run(capsys, "benchmark", "judged:one", "--n", "30", "--data.name", pictures, *FLAGS, "--out", "a")
+    assert (code, err) == (0, "")
+    assert "judged:one on 30 test images of CIFAR-10 (JPEG copy): AutoAttack standard, Linf 8/255, exact float32" in out
+    lines = [line for line in ("clean", "apgd-ce", "apgd-t", "fab-t", "square") if line in out]
+    assert len(lines) == 5
+    assert out.count("not comparable") == 5 + 1 + 4 + 1  # attacks, result, places, reasons
+    assert "not comparable with the leaderboard: 30 of 10000 test images; not the official test images" in out
+    record = read_benchmark("a")
+    assert (record.autoattack.n, record.comparable, record.place.comparable) == (30, False, False)
+    assert record.to_dict() == json.loads(json.dumps(record.to_dict()))
+    code, again, _ = run(capsys, "benchmark", "judged:one", "--n", "30", "--data.name", pictures, *FLAGS, "--out", "a")
+    assert out.endswith(again)  # from the state, without progress
+
+
+def test_two_benchmarks_are_compared_image_by_image(pictures, capsys):
+    for name in ("one", "two"):
+        run(capsys, "benchmark", f"judged:{name}", "--data.name", pictures, *FLAGS, "--out", name)
+    code, out, err = run(capsys, "compare", "one", "two", "--out", "difference.json")
+    assert (code, err) == (0, "")
+    rows = json.loads(open("difference.json").read())
+    assert list(rows) == ["AutoAttack, clean", "AutoAttack standard"]
+    clean = rows["AutoAttack, clean"]
+    assert clean["n"] == 40 and clean["only_a"] - clean["only_b"] == round(40 * clean["difference"])
+    assert f"{clean['p_value']:.2g}" in out
+
+    run(capsys, "benchmark", "judged:two", "--n", "20", "--data.name", pictures, *FLAGS, "--out", "fewer")
+    with pytest.raises(DataError, match="^Expected AutoAttack, clean on the same images, but one has 40 and fewer has"):
+        compare("one", "fewer")
+    run(capsys, "benchmark", "judged:two", "--eps", "4/255", "--data.name", pictures, *FLAGS, "--out", "half")
+    with pytest.raises(DataError, match="^Expected AutoAttack standard with the same budget, but got Linf 8/255, stan"):
+        compare("one", "half")
+    with pytest.raises(
+        CheckpointError, match=r"^Expected evaluation\.json or benchmark\.json in \., but found neither;"
+    ):
+        compare(".", "one")
+    open("empty.json", "w").write("{}")
+    with pytest.raises(
+        CheckpointError, match="^Expected the record of an evaluation or a benchmark in empty.json, but"
+    ):
+        compare("empty.json", "one")
+
+
+def test_evaluations_are_compared_row_by_row(data, tmp_path):
+    from robust_adapt.evaluation import evaluate_model
+    from robust_adapt.records import write_json
+
+    paths = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+        record = evaluate_model(model, data.test, eps=8 / 255, rows=["Clean", "FGSM"])
+        paths.append(tmp_path / f"{seed}.json")
+        write_json(paths[-1], record)
+    rows = compare(*paths)
+    assert list(rows) == ["Clean", "FGSM", "Worst case"]
+    assert rows["Clean"].n == 40 and rows["FGSM"].accuracy_a <= rows["Clean"].accuracy_a
+    values = json.loads(paths[0].read_text())
+    for row in [*values["attacks"], values["worst_case"]]:
+        row["flags"] = ""
+    paths[0].write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match="^Expected flags a sample in .*0.json, but the record is of a version"):
+        compare(*paths)
+
+
+def test_other_data_has_no_place(pictures, capsys):
+    flags = ["--data.name", "digits", "--data.validation", "10", "--eps", "0.3", "--n", "20", "--out", "digits"]
+    code, out, _ = run(capsys, "benchmark", "judged:small", *flags)
+    assert code == 0 and "not comparable with the leaderboard: digits has no leaderboard" in out
+    assert read_benchmark("digits").place is None and "place" not in out
+
+
+def test_a_checkpoint_file_is_found_by_its_architecture(data, tmp_path):
+    torch.manual_seed(0)
+    model = build_model("ResNet18", width=4, mean=[0.5] * 3, std=[0.2] * 3).eval()
+    state = {f"module.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "net.pt")
+    found = pipeline.find_model(str(tmp_path / "net.pt"), data, model=ModelConfig(width=4))
+    images, _ = data.test.tensors()
+    assert torch.equal(found.model(images), model(images)) and not found.model.training
+    assert found.name == "net.pt, ResNet18 of width 4" and list(found.files) == ["net.pt"]
+    with pytest.raises(
+        CheckpointError, match="^Expected weights of ResNet18 for 10 classes in .*net.pt, but they do n"
+    ):
+        pipeline.find_model(str(tmp_path / "net.pt"), data)
+
+
+def test_files_that_hold_no_weights_are_named_and_kept(data, tmp_path):
+    path = tmp_path / "page.pt"
+    path.write_bytes(b"<!DOCTYPE html><html>")
+    with pytest.raises(CheckpointError, match="^Expected a checkpoint of tensors at .*page.pt, but it cannot be read:"):
+        pipeline.find_model(str(path), data)
+    assert path.exists()
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(
+        CheckpointError, match="^Expected a state dict in .*page.pt, but got dict; save model.state_dict"
+    ):
+        pipeline.find_model(str(path), data)
+    with pytest.raises(CheckpointError, match="^Expected a run folder, a checkpoint file, module:function or a Rob"):
+        pipeline.find_model("nowhere/net.pt", data)
+
+
+def test_a_model_of_another_number_of_classes_is_refused(pictures, capsys):
+    code, _, err = run(capsys, "benchmark", "judged:hundred", "--data.name", pictures, *FLAGS)
+    assert code == 2
+    assert err == (
+        "ConfigError Expected a model with 10 classes, those of CIFAR-10 (JPEG copy), but one image gives (1, 100); "
+        "use the model's own data set."
+    )
+    code, _, err = run(capsys, "benchmark", "judged:small", "--data.name", pictures, *FLAGS)
+    assert code == 2
+    assert err.startswith(
+        "ConfigError Expected a model for images of CIFAR-10 (JPEG copy), (3, 32, 32), but it fails on one: "
+    )
+
+
+def test_an_unknown_name_meets_the_nearest(pictures, capsys):
+    code, _, err = run(capsys, "benchmark", "Carmon2019", "--offline", "--data.name", pictures, *FLAGS)
+    assert code == 2 and "did you mean 'Carmon2019Unlabeled'" in err
+
+
+def test_a_norm_without_a_board_needs_its_eps(data):
+    with pytest.raises(ConfigError, match="^Expected `eps` for L1, which has no leaderboard whose eps could be meant"):
+        benchmark(nn.Flatten(), data, norm="L1")
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    (tmp_path / "benchmark.json").write_text('{"autoattack": {}}')
+    with pytest.raises(CheckpointError, match="^Expected the record of a benchmark in .*benchmark.json, but got:"):
+        read_benchmark(tmp_path)
+
+
+def test_the_corruption_protocol_is_robustbenchs(tmp_path):
+    from robustbench.data import CORRUPTIONS
+
+    folder = tmp_path / "CIFAR-10-C"
+    folder.mkdir()
+    with pytest.raises(DataError) as caught:
+        corruption_accuracy(nn.Flatten(), tmp_path)
+    assert str(caught.value) == (
+        f"Expected CIFAR-10-C in {folder}, but labels.npy, shot_noise.npy, motion_blur.npy and 13 more are not there; "
+        "unpack CIFAR-10-C.tar of Zenodo record 2535967 in `data.root`."
+    )
+    labels = np.arange(10_000) % 10
+    np.save(folder / "labels.npy", np.tile(labels, 5))
+    images = np.zeros((50_000, 1, 1, 3), np.uint8)
+    for severity in range(5):  # the class stands in the pixel; severity s spoils images s and on
+        images[severity * 10_000 : severity * 10_000 + 8, 0, 0, 0] = labels[:8] * 20
+        images[severity * 10_000 + severity : severity * 10_000 + 8, 0, 0, 0] = 220
+    for corruption in CORRUPTIONS:
+        np.save(folder / f"{corruption}.npy", images)
+
+    class Pixel(nn.Module):
+        def forward(self, images):
+            return -(torch.arange(12.0) * 20 - 255 * images[:, 0, :, 0]).abs()
+
+    record = corruption_accuracy(Pixel(), tmp_path, n=8)
+    assert record.accuracies["frost"] == [0 / 8, 1 / 8, 2 / 8, 3 / 8, 4 / 8]
+    assert (record.accuracy, record.comparable, len(record.accuracies)) == (0.25, False, 15)
+
+
+def test_a_run_is_benchmarked_and_submitted(few_queries, capsys, tmp_path, monkeypatch):
+    from robustbench.model_zoo import model_dicts
+    from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
+    from robustbench.utils import load_model
+
+    from robust_adapt.recipes import on_digits, recipe
+
+    config = dataclasses.replace(on_digits(recipe("standard"), epochs=1), epochs=0.2)
+    trained = pipeline.train(config, tmp_path / "run")
+    flags = ["--eps", "0.3", "--n", "6", "--out", tmp_path / "judged"]
+    code, out, err = run(capsys, "benchmark", tmp_path / "run", *flags)  # the run says its data
+    assert (code, err) == (0, "") and "of digits: AutoAttack standard" in out
+    about = ["--name", "Author2026Digits", "--title", "A paper", "--authors", "A. Author", "--link", "https://x.org"]
+    submission = ["submit", tmp_path / "run", "--benchmark", tmp_path / "judged", *about]
+    code, _, err = run(capsys, *submission)
+    assert code == 2 and err.startswith(
+        "ConfigError Expected an evaluation under the leaderboard's protocol, but got 6"
+    )
+    code, out, err = run(capsys, *submission, "--draft", "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+
+    def rebuild():
+        return pipeline.build_for(config, load_data(config.data))
+
+    names = model_dicts[BenchmarkDataset.cifar_10][ThreatModel.Linf]
+    monkeypatch.setitem(names, "Author2026Digits", {"model": rebuild, "gdrive_id": "none"})
+    loaded = load_model("Author2026Digits", model_dir=tmp_path / "out", threat_model="Linf").eval()
+    images = torch.rand(4, 1, 8, 8)
+    assert torch.equal(loaded(images), trained.model(images))
