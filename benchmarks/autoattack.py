@@ -20,6 +20,7 @@ import json
 import os
 import pickle
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -192,6 +193,7 @@ def main() -> None:
     parser.add_argument("--upstream-chunks", type=int, default=1, help="chunks that benchmark() runs on")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    sys.path.remove(str(Path(__file__).resolve().parent))  # `import autoattack` would find this very file
     commit = upstream.commit()  # as it stood at the start of a long run
     torch.set_num_threads(1)
     images, labels, title = images_of(arguments.data, arguments.n)
