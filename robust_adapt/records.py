@@ -87,6 +87,23 @@ class EpochRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class BrakeRecord(Record):
+    """One probe on ``n`` held-out images, accuracies in [0, 1]; after an alarm the run goes back to the step
+    ``back_to``, and eps never exceeds ``cap`` from then on. Probes of steps that were taken back stay."""
+
+    step: int
+    epoch: int
+    eps: float
+    training_accuracy: float
+    multi_step_accuracy: float
+    multi_step_attack: str
+    n: int
+    verdict: str
+    back_to: int | None = None
+    cap: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class AttackRecord(Record):
     """Accuracy of one model under one attack, with every condition that the figure depends on.
 

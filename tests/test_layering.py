@@ -12,7 +12,7 @@ import robust_adapt
 ROOT = Path(robust_adapt.__file__).parent
 LAYERS = [
     {"errors", "doors", "records", "units"},
-    {"config", "losses", "epsilon", "precision", "statistics", "upstream"},
+    {"brake", "config", "losses", "epsilon", "precision", "statistics", "upstream"},
     {"recipes", "data", "models", "features", "reporting"},
     {"attacks"},
     {"checkpoint", "evaluation", "leaderboard"},
@@ -30,7 +30,7 @@ LIGHT = [
     "robust_adapt",
     *(f"robust_adapt.{name}" for name in ("errors", "doors", "records", "units", "config", "recipes")),
 ]
-LIGHT += [f"robust_adapt.{name}" for name in ("epsilon", "reporting", "cli") if (ROOT / f"{name}.py").exists()]
+LIGHT += [f"robust_adapt.{name}" for name in ("brake", "epsilon", "reporting", "cli") if (ROOT / f"{name}.py").exists()]
 FILES = sorted(ROOT.rglob("*.py"))
 
 

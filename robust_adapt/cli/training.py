@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from robust_adapt.cli.terminal import console, read
 from robust_adapt.config import Config
 from robust_adapt.recipes import RECIPES, recipe
-from robust_adapt.records import EpochRecord, Record, RunRecord, StepRecord
+from robust_adapt.records import BrakeRecord, EpochRecord, Record, RunRecord, StepRecord
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,13 @@ def _show(record: Record, progress: Progress, task: TaskID) -> None:
     elif isinstance(record, StepRecord):
         figures = f"eps {record.eps:.4f} loss {record.loss:.3f} accuracy under attack {100 * record.adv_accuracy:.1f} %"
         progress.update(task, completed=record.step, figures=figures)
+    elif isinstance(record, BrakeRecord) and record.verdict == "alarm":
+        progress.console.print(
+            f"[yellow]catastrophic overfitting[/] at step {record.step}: {record.multi_step_attack} "
+            f"{100 * record.multi_step_accuracy:.1f} %, training attack {100 * record.training_accuracy:.1f} %; back "
+            f"to step {record.back_to}, eps at most {record.cap:.4f}",
+            soft_wrap=True,
+        )
     elif isinstance(record, EpochRecord):
         for warning in record.warnings:
             progress.console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)

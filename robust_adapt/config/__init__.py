@@ -4,6 +4,7 @@ from robust_adapt.config.run import Config
 from robust_adapt.config.sections import (
     RULES,
     AttackConfig,
+    BrakeConfig,
     ControllerConfig,
     DataConfig,
     EvaluationConfig,
@@ -15,6 +16,7 @@ from robust_adapt.config.sections import (
 __all__ = [
     "RULES",
     "AttackConfig",
+    "BrakeConfig",
     "Config",
     "ControllerConfig",
     "DataConfig",

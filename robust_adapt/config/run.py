@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from robust_adapt.config.checks import check_positive, check_types
 from robust_adapt.config.sections import (
     AttackConfig,
+    BrakeConfig,
     ControllerConfig,
     DataConfig,
     EvaluationConfig,
@@ -26,6 +27,7 @@ class Config:
     model: ModelConfig = ModelConfig()
     attack: AttackConfig = AttackConfig()
     controller: ControllerConfig = ControllerConfig()
+    brake: BrakeConfig = BrakeConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -64,6 +66,8 @@ class Config:
             raise ConfigError("Expected attacks for the consistency term, but got none; set `loss.consistency` to 0.")
         if self.loss.adversarial and not self.attack.attacks:
             raise ConfigError("Expected attacks for the adversarial loss, but got none; set `loss.adversarial` to 0.")
+        if self.brake.watch == "always" and not self.attack.attacks:
+            raise ConfigError("Expected attacks for the brake to watch, but got none; set `brake.watch` to auto.")
         if self.controller.rule not in ("constant", "ramp") and not self.attack.attacks:
             raise ConfigError(
                 f"Expected attacks for the rule {self.controller.rule!r}, which reads their losses, but got none; "
@@ -101,6 +105,7 @@ _SECTIONS = {
     "model": ModelConfig,
     "attack": AttackConfig,
     "controller": ControllerConfig,
+    "brake": BrakeConfig,
     "loss": LossConfig,
     "optimizer": OptimizerConfig,
     "evaluation": EvaluationConfig,

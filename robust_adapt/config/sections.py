@@ -107,6 +107,23 @@ class ControllerConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class BrakeConfig:
+    watch: Literal["auto", "always", "never"] = "auto"
+    """Watch for catastrophic overfitting; `auto`: where an attack of the training makes one step only."""
+    every: int = 100
+    """Steps between two probes on a batch of held-out images; there is one at the end of every epoch too."""
+    steps: int = 7
+    """Steps of the probe's PGD, at the eps of the training."""
+    cut: float = 0.75
+    """After an alarm eps never exceeds this share of what it was."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "every", "steps")
+        if not 0 < self.cut < 1:
+            raise ConfigError(f"Expected `cut` in (0, 1), a factor on eps, but got {self.cut}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
     clean: float = 0.0
     """Weight of the cross-entropy on clean images."""

@@ -8,7 +8,8 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from robust_adapt import trainer, upstream
-from robust_adapt.attacks import DiverseAttack
+from robust_adapt.attacks import ATTACKS, DiverseAttack, plan
+from robust_adapt.brake import Brake
 from robust_adapt.checkpoint import BEST, load_weights
 from robust_adapt.config import Config
 from robust_adapt.data import Batches, ImageData
@@ -49,6 +50,7 @@ def build_parts(config: Config, data: ImageData) -> trainer.Parts:
         ),
         validation=data.validation,
         fabric=fabric,
+        brake=Brake(every=config.brake.every, cut=config.brake.cut) if watches(config) else None,
         average=average,
         tap=tap,
     )
@@ -145,6 +147,15 @@ def _controller(config: Config) -> EpsilonController:
         upper=settings.upper,
         ramp_end=settings.ramp_end,
     )
+
+
+def watches(config: Config) -> bool:
+    """Whether the brake is on: as the config says, else where an attack of the training makes one step only."""
+    if config.brake.watch != "auto":
+        return config.brake.watch == "always"
+    names, steps = config.attack.attacks, config.attack.steps
+    strong = [name for name in names if name in ATTACKS and ATTACKS[name].kind == "max_loss"]
+    return any(plan(name, steps=steps).backward <= 1 for name in strong)
 
 
 def device_of(name: str) -> str:

@@ -14,7 +14,7 @@ from robust_adapt.data import ImageData, load_data
 from robust_adapt.errors import CheckpointError
 from robust_adapt.models import build_model
 from robust_adapt.pipeline.building import build_parts, count_steps, precision_of, put_weights
-from robust_adapt.records import EpochRecord, RunRecord, StepRecord, read_lines, write_json
+from robust_adapt.records import BrakeRecord, EpochRecord, RunRecord, StepRecord, read_lines, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +57,13 @@ def train(
         parts.controller.total_steps = state["total_steps"]
         position, total_steps = trainer.load_state_dict(parts, state)
         position.warnings += passed_over
-    records = _records_until(folder, position)
+    records = _read_records(folder).until(position)
+    good = state and (state.get("good") or state)
     record = _run_record(parts, config, data, total_steps)
     write_json(folder / "run.json", record)
     report(record)
-    trainer.fit(parts, config, folder, total_steps=total_steps, position=position, report=report, records=records)
+    own = {"position": position, "records": records, "good": good}
+    trainer.fit(parts, config, folder, total_steps=total_steps, report=report, **own)
     return load_run(folder)
 
 
@@ -91,11 +93,9 @@ def _read_run(folder: Path) -> RunRecord:
         raise CheckpointError(f"Expected the record of a run in {folder / 'run.json'}, but got: {error}.") from error
 
 
-def _records_until(folder: Path, position: trainer.Position) -> tuple[list[StepRecord], list[EpochRecord]]:
-    """The records of the steps and epochs that the checkpoint has behind it; later ones are done again."""
-    steps = [record for record in read_lines(folder / "steps.jsonl", StepRecord) if record.step <= position.step]
-    epochs = [record for record in read_lines(folder / "epochs.jsonl", EpochRecord) if record.epoch < position.epoch]
-    return steps, epochs
+def _read_records(folder: Path) -> trainer.Records:
+    kinds = {"steps": StepRecord, "epochs": EpochRecord, "brake": BrakeRecord}
+    return trainer.Records(*(read_lines(folder / f"{name}.jsonl", kind) for name, kind in kinds.items()))
 
 
 def _run_record(parts: trainer.Parts, config: Config, data: ImageData, total_steps: int) -> RunRecord:

@@ -8,11 +8,13 @@ from torch import Tensor, nn
 
 from robust_adapt import losses
 from robust_adapt.attacks import DiverseAttack
+from robust_adapt.brake import Brake
 from robust_adapt.config import Config, LossConfig, OptimizerConfig
 from robust_adapt.data import Batches, Split
 from robust_adapt.epsilon import EpsilonController
 from robust_adapt.features import FeatureTap
 from robust_adapt.trainer.average import WeightAverage
+from robust_adapt.trainer.finite import largest
 
 
 @dataclasses.dataclass
@@ -28,6 +30,7 @@ class Parts:
     batches: Batches
     validation: Split
     fabric: Fabric
+    brake: Brake | None = None
     average: WeightAverage | None = None
     tap: FeatureTap | None = None
 
@@ -36,7 +39,8 @@ def train_step(parts: Parts, config: Config, images: Tensor, labels: Tensor, pro
     """Craft, one forward over adversarial and (where needed) clean images, one update; returns 0-d tensors.
 
     images ``(B, C, H, W)`` float in [0, 1], labels ``(B,)``. Keys: loss, adv_loss, adv_accuracy, and where clean
-    images were seen clean_loss, clean_accuracy, and consistency, feature_norm.
+    images were seen clean_loss, clean_accuracy, and consistency, feature_norm; gradients, weights: the largest
+    magnitude in them.
     """
     parts.forward.train()
     adversarial = images
@@ -56,7 +60,9 @@ def train_step(parts: Parts, config: Config, images: Tensor, labels: Tensor, pro
         logits, features = parts.forward(everything), None
     figures = combine(logits, features, labels, repeats, config.loss, progress, clean=together)
     parts.fabric.backward(figures["loss"])
+    figures["gradients"] = largest(parameter.grad for parameter in parts.model.parameters())
     parts.optimizer.step()
+    figures["weights"] = largest(parts.model.parameters())
     parts.optimizer.zero_grad()
     if parts.average is not None:
         parts.average.update(parts.model)
