@@ -7,7 +7,7 @@ probed on the same held-out images.
 
 from typing import Any, Literal
 
-from robust_adapt.errors import ConfigError
+from robust_adapt.doors import check_number, check_whole
 
 Verdict = Literal["good", "doubtful", "alarm"]
 ALARM_SHARE, ALARM_MARGIN = 0.5, 0.15
@@ -35,10 +35,8 @@ class Brake:
     """
 
     def __init__(self, *, every: int = 100, cut: float = 0.75) -> None:
-        if every < 1:
-            raise ConfigError(f"Expected `every` >= 1 steps, but got {every}.")
-        if not 0 < cut < 1:
-            raise ConfigError(f"Expected `cut` in (0, 1), a factor on eps, but got {cut}.")
+        check_whole("every", every, example=100)
+        check_number("cut", cut, low=0, high=1, inside=True, example=0.75)
         self.every, self.cut = every, cut
         self.alarms, self.calm = 0, CALM
 

@@ -62,8 +62,8 @@ def test_the_rule_rests_from_an_alarm_until_enough_good_probes(probes):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"every": 0}, "Expected `every` >= 1 steps, but got 0."),
-        ({"cut": 1.0}, "Expected `cut` in (0, 1), a factor on eps, but got 1.0."),
+        ({"every": 0}, "Expected `every` as a whole number >= 1, but got 0; give one such as 100."),
+        ({"cut": 1.0}, "Expected `cut` as a finite number in (0, 1), but got 1.0; give one such as 0.75."),
     ],
 )
 def test_a_brake_that_cannot_work_is_refused(values, sentence):

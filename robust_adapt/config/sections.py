@@ -118,6 +118,7 @@ class BrakeConfig:
     """After an alarm eps never exceeds this share of what it was."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_positive(self, "every", "steps")
         if not 0 < self.cut < 1:
             raise ConfigError(f"Expected `cut` in (0, 1), a factor on eps, but got {self.cut}.")
