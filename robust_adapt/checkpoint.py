@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robust_adapt.config import Config
 from robust_adapt.errors import CheckpointError
-from robust_adapt.records import write_atomically, write_json
+from robust_adapt.records import is_whole_archive, write_atomically, write_json
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.pt"
 _MARK = b"\nrobust_adapt sha256 "
@@ -89,7 +89,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], str]:
 def open_run(folder: Path, config: Config, *, resume: bool) -> None:
     """Make a run folder, or check that it holds the same run. Raises ``CheckpointError``."""
     present = folder / "config.json"
-    if present.exists() and not resume:
+    if is_run(folder) and not resume:
         raise CheckpointError(f"Expected a new run folder, but {folder} holds a run; use --resume or another --out.")
     try:
         if not present.exists():
@@ -97,6 +97,25 @@ def open_run(folder: Path, config: Config, *, resume: bool) -> None:
             write_json(present, config.to_dict())
     except OSError as error:
         raise CheckpointError(f"Expected to write the run folder {folder}, but got: {error}.") from error
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run. A path that cannot be looked at is a ``CheckpointError``."""
+    return _exists(folder / "config.json")
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return any(_exists(folder / name) for name in (LAST, PREVIOUS))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:  # no right to look, a name too long, a name that is none
+        raise CheckpointError(f"Expected a folder that can be read, but got: {error}; give another one.") from error
+    return True
 
 
 def read_config(folder: Path) -> Config:
@@ -109,7 +128,7 @@ def read_config(folder: Path) -> Config:
             f"Expected a run folder with config.json, but found none in {folder}; give the folder that "
             "`robust-adapt train` wrote."
         ) from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"Expected the config of a run in {path}, but got: {error}") from error
 
 
@@ -120,6 +139,11 @@ def _pack(state: Any) -> bytes:
 
 
 def _unpack(payload: bytes, path: Path) -> Any:
+    if not is_whole_archive(payload):
+        raise CheckpointError(
+            f"Expected a file of tensors and numbers at {path}, but it is truncated or damaged ({len(payload)} bytes, "
+            "check sums differ); fetch or write it anew."
+        )
     try:
         return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a damaged or hostile file

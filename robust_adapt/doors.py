@@ -3,14 +3,19 @@
 import math
 import numbers
 import os
-from collections.abc import Iterable
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from robust_adapt.errors import ConfigError, DataError, shown, unknown_name
+from robust_adapt.errors import ConfigError, DataError, RobustAdaptError, shown, unknown_name
 
 LIMIT = 2**31
 SEEDS = 2**32
+# torch's words where images do not fit a model
+MISFIT = re.compile(r"\b(sizes?|shapes?|channels|dimensions?|dtype|type|devices?)\b")
 
 
 def check_number(
@@ -114,6 +119,57 @@ def check_dense(name: str, value: Any) -> None:
     if value.is_meta or value.layout != torch.strided:
         kind = "one on the meta device" if value.is_meta else str(value.layout)
         raise DataError(f"Expected `{name}` as a dense tensor with values, but got {kind}; load or densify it first.")
+
+
+def ask(model: Any, images: Any, call: Callable[..., Any] | None = None) -> Any:
+    """``model(images)``; images that do not fit the model are a ``DataError`` with the model's own words.
+
+    call: what runs the model on the images, by default the model. Any other error of the model passes as it is.
+    """
+    import torch
+
+    try:
+        return (call or model)(images)
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        if isinstance(error, RobustAdaptError):
+            raise
+        said = (str(error).strip().splitlines() or [""])[0]
+        if MISFIT.search(said) is None:
+            raise
+        raise DataError(
+            f"Expected images that the model takes, but got {shown(images)}, and it says: {said}; look at their shape "
+            "and type, and at the device of both."
+        ) from error
+
+
+def check_logits(logits: Any, images: Any) -> int:
+    """The number of classes, or ``ConfigError`` where these are no logits ``(N, classes >= 2)`` of the images."""
+    import torch
+
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ConfigError(
+            f"Expected a model that returns logits ({len(images)}, classes >= 2), but got {got}; wrap it in one."
+        )
+    return logits.shape[1]
+
+
+def fits(value: object, kind: Any) -> bool:
+    """Whether a value out of JSON is of an annotation such as ``list[str]`` or ``float | None``."""
+    outer, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return True
+    if isinstance(kind, types.UnionType):
+        return any(fits(value, one) for one in inner)
+    if outer is list:
+        return isinstance(value, list) and all(fits(one, inner[0]) for one in value)
+    if outer is dict:
+        return isinstance(value, dict) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
+    if kind in (int, float):
+        return isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+    return isinstance(value, outer or kind)
 
 
 def _span(low: float, high: float, inside: bool) -> str:

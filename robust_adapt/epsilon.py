@@ -8,7 +8,8 @@ import math
 import warnings
 from typing import Any
 
-from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.doors import check_known, check_number, check_whole
+from robust_adapt.errors import ConfigError, shown
 from robust_adapt.units import check_eps
 
 PIXEL = 1 / 255
@@ -105,8 +106,7 @@ class EpsilonController:
         goal: float | None = None,
         ramp_end: float = 0.6,
     ) -> None:
-        if rule not in SIGNALS:
-            raise ConfigError(unknown_name("rule", rule, SIGNALS))
+        check_known("rule", rule, SIGNALS)
         self.rule, self.norm, self.every = rule, norm, every
         self.target = check_eps(target, norm=norm, name="target")
         self.total_steps, self.ramp_end = total_steps, ramp_end
@@ -118,12 +118,16 @@ class EpsilonController:
         self._averages, self._cap = {}, math.inf
 
     def _check(self, every: int, ramp_end: float, goal: float | None) -> None:
-        if self.rule in ("ramp", "ramp-trim") and not (self.total_steps or 0) > 0:
+        if self.total_steps is not None:
+            check_whole("total_steps", self.total_steps)
+        elif self.rule in ("ramp", "ramp-trim"):
             raise ConfigError(f"Expected `total_steps` >= 1 for the rule {self.rule!r}, but got {self.total_steps}.")
-        if every < 1:
-            raise ConfigError(f"Expected `every` >= 1 steps, but got {every}.")
+        check_whole("every", every)
+        check_number("ramp_end", ramp_end, example=0.6)
         if not 0 < ramp_end <= 1:
             raise ConfigError(f"Expected `ramp_end` in (0, 1], a share of the steps, but got {ramp_end}.")
+        if goal is not None:
+            check_number("goal", goal, example=0.6)
         if self.rule in ("ratio", "ramp-trim") and goal is not None and not 0.55 <= goal <= 0.8:
             raise ConfigError(f"Expected `goal` in [0.55, 0.80] for the rule {self.rule!r}, but got {goal}.")
 
@@ -180,9 +184,10 @@ class EpsilonController:
         for name in needs:
             if signals[name] is None:
                 raise ConfigError(f"Expected `{name}` in step(), needed by the rule {self.rule!r}, but got None.")
-        fresh = bool(needs) and all(math.isfinite(float(signals[name])) for name in needs)
+        numbers = {name: _number(name, signals[name]) for name in needs}
+        fresh = bool(needs) and all(math.isfinite(value) for value in numbers.values())
         if fresh:
-            self._average({name: float(signals[name]) for name in needs})
+            self._average(numbers)
         self.steps += 1
         if not self.frozen:
             self._update(fresh)
@@ -237,12 +242,25 @@ class EpsilonController:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state_dict`` of a controller with the same rule."""
-        if state.get("rule") != self.rule:
-            raise ConfigError(f"Expected the state of the rule {self.rule!r}, but got that of {state.get('rule')!r}.")
+        if not isinstance(state, dict) or state.keys() != self.state_dict().keys():
+            raise ConfigError(f"Expected what state_dict() of a controller gave, but got {shown(state)}; start anew.")
+        if state["rule"] != self.rule:
+            raise ConfigError(f"Expected the state of the rule {self.rule!r}, but got that of {state['rule']!r}.")
         values = dict(state)
         self._averages = dict(values.pop("averages"))
         for name, value in values.items():
             setattr(self, name, value)
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        if isinstance(value, str | bytes | bool):
+            raise TypeError
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError, RuntimeError):
+        raise ConfigError(f"Expected `{name}` in step() as a number, but got {shown(value)}; use .item().") from None
 
 
 def _clip(value: float, lower: float, upper: float) -> float:

@@ -12,7 +12,8 @@ from robust_adapt import upstream
 from robust_adapt.attacks import ATTACKS, check_images, crafting, make_attack, project, run_attack
 from robust_adapt.attacks.seam import ready
 from robust_adapt.data import Split
-from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.doors import ask, check_callable, check_known, check_logits, check_model, check_seed, check_whole
+from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.models import images_hash, weights_hash
 from robust_adapt.precision import exact_arithmetic
 from robust_adapt.records import AttackRecord, EvaluationRecord
@@ -71,12 +72,14 @@ def evaluate_model(
     unknown row.
     """
     begin = time.monotonic()
-    check_eps(eps, norm=norm)
-    limits = DEFAULT_LIMITS if limits is None else limits
-    chosen = list(ROWS) if rows is None else list(rows)
-    for row in chosen:
-        if row not in ROWS:
-            raise ConfigError(unknown_name("row of the evaluation", row, ROWS))
+    chosen, limits = _chosen(rows), DEFAULT_LIMITS if limits is None else limits
+    eps = check_eps(eps, norm=norm)
+    _check_arguments(model, split, n, batch_size, seed, limits, report)
+    for text, value in (("name", name), ("data", data), ("split_name", split_name)):
+        if not isinstance(value, str):
+            raise ConfigError(f"Expected `{text}` as a text, but got {shown(value)}; it only names the record.")
+    if config is not None and not isinstance(config, dict):
+        raise ConfigError(f"Expected `config` as a dict, but got {shown(config)}; use Config.to_dict().")
     part = split.first(n, seed=seed)
     records, robust, made = [], torch.ones(len(part), dtype=torch.bool), {}
     for row in chosen:
@@ -114,6 +117,38 @@ def evaluate_model(
         config=config or {},
         images_sha256=images_hash(*part.tensors()),
     )
+
+
+def _chosen(rows: Sequence[str] | None) -> list[str]:
+    if isinstance(rows, str) or (rows is not None and not (isinstance(rows, Sequence) and rows)):
+        raise ConfigError(f"Expected a list of rows, one or more, but got {shown(rows)}; write ['PGD-20'].")
+    for row in rows or ():
+        check_known("row of the evaluation", row, ROWS)
+    return list(ROWS if rows is None else rows)
+
+
+def _check_arguments(
+    model: nn.Module,
+    split: Split,
+    n: int | None,
+    batch_size: int,
+    seed: int,
+    limits: Mapping[str, int | None],
+    report: Callable[[AttackRecord], None] | None,
+) -> None:
+    check_model(model)
+    if not isinstance(split, Split):
+        raise DataError(f"Expected `split` as a Split, but got {shown(split)}; use Split(images, labels).")
+    split.check()
+    if not isinstance(limits, Mapping):
+        raise ConfigError(f"Expected `limits` as a dict, but got {shown(limits)}; give {{'deepfool': 200}}.")
+    for name, value in {"n": n, **{f"limits[{key!r}]": value for key, value in limits.items()}}.items():
+        if value is not None:
+            check_whole(name, value)
+    check_whole("batch_size", batch_size)
+    check_seed("seed", seed)
+    if report is not None:
+        check_callable("report", report)
 
 
 def robust_flags(
@@ -212,7 +247,9 @@ def _batches(
         check_images(images, labels)
         with exact_arithmetic(), crafting(model, seed=seed * 1_000_003 + number):
             with torch.no_grad():
-                clean_right = model(images).argmax(1) == labels
+                logits = ask(model, images)
+                check_images(images, labels, num_classes=check_logits(logits, images))
+                clean_right = logits.argmax(1) == labels
             adversarial = images
             if attack is not None:
                 with ready(attack, row.attack):

@@ -7,7 +7,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from robust_adapt.errors import ConfigError
+from robust_adapt.doors import ask, check_model
+from robust_adapt.errors import ConfigError, shown
 
 
 class _Capture:
@@ -43,9 +44,14 @@ class FeatureTap:
     """
 
     def __init__(self, model: nn.Module, layers: str | Sequence[str] | None = None) -> None:
+        check_model(model)
+        single = layers is None or isinstance(layers, str)
+        layers = [layers] if isinstance(layers, str) else layers
+        if layers is not None and (not isinstance(layers, Sequence) or not layers):
+            raise ConfigError(f"Expected names of modules in `layers`, but got {shown(layers)}; leave it out for none.")
         self.model = model
         inner = unwrap(model)
-        self._single = layers is None or isinstance(layers, str)
+        self._single = single
         self._captures: dict[str, _Capture] = {}
         self._handles = []
         if layers is None:
@@ -53,9 +59,9 @@ class FeatureTap:
             capture = self._captures[f"input of {name}"] = _Capture()
             self._handles.append(module.register_forward_pre_hook(capture.before))
         else:
-            for name in [layers] if isinstance(layers, str) else layers:
+            for name, module in [(name, _named(inner, name)) for name in layers]:
                 capture = self._captures[name] = _Capture()
-                self._handles.append(_named(inner, name).register_forward_hook(capture.after))
+                self._handles.append(module.register_forward_hook(capture.after))
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Any]:
         if not self._handles:
@@ -63,7 +69,7 @@ class FeatureTap:
         for capture in self._captures.values():
             capture.armed, capture.tensor = True, None
         try:
-            logits = self.model(images)
+            logits = ask(self.model, images)
             features = {name: self._taken(name, capture) for name, capture in self._captures.items()}
         finally:
             for capture in self._captures.values():
@@ -125,7 +131,7 @@ def _last_linear(model: nn.Module) -> tuple[str, nn.Module]:
 
 def _named(model: nn.Module, name: str) -> nn.Module:
     modules = dict(model.named_modules())
-    if name in modules and name:
+    if isinstance(name, str) and name and name in modules:
         return modules[name]
-    nearest = difflib.get_close_matches(name, [key for key in modules if key], n=3, cutoff=0.0)
-    raise ConfigError(f"Expected the name of a module, but got {name!r}; nearest: {', '.join(nearest)}.")
+    nearest = difflib.get_close_matches(str(shown(name)), [key for key in modules if key], n=3, cutoff=0.0)
+    raise ConfigError(f"Expected the name of a module, but got {shown(name)}; nearest: {', '.join(nearest)}.")

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_adapt.errors import ConfigError, DataError, unknown_name
+from robust_adapt.doors import check_flag, check_known, check_tensor
+from robust_adapt.errors import DataError
 
 DISTANCES = ("squared", "plain", "cosine")
 _TINY = 1e-12
@@ -26,10 +27,10 @@ def feature_consistency(
     lower it. ``detach_clean=True`` lets no gradient into the clean side. Returns a scalar >= 0; 0 when the two are
     equal. Raises ``DataError`` when the shapes differ.
     """
-    if clean.shape != adversarial.shape:
-        raise DataError(f"Expected features of one shape, but got {_shape(clean)} and {_shape(adversarial)}.")
-    if distance not in DISTANCES:
-        raise ConfigError(unknown_name("distance", distance, DISTANCES))
+    _check_pair("features", clean, adversarial)
+    check_known("distance", distance, DISTANCES)
+    check_flag("relative", relative)
+    check_flag("detach_clean", detach_clean)
     a, b = _wide(clean).flatten(1), _wide(adversarial).flatten(1)
     if detach_clean:
         a = a.detach()
@@ -46,6 +47,8 @@ def softmax_consistency(clean_logits: Tensor, adversarial_logits: Tensor, *, det
 
     Both logits ``(N, C)``. Returns a scalar in [0, 2].
     """
+    _check_pair("logits", clean_logits, adversarial_logits)
+    check_flag("detach_clean", detach_clean)
     clean = _wide(clean_logits).softmax(1)
     clean = clean.detach() if detach_clean else clean
     return (clean - _wide(adversarial_logits).softmax(1)).square().sum(1).mean()
@@ -53,6 +56,8 @@ def softmax_consistency(clean_logits: Tensor, adversarial_logits: Tensor, *, det
 
 def kl_consistency(clean_logits: Tensor, adversarial_logits: Tensor, *, detach_clean: bool = False) -> Tensor:
     """Mean KL(clean || adversarial) in nats, the regulariser of TRADES (Zhang et al., 2019). Both logits ``(N, C)``."""
+    _check_pair("logits", clean_logits, adversarial_logits)
+    check_flag("detach_clean", detach_clean)
     clean = _wide(clean_logits).log_softmax(1)
     clean = clean.detach() if detach_clean else clean
     return F.kl_div(_wide(adversarial_logits).log_softmax(1), clean, log_target=True, reduction="batchmean")
@@ -72,6 +77,16 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy in nats of float32 logits ``(N, C)`` and labels ``(N,)``."""
     return F.cross_entropy(_wide(logits), labels, label_smoothing=label_smoothing)
+
+
+def _check_pair(kind: str, clean: Tensor, adversarial: Tensor) -> None:
+    check_tensor(f"clean {kind}", clean)
+    check_tensor(f"adversarial {kind}", adversarial)
+    if clean.shape != adversarial.shape or clean.ndim < 2:
+        raise DataError(
+            f"Expected {kind} of one shape (N, ...), but got {_shape(clean)} and {_shape(adversarial)}; compare the "
+            "same images in the same order."
+        )
 
 
 def _wide(tensor: Tensor) -> Tensor:

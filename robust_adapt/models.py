@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from robust_adapt import upstream
-from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.doors import check_model, check_text, check_whole
+from robust_adapt.errors import ConfigError, shown, unknown_name
 
 ORIGINAL_WIDTH = 64
+LARGEST = 4096
 # name: (residual block, blocks a stage), both of robustbench.model_zoo.architectures.resnet
 RESNETS = {
     "ResNet18": ("BasicBlock", (2, 2, 2, 2)),
@@ -26,8 +29,10 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        if len(mean) != len(std) or not all(value > 0 for value in std):
-            raise ConfigError(f"Expected as many deviations > 0 as means, but got {list(mean)} and {list(std)}.")
+        if not _numbers(mean) or not _numbers(std) or len(mean) != len(std) or not all(value > 0 for value in std):
+            raise ConfigError(
+                f"Expected as many deviations > 0 as means, but got {_list(mean)} and {_list(std)}; one a channel each."
+            )
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
 
@@ -40,6 +45,7 @@ def normalize(model: nn.Module, *, mean: Sequence[float], std: Sequence[float]) 
 
     mean, std: a value a channel, as given to ``torchvision.transforms.Normalize``, which it replaces.
     """
+    check_model(model)
     return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), model=model))
 
 
@@ -58,6 +64,16 @@ def build_model(
     name: a key of ``RESNETS``, or ``module:function`` (called without arguments). width: channels of the first
     stage. mean, std: normalisation as the first layer, none where absent. Raises ``ConfigError``.
     """
+    check_text("name", name, example="ResNet18 or module:function")
+    check_whole("num_classes", num_classes, low=2, high=10**6, example=10)
+    check_whole("channels", channels, high=LARGEST + 1, example=3)
+    check_whole("width", width, high=LARGEST + 1, example=64)
+    if mean is not None and std is not None:
+        Normalize(mean, std)  # first, because the model costs more
+        if len(mean) not in (1, channels):
+            raise ConfigError(
+                f"Expected `mean` and `std` of {channels} channels, but got {len(mean)} values; one a channel each."
+            )
     if ":" in name:
         model = _call(name)
     elif name in RESNETS:
@@ -89,12 +105,42 @@ def _call(name: str) -> nn.Module:
     module_name, _, function = name.partition(":")
     try:
         factory: Callable[[], nn.Module] = getattr(importlib.import_module(module_name), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"Expected `module:function` that can be imported, but got {name!r}: {error}.") from error
-    model = factory()
+    except Exception as error:  # a module may raise anything while it is imported
+        raise ConfigError(
+            f"Expected `module:function` that can be imported, but got {shown(name)}: {_first_line(error)}."
+        ) from error
+    try:
+        model = factory()
+    except Exception as error:
+        raise ConfigError(
+            f"Expected {shown(name)} to return a model when called without arguments, but got {_first_line(error)}; "
+            "name a function that needs none."
+        ) from error
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"Expected {name!r} to return a torch.nn.Module, but got {type(model).__name__}.")
+        raise ConfigError(
+            f"Expected {shown(name)} to return a torch.nn.Module, but got {type(model).__name__}; name a function that "
+            "builds the model."
+        )
     return model
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _numbers(values: object) -> bool:
+    """Whether these are finite numbers, one or more."""
+    if isinstance(values, str | bytes | dict) or not hasattr(values, "__len__") or not len(values):
+        return False
+    try:
+        return all(math.isfinite(value) for value in values)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+
+
+def _list(values: object) -> object:
+    return list(values) if isinstance(values, list | tuple) and len(values) <= 8 else shown(values)
 
 
 def _resnet(name: str, num_classes: int, channels: int, width: int, size: int) -> nn.Module:
@@ -117,9 +163,9 @@ def _resnet(name: str, num_classes: int, channels: int, width: int, size: int) -
 
 def _strides(name: str, size: int) -> list[int]:
     """Halve from the second stage on until the zoo's last pooling meets the 4 x 4 map that it is written for."""
-    halvings = (size // 4).bit_length() - 1
-    if size != 4 << max(halvings, 0) or halvings > 4:
+    halvings = (size // 4).bit_length() - 1 if isinstance(size, int) else -1
+    if isinstance(size, bool) or size != 4 << max(halvings, 0) or halvings > 4:
         raise ConfigError(
-            f"Expected images of 4, 8, 16, 32 or 64 pixels a side for {name}, but got {size}; set `data.size`."
+            f"Expected images of 4, 8, 16, 32 or 64 pixels a side for {name}, but got {shown(size)}; set `data.size`."
         )
     return [2 if stage <= halvings and (stage > 0 or halvings == 4) else 1 for stage in range(4)]

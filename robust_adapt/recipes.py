@@ -13,7 +13,7 @@ from robust_adapt.config import (
     ModelConfig,
     OptimizerConfig,
 )
-from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.doors import check_known
 from robust_adapt.units import Epsilon
 
 
@@ -59,8 +59,9 @@ RECIPES: dict[str, Callable[[], Config]] = {
 
 def recipe(name: str, **sections: Any) -> Config:
     """The config of a named recipe, fields replaced: ``recipe("pgd", epochs=3, model=ModelConfig(width=16))``."""
-    if name not in RECIPES:
-        raise ConfigError(unknown_name("recipe", name, RECIPES))
+    check_known("recipe", name, RECIPES)
+    for section in sections:
+        check_known("field of Config", section, [field.name for field in dataclasses.fields(Config)])
     return dataclasses.replace(RECIPES[name](), **sections)
 
 

@@ -1,23 +1,55 @@
 """What passes between the stages and lands on disk as JSON: training and evaluation write, reporting reads."""
 
 import dataclasses
+import io
 import json
 import os
+import typing
+import zipfile
 from pathlib import Path
 from typing import Any, Self
+
+from robust_adapt.doors import fits
+from robust_adapt.errors import CheckpointError, DataError, shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """A frozen row that survives a round trip through JSON; unknown keys of newer versions are ignored."""
+    """A frozen row that survives a round trip through JSON; unknown keys of newer versions are ignored.
+
+    ``from_dict`` raises ``DataError`` where a field is missing or of another type.
+    """
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
+        if not isinstance(values, dict):
+            raise DataError(f"Expected {cls.__name__} as a dict of its fields, but got {shown(values)}; see to_dict().")
+        read = {}
+        for field in dataclasses.fields(cls):
+            if field.name in values:
+                read[field.name] = _read_field(cls.__name__, field, values[field.name])
+            elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+                raise DataError(f"Expected `{field.name}` in {cls.__name__}, but it is missing; write the record anew.")
+        return cls(**read)
+
+
+def _read_field(record: str, field: "dataclasses.Field[Any]", value: Any) -> Any:
+    """A value out of JSON as the field's type; nested records are read too."""
+    inner = [kind for kind in (field.type, *typing.get_args(field.type)) if isinstance(kind, type)]
+    nested = next((kind for kind in inner if issubclass(kind, Record)), None)
+    if nested is not None and isinstance(value, dict):
+        value = nested.from_dict(value)
+    elif nested is not None and isinstance(value, list):
+        value = [nested.from_dict(one) if isinstance(one, dict) else one for one in value]
+    if not fits(value, field.type):
+        raise DataError(
+            f"Expected `{field.name}` of {record} as {getattr(field.type, '__name__', field.type)}, but got "
+            f"{shown(value)}; write the record anew."
+        )
+    return value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,12 +182,6 @@ class EvaluationRecord(Record):
     config: dict[str, Any]
     images_sha256: str = ""
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        rows = [AttackRecord.from_dict(row) for row in values["attacks"]]
-        worst = AttackRecord.from_dict(values["worst_case"])
-        return super().from_dict({**values, "attacks": rows, "worst_case": worst})
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answer:
@@ -199,7 +225,29 @@ def write_lines(path: Path, records: list[Any]) -> None:
 
 
 def read_lines(path: Path, kind: type[Record]) -> list[Any]:
-    """The records of ``write_lines``; an absent file is an empty list."""
+    """The records of ``write_lines``; an absent file is an empty list. A damaged line is a ``CheckpointError``."""
     if not path.exists():
         return []
-    return [kind.from_dict(json.loads(line)) for line in path.read_text().splitlines()]
+    records = []
+    try:
+        for line in path.read_text().splitlines():
+            records.append(kind.from_dict(json.loads(line)))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"Expected a record a line in {path}, but line {len(records) + 1} is damaged: {error}; delete that line."
+        ) from error
+    return records
+
+
+def is_whole_archive(data: bytes) -> bool:
+    """Whether every part of a file of ``torch.save`` has the check sum that stands in it; torch itself does not look.
+
+    Files of another kind pass: whoever reads them says what they are.
+    """
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return not data.startswith(b"PK")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return archive.testzip() is None
+    except Exception:  # a damaged header makes zipfile raise a kind a field
+        return False

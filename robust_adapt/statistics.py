@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from robust_adapt.errors import DataError
+from robust_adapt.errors import DataError, shown
 from robust_adapt.records import Record
 
 _Z = 1.959963984540054  # 95 %, two-sided
@@ -43,9 +43,11 @@ def mcnemar(flags_a: Sequence[bool], flags_b: Sequence[bool]) -> Comparison:
     """
     from scipy.stats import binomtest
 
-    a, b = [bool(flag) for flag in flags_a], [bool(flag) for flag in flags_b]
+    a, b = _read_flags("flags_a", flags_a), _read_flags("flags_b", flags_b)
     if len(a) != len(b) or not a:
-        raise DataError(f"Expected flags of the same images, one or more, but got {len(a)} and {len(b)}.")
+        raise DataError(
+            f"Expected flags of the same images, one or more, but got {len(a)} and {len(b)}; judge both models on them."
+        )
     n, pairs = len(a), list(zip(a, b, strict=True))
     only_a, only_b = pairs.count((True, False)), pairs.count((False, True))
     more_a, more_b, total = only_a + 0.5, only_b + 0.5, n + 2
@@ -64,3 +66,13 @@ def mcnemar(flags_a: Sequence[bool], flags_b: Sequence[bool]) -> Comparison:
         high=min(1.0, middle + half),
         p_value=float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0,
     )
+
+
+def _read_flags(name: str, flags: Sequence[bool]) -> list[bool]:
+    try:
+        read = [] if isinstance(flags, str | bytes | dict) else [int(flag) for flag in flags]
+    except (TypeError, ValueError, RuntimeError):
+        read = [2]
+    if isinstance(flags, str | bytes | dict) or not set(read) <= {0, 1}:
+        raise DataError(f"Expected `{name}` as flags, one an image, but got {shown(flags)}; give a list of bools.")
+    return [flag == 1 for flag in read]

@@ -321,9 +321,8 @@ def test_an_eps_for_each_sample_in_every_mode(mode, small_net, images, labels):
 @pytest.mark.parametrize("eps", [8, torch.tensor([0.1, 8.0])])
 def test_an_eps_of_pixel_values_is_refused(eps, small_net):
     sentence = error_of(ConfigError, compose, small_net, ["fgsm"], eps=eps)
-    assert sentence == f"Expected `eps` in [0, 1], pixel units, but got {float(torch.as_tensor(eps).max())}; " + (
-        "did you mean 8/255?"
-    )
+    got = eps if isinstance(eps, int) else float(torch.as_tensor(eps).max())
+    assert sentence == f"Expected `eps` in [0, 1], pixel units, but got {got}; did you mean 8/255?"
 
 
 # projection
@@ -443,8 +442,16 @@ def test_check_images_knows_the_number_of_classes(images, labels):
             {"pick": "al"},
             "Expected a known pick, but got 'al'; did you mean 'all'? Known: all, random. Or a weight for each attack.",
         ),
-        (TRIO, {"pick": [1, 2]}, "Expected 3 weights >= 0, not all 0, in `pick`, but got [1, 2]."),
-        (TRIO, {"pick": [0, 0, 0]}, "Expected 3 weights >= 0, not all 0, in `pick`, but got [0, 0, 0]."),
+        (
+            TRIO,
+            {"pick": [1, 2]},
+            "Expected 3 weights >= 0, not all 0, in `pick`, but got [1, 2]; 'all' gives equal ones.",
+        ),
+        (
+            TRIO,
+            {"pick": [0, 0, 0]},
+            "Expected 3 weights >= 0, not all 0, in `pick`, but got [0, 0, 0]; 'all' gives equal ones.",
+        ),
         (TRIO, {"norm": "L3"}, "Expected a known norm, but got 'L3'; did you mean 'L2'? Known: L1, L2, Linf."),
         (
             ["cw"],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from robust_adapt.errors import ConfigError
+from robust_adapt.errors import ConfigError, DataError
 from robust_adapt.features import FeatureTap
 
 
@@ -119,7 +119,7 @@ def test_outside_a_call_nothing_is_kept(small_net, images):
 
 def test_a_failed_forward_disarms(small_net, images):
     with FeatureTap(small_net) as tap:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(DataError):
             tap(images[:, :2])
         assert not any(capture.armed for capture in tap._captures.values())
         assert torch.equal(tap(images)[1], by_hand(small_net, images))

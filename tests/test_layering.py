@@ -23,7 +23,7 @@ LAYERS = [
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 # within layer 0: what is refused at a door, an eps that cannot be read, a record that is none are errors
-SIBLINGS = {("units", "errors"), ("doors", "errors"), ("records", "errors")}
+SIBLINGS = {("units", "errors"), ("doors", "errors"), ("records", "errors"), ("records", "doors")}
 SEAMS = {"upstream", "attacks", "leaderboard", "models"}
 UPSTREAM = {"torchattacks", "robustbench", "autoattack", "pyautoattack"}
 LIGHT = [

@@ -79,7 +79,9 @@ def test_mcnemar_is_the_exact_binomial_test_on_the_images_that_differ():
 
 def test_models_that_never_differ_and_flags_of_other_images():
     assert mcnemar([True, False], [True, False]).p_value == 1
-    with pytest.raises(DataError, match="^Expected flags of the same images, one or more, but got 1 and 2.$"):
+    with pytest.raises(
+        DataError, match="^Expected flags of the same images, one or more, but got 1 and 2; judge both models on them.$"
+    ):
         mcnemar([True], [True, False])
 
 

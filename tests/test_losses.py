@@ -110,7 +110,11 @@ def test_cross_entropy_with_smoothing():
 
 
 FORMULAS = [
-    *((lambda a, b, d=d, r=r: feature_consistency(a, b, distance=d, relative=r)) for d in DISTANCES for r in (0, 1)),
+    *(
+        (lambda a, b, d=d, r=r: feature_consistency(a, b, distance=d, relative=r))
+        for d in DISTANCES
+        for r in (False, True)
+    ),
     softmax_consistency,
     kl_consistency,
     lambda a, b: margin(a - b, torch.tensor([0, 1, 2])),
@@ -150,7 +154,9 @@ def test_cross_entropy_of_bf16_logits_is_float32():
 def test_shapes_must_agree():
     with pytest.raises(DataError) as caught:
         feature_consistency(torch.zeros(3, 4), torch.zeros(3, 5))
-    assert str(caught.value) == "Expected features of one shape, but got (3, 4) and (3, 5)."
+    assert str(caught.value) == (
+        "Expected features of one shape (N, ...), but got (3, 4) and (3, 5); compare the same images in the same order."
+    )
 
 
 def test_an_unknown_distance_gets_the_nearest():

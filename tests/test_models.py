@@ -87,7 +87,7 @@ def test_normalisation_is_saved_with_the_model_and_not_trained():
 @pytest.mark.parametrize(("mean", "std"), [([0.5], [0.0]), ([0.5, 0.5], [0.2])])
 def test_bad_statistics(mean, std):
     assert error_of("ResNet18", width=4, mean=mean, std=std) == (
-        f"Expected as many deviations > 0 as means, but got {mean} and {std}."
+        f"Expected as many deviations > 0 as means, but got {mean} and {std}; one a channel each."
     )
 
 
@@ -104,11 +104,14 @@ def test_a_function_of_ones_own(monkeypatch, tmp_path):
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert isinstance(build_model("my_models:tiny"), nn.Identity)
-    assert error_of("my_models:number") == "Expected 'my_models:number' to return a torch.nn.Module, but got int."
+    assert (
+        error_of("my_models:number") == "Expected 'my_models:number' to return a torch.nn.Module, but got int; "
+        "name a function that builds the model."
+    )
     assert error_of("my_models:huge") == (
-        "Expected `module:function` that can be imported, but got 'my_models:huge': module 'my_models' has no "
-        "attribute 'huge'."
+        "Expected `module:function` that can be imported, but got 'my_models:huge': AttributeError: module 'my_models' "
+        "has no attribute 'huge'."
     )
     assert error_of("no_such_module:tiny").startswith(
-        "Expected `module:function` that can be imported, but got 'no_such_module:tiny': "
+        "Expected `module:function` that can be imported, but got 'no_such_module:tiny': ModuleNotFoundError: "
     )

@@ -18,8 +18,9 @@ from robust_adapt.attacks.forms import Objective
 from robust_adapt.attacks.making import make_attack, spec_of, step_ratio_of
 from robust_adapt.attacks.seam import ready, run_attack
 from robust_adapt.attacks.statistics import CallStatistics, statistics_of
-from robust_adapt.errors import ConfigError, DataError, unknown_name
-from robust_adapt.units import check_eps
+from robust_adapt.doors import check_flag, check_known, check_model, check_seed, check_tensor
+from robust_adapt.errors import ConfigError, DataError, shown
+from robust_adapt.units import NORMS, check_eps
 
 MODES = ("split", "chain", "worst", "concat")
 CHECK_EVERY = 100
@@ -61,9 +62,12 @@ class DiverseAttack(Attack):
         seed: int = 0,
         strict: bool = False,
     ) -> None:
+        check_model(model)
+        check_known("mode", mode, MODES)
+        check_known("norm", norm, NORMS)
+        check_seed("seed", seed)
+        check_flag("strict", strict)
         super().__init__("DiverseAttack", inside_ddp(model))
-        if mode not in MODES:
-            raise ConfigError(unknown_name("mode", mode, MODES))
         self.norm, self.mode, self.strict = norm, mode, strict
         self.eps = eps
         self.names, self.members = self._build(attacks, steps=steps, step_ratio=step_ratio, objective=objective)
@@ -83,15 +87,17 @@ class DiverseAttack(Attack):
     @eps.setter
     def eps(self, value: float | str | Tensor) -> None:
         if isinstance(value, Tensor) and value.ndim:
-            check_eps(float(value.max()), norm=self.norm)
-            check_eps(float(value.min()), norm=self.norm)
+            check_tensor("eps", value, dims=1)
+            for bound in (value.max(), value.min()) if len(value) else ():
+                check_eps(float(bound), norm=self.norm)
             self._eps = value
         else:
-            self._eps = check_eps(value if isinstance(value, str) else float(value), norm=self.norm)
+            self._eps = check_eps(value, norm=self.norm)
 
     def _build(self, attacks: Sequence[str | Attack], **options: Any) -> tuple[list[str], list[Attack]]:
-        if isinstance(attacks, str) or not attacks:
-            raise ConfigError(f"Expected a non-empty list of attacks, but got {attacks!r}; write [{attacks!r}].")
+        if isinstance(attacks, str) or not isinstance(attacks, Sequence) or not attacks:
+            mend = f"[{shown(attacks)}]" if isinstance(attacks, str) and attacks else '["pgd"]'
+            raise ConfigError(f"Expected a non-empty list of attacks, but got {shown(attacks)}; write {mend}.")
         names, members = [], []
         for attack in attacks:
             if isinstance(attack, Attack) and options["objective"] is not None:
@@ -146,7 +152,7 @@ class DiverseAttack(Attack):
         device = next((parameter.device for parameter in self.model.parameters()), self.device or images.device)
         if device != self.device:
             self.set_device(device)
-        return images.to(device), labels.to(device)
+        return images.to(device), labels.to(device).long()
 
     def save(self, *args: Any, **kwargs: Any) -> Any:
         """As in torchattacks; the model leaves exactly as it came."""
@@ -228,6 +234,9 @@ class DiverseAttack(Attack):
     @torch.no_grad()
     def success_rate(self, adversarial: Tensor, labels: Tensor) -> float:
         """Share of ``adversarial`` that the model gets wrong; costs a forward. labels repeat for ``concat``."""
+        check_form(adversarial)
+        copies = len(adversarial) // max(1, len(labels)) if isinstance(labels, Tensor) and labels.ndim else 1
+        check_images(adversarial, labels.repeat(copies) if copies > 1 else labels)
         with crafting(self.model), torch.no_grad():
             predicted = self.model(adversarial).argmax(1)
         return (predicted != labels.repeat(len(adversarial) // len(labels))).float().mean().item()
@@ -239,9 +248,15 @@ class DiverseAttack(Attack):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state_dict``."""
-        version, numbers, gauss = state["random"]
-        self._random.setstate((version, tuple(numbers), gauss))
-        self._calls = state["calls"]
+        try:
+            version, numbers, gauss = state["random"]
+            calls = int(state["calls"])
+            self._random.setstate((version, tuple(numbers), gauss))
+        except (TypeError, ValueError, KeyError, IndexError, RuntimeError, OverflowError) as error:
+            raise ConfigError(
+                f"Expected what state_dict() of a composer gave, but got {shown(state)}; start anew."
+            ) from error
+        self._calls = calls
 
     def __repr__(self) -> str:
         eps = "per sample" if isinstance(self._eps, Tensor) else f"{self._eps:g}"

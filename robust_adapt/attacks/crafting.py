@@ -1,6 +1,7 @@
 """Call any attack inside a training loop and leave no trace: modes, gradients, random state, inputs, results."""
 
 import contextlib
+import numbers
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from robust_adapt.errors import ConfigError, DataError, unknown_name
+from robust_adapt.doors import ask, check_dense, check_known, check_model, check_tensor, check_whole
+from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.units import NORMS
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _MEND = "Make normalisation the model's first layer: robust_adapt.normalize(model, mean=, std=)."
 
 
@@ -24,6 +27,9 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
     states of torch (CPU and the model's device), NumPy and Python are what they were; parameters got no gradient.
     seed: of the random states inside; None goes on from copies of the caller's.
     """
+    check_model(model)
+    if seed is not None:
+        check_whole("seed", seed, low=0, high=2**63)
     modes = [(module, module.training) for module in model.modules()]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = next((parameter.device for parameter in model.parameters()), None)
@@ -82,7 +88,7 @@ def float32_logits(
     def get_logits(inputs: Tensor, labels: Any = None, *args: Any, **kwargs: Any) -> Tensor:
         if contiguous and inputs.requires_grad:
             inputs.register_hook(Tensor.contiguous)
-        logits = type(attack).get_logits(attack, inputs, labels, *args, **kwargs)
+        logits = ask(None, inputs, lambda given: type(attack).get_logits(attack, given, labels, *args, **kwargs))
         if check is not None:
             check(logits)
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
@@ -110,6 +116,7 @@ def project(adversarial: Tensor, images: Tensor, eps: float | Tensor, *, norm: s
     adversarial, images: ``(N, ...)`` in [0, 1]; eps: a float, or ``(N,)`` a sample. Pixels that are not finite go
     back to the image: a failed attack is an unchanged sample, which the statistics count.
     """
+    _check_projection(adversarial, images, eps, norm)
     adversarial, images = adversarial.detach(), images.detach()
     delta = torch.where(adversarial.isfinite(), adversarial - images, torch.zeros_like(images))
     size = _per_sample(eps, images)
@@ -118,11 +125,27 @@ def project(adversarial: Tensor, images: Tensor, eps: float | Tensor, *, norm: s
     elif norm == "L2":
         length = delta.flatten(1).norm(dim=1).view(-1, *[1] * (images.ndim - 1))
         delta = delta * (size / length.clamp_min(1e-12)).clamp(max=1.0)
-    elif norm == "L1":
-        delta = _project_l1(delta, size)
     else:
-        raise ConfigError(unknown_name("norm", norm, NORMS))
+        delta = _project_l1(delta, size)
     return (images + delta).clamp(0, 1)
+
+
+def _check_projection(adversarial: Tensor, images: Tensor, eps: float | Tensor, norm: str) -> None:
+    check_known("norm", norm, NORMS)
+    check_tensor("images", images)
+    check_tensor("adversarial", adversarial)
+    if adversarial.shape != images.shape or not images.ndim:
+        raise DataError(
+            f"Expected `adversarial` and `images` of one shape (N, ...), but got {tuple(adversarial.shape)} and "
+            f"{tuple(images.shape)}; repeat the images where there are several results."
+        )
+    if isinstance(eps, Tensor):
+        if eps.shape not in ((), images.shape[:1]) or eps.is_complex() or eps.is_meta:
+            raise ConfigError(
+                f"Expected `eps` as a number, or ({len(images)},) of them, but got {shown(eps)}; give one a sample."
+            )
+    elif isinstance(eps, bool) or not isinstance(eps, numbers.Real) or not eps >= 0:
+        raise ConfigError(f"Expected `eps` as a number >= 0, but got {shown(eps)}; write 8 / 255 for Linf.")
 
 
 def _project_l1(delta: Tensor, size: float | Tensor) -> Tensor:
@@ -168,15 +191,17 @@ def check_form(images: Tensor, labels: Tensor | None = None) -> None:
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise DataError(f"Expected `images` as a float tensor in [0, 1], but got {kind}; divide uint8 images by 255.")
+    check_dense("images", images)
     if images.ndim != 4:
         raise DataError(
             f"Expected `images` of shape (N, C, H, W), but got {tuple(images.shape)}; add the missing dimension."
         )
     if labels is None:
         return
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+    if not isinstance(labels, Tensor) or labels.dtype not in _INTEGERS:
         kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise DataError(f"Expected `labels` as a tensor of class numbers (int64), but got {kind}; use labels.long().")
+    check_dense("labels", labels)
     if labels.shape != images.shape[:1]:
         raise DataError(
             f"Expected `labels` of shape ({len(images)},), a label an image, but got {tuple(labels.shape)}."

@@ -1,9 +1,10 @@
 """Which attacks meet a batch, and on which share of it."""
 
+import math
 import random
 from collections.abc import Sequence
 
-from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.errors import ConfigError, shown, unknown_name
 
 Pick = str | tuple[float, ...]
 
@@ -14,9 +15,14 @@ def check_pick(pick: str | Sequence[float], count: int) -> Pick:
         if pick not in ("random", "all"):
             raise ConfigError(unknown_name("pick", pick, ("random", "all")) + " Or a weight for each attack.")
         return pick
-    weights = tuple(float(weight) for weight in pick)
-    if len(weights) != count or min(weights) < 0 or sum(weights) <= 0:
-        raise ConfigError(f"Expected {count} weights >= 0, not all 0, in `pick`, but got {pick!r}.")
+    try:
+        weights = tuple(float(weight) for weight in pick)
+    except (TypeError, ValueError):
+        weights = ()
+    if len(weights) != count or not all(0 <= weight < math.inf for weight in weights) or sum(weights) <= 0:
+        raise ConfigError(
+            f"Expected {count} weights >= 0, not all 0, in `pick`, but got {shown(pick)}; 'all' gives equal ones."
+        )
     return weights
 
 

@@ -9,7 +9,9 @@ from torchattacks.attack import Attack
 
 from robust_adapt.attacks.forms import OBJECTIVE_OPTIONS, Objective, ObjectiveUPGD
 from robust_adapt.attacks.table import ATTACKS, AttackSpec
+from robust_adapt.doors import check_callable, check_known, check_model, check_number, check_whole
 from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.units import NORMS, check_eps
 
 
 def make_attack(
@@ -29,9 +31,16 @@ def make_attack(
     to maximise in place of the cross-entropy, see ``adaptive_objective``; for fgsm, bim, pgd, mifgsm and upgd.
     options: arguments of the attack's class, such as ``n_queries=100`` of ``square``. Raises ``ConfigError``.
     """
-    if name not in ATTACKS:
-        raise ConfigError(unknown_name("attack", name, ATTACKS))
+    check_known("attack", name, ATTACKS)
+    check_model(model)
     spec = ATTACKS[name]
+    eps = check_eps(eps, norm=spec.norm if spec.norm in NORMS else "L2")
+    if steps is not None:
+        check_whole("steps", steps)
+    if step_ratio is not None:
+        check_number("step_ratio", step_ratio, low=0, inside=True)
+    if objective is not None:
+        check_callable("objective", objective)
     steps = None if spec.kind == "black_box" else steps
     arguments = dict(spec.options) | _known(name, options)
     if objective is None:

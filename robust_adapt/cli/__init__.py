@@ -1,9 +1,9 @@
 """The command line: the only place that prints or exits. Flags and help are the fields of the configs."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from robust_adapt.cli.comparing import demo, table
@@ -12,11 +12,13 @@ from robust_adapt.cli.evaluating import evaluate
 from robust_adapt.cli.judging import benchmark
 from robust_adapt.cli.pairing import compare
 from robust_adapt.cli.submitting import submit
-from robust_adapt.cli.terminal import console, errors
+from robust_adapt.cli.terminal import console, errors, refuse
 from robust_adapt.cli.training import train
-from robust_adapt.errors import ConfigError, RobustAdaptError, unknown_name
+from robust_adapt.doors import check_known
+from robust_adapt.errors import CheckpointError, ConfigError, RobustAdaptError, shown
+from robust_adapt.reporting import plain
 
-USAGE = 2
+USAGE, BROKEN_PIPE = 2, 141
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "doctor": doctor,
     "demo": demo,
@@ -36,11 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not given or given[0] in ("-h", "--help"):
             _overview()
             return 0
-        if given[0] not in COMMANDS:
-            raise ConfigError(unknown_name("command", given[0], COMMANDS))
+        for argument in given:
+            if not argument.isprintable():  # nor could it be shown
+                raise ConfigError(
+                    f"Expected readable text on the command line, but got {shown(argument)}; no control characters."
+                )
+        check_known("command", given[0], COMMANDS)
         return COMMANDS[given[0]](given[1:])
     except RobustAdaptError as error:
-        errors.print(f"[bold red]{type(error).__name__}[/] {escape(str(error))}", soft_wrap=True)
+        refuse(error)
+        return USAGE
+    except OSError as error:  # a full disk, a folder without rights, a closed pipe
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more on its way out
+            return BROKEN_PIPE
+        refuse(CheckpointError(f"Expected to read and write files, but got: {error}; choose another folder."))
         return USAGE
     except KeyboardInterrupt:
         errors.print("Interrupted; a training run goes on with --resume.")
@@ -50,6 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _overview() -> None:
     overview = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, command in COMMANDS.items():
-        overview.add_row(f"[bold]{name}[/]", escape(command.__doc__ or ""))
+        overview.add_row(f"[bold]{name}[/]", plain(command.__doc__ or ""))
     console.print("robust-adapt COMMAND [--help]\n")
     console.print(overview)

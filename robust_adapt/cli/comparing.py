@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.markup import escape
-
 from robust_adapt import reporting
 from robust_adapt.cli.evaluating import row_text
 from robust_adapt.cli.terminal import console, read
@@ -111,7 +109,7 @@ def _compare(names: Sequence[str], build: Callable[[str], Config], out: Path, n:
     _write_comparison(out, records, pictures)
     console.print(reporting.terminal_table(records))
     written = ["table.html", "table.md", "table.csv", "table.json", *[path.name for path in pictures.values()]]
-    console.print(f"Written to {escape(str(out))}: {', '.join(written)}")
+    console.print(f"Written to {reporting.plain(str(out))}: {', '.join(written)}")
 
 
 def _write_comparison(out: Path, records: Sequence[EvaluationRecord], pictures: dict[str, Path]) -> None:

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from robust_adapt import upstream
 from robust_adapt.cli.terminal import console, read
+from robust_adapt.reporting import plain
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,9 @@ def doctor(arguments: Sequence[str]) -> int:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     checks = upstream.doctor(options.data_root)
     for check in checks:
-        fix = f"\n[bold]run:[/] {escape(check.fix)}" if check.fix and check.status != "ok" else ""
-        table.add_row(f"[{colours[check.status]}]{check.status}[/]", check.name, escape(check.detail) + fix)
+        table.add_row(f"[{colours[check.status]}]{check.status}[/]", plain(check.name), plain(check.detail))
     console.print(table)
+    for check in checks:
+        if check.fix and check.status != "ok":  # below the table, where a long command can be copied as one line
+            console.print(f"\n[bold]{plain(check.name)}[/], run:\n{plain(check.fix)}", soft_wrap=True)
     return 1 if any(check.status == "fail" for check in checks) else 0

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.markup import escape
 from rich.table import Table
 
 from robust_adapt import reporting
@@ -69,18 +68,20 @@ def evaluate(arguments: Sequence[str]) -> int:
 def show_sanity(record: Any) -> None:
     """A line a check: status, figure, and what to do next unless it passed."""
     colours = {"pass": "green", "skip": "dim", "warn": "yellow", "fail": "bold red"}
-    table = Table(title=f"Is this robustness real? {record.n} images of {escape(record.data)}", title_justify="left")
+    table = Table(
+        title=f"Is this robustness real? {record.n} images of {reporting.plain(record.data)}", title_justify="left"
+    )
     for name in ("", "check", "figure", "what to do"):
         table.add_column(name, overflow="fold")
     for check in record.checks:
-        cells = [escape(each) for each in (check.name, check.figure, check.todo)]
+        cells = [reporting.plain(each) for each in (check.name, check.figure, check.todo)]
         table.add_row(f"[{colours[check.status]}]{check.status}[/]", *cells)
     console.print(table)
     console.print(f"Verdict: {record.verdict}")
 
 
 def row_text(row: AttackRecord) -> str:
-    return f"{escape(row.name)}: {100 * row.accuracy:.1f} %"
+    return f"{reporting.plain(row.name)}: {100 * row.accuracy:.1f} %"
 
 
 def _defaults(arguments: Sequence[str]) -> EvaluateOptions | None:

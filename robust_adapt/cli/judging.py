@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.markup import escape
 from rich.table import Table
 
 from robust_adapt.cli.terminal import console, read
 from robust_adapt.config import DataConfig, ModelConfig
+from robust_adapt.reporting import plain
 from robust_adapt.units import Epsilon, format_eps
 
 MARK = "not comparable"
@@ -91,7 +91,7 @@ def benchmark(arguments: Sequence[str]) -> int:
             report=lambda progress: _show(status, progress),
         )
     show_benchmark(record)
-    console.print(f"Written to {escape(str(out / 'benchmark.json'))}", soft_wrap=True)
+    console.print(f"Written to {plain(str(out / 'benchmark.json'))}", soft_wrap=True)
     return 0
 
 
@@ -100,7 +100,7 @@ def show_benchmark(record: Any) -> None:
     run, mark = record.autoattack, "" if record.comparable else MARK
     speed = "exact float32" if run.exact else "FAST mode, not exact"
     table = Table(
-        title=escape(
+        title=plain(
             f"{record.model} on {run.n} test images of {record.data}: AutoAttack {run.version}, {run.norm} "
             f"{format_eps(run.eps, run.norm)}, {speed}"
         ),
@@ -121,13 +121,13 @@ def show_benchmark(record: Any) -> None:
             soft_wrap=True,
         )
     if record.place:
-        console.print(f"entries: {escape(record.place.source)}", soft_wrap=True)
+        console.print(f"entries: {plain(record.place.source)}", soft_wrap=True)
     if record.reasons:
-        console.print(f"{MARK} with the leaderboard: {escape('; '.join(record.reasons))}", soft_wrap=True)
+        console.print(f"{MARK} with the leaderboard: {plain('; '.join(record.reasons))}", soft_wrap=True)
     for finding in run.findings:
         where = f" in {finding.attack}" if finding.attack else ""
         console.print(
-            f"[yellow]AutoAttack's check[/] {escape(finding.check)}{where}: {escape(finding.message)}", soft_wrap=True
+            f"[yellow]AutoAttack's check[/] {plain(finding.check)}{where}: {plain(finding.message)}", soft_wrap=True
         )
     if not run.findings:
         console.print("AutoAttack's own checks found nothing.")
@@ -171,5 +171,5 @@ def _corruptions(model: Any, options: BenchmarkOptions, name: str, out: Path) ->
         console.print(f"{corruption:<20} {figures}{mark}")
     console.print(f"mean over corruptions and severities: {100 * record.accuracy:.2f} %{mark}")
     leaderboard.write_record(out / "corruptions.json", record)
-    console.print(f"Written to {escape(str(out / 'corruptions.json'))}", soft_wrap=True)
+    console.print(f"Written to {plain(str(out / 'corruptions.json'))}", soft_wrap=True)
     return 0

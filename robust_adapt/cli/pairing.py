@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.markup import escape
 from rich.table import Table
 
 from robust_adapt.cli.terminal import console, read
 from robust_adapt.records import write_json
+from robust_adapt.reporting import plain
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ def compare(arguments: Sequence[str]) -> int:
 
     rows = leaderboard.compare(options.a, options.b)
     table = Table(
-        title=escape(f"A: {options.a}   B: {options.b}"),
+        title=plain(f"A: {options.a}   B: {options.b}"),
         title_justify="left",
         caption="difference: A minus B in points with its 95 % interval (Agresti and Min); p: McNemar's exact test",
         caption_justify="left",
@@ -41,7 +41,7 @@ def compare(arguments: Sequence[str]) -> int:
         table.add_column(name, justify="left" if name == "row" else "right")
     for name, row in rows.items():
         table.add_row(
-            escape(name),
+            plain(name),
             str(row.n),
             f"{100 * row.accuracy_a:.1f}",
             f"{100 * row.accuracy_b:.1f}",

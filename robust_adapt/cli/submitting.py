@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.markup import escape
 
 from robust_adapt.cli.terminal import console, read
+from robust_adapt.reporting import plain
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,5 +66,5 @@ def submit(arguments: Sequence[str]) -> int:
         official=record.official,
         draft=options.draft,
     )
-    console.print(f"Written to {escape(str(folder))}: weights, entry, form.md, evaluation.json", soft_wrap=True)
+    console.print(f"Written to {plain(str(folder))}: weights, entry, form.md, evaluation.json", soft_wrap=True)
     return 0

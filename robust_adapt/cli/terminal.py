@@ -7,7 +7,8 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from robust_adapt.units import Epsilon
+from robust_adapt.reporting import plain
+from robust_adapt.units import Epsilon, format_eps
 
 WIDE = 130
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
@@ -18,6 +19,12 @@ def read(options: Any, arguments: Sequence[str], command: str, **settings: Any) 
     """tyro, with eps as 8/255 and its errors in our form."""
     with _registry():
         return tyro.cli(options, args=list(arguments), prog=f"robust-adapt {command}", **settings)
+
+
+def refuse(error: Exception) -> None:
+    """One readable block on stderr: wrapped at words in a terminal, one line in a file."""
+    text = "\n".join(plain(line) for line in str(error).splitlines())
+    errors.print(f"[bold red]{type(error).__name__}[/] {text}", soft_wrap=not errors.is_terminal)
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
@@ -32,7 +39,7 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
             metavar="EPS",
             instance_from_str=lambda words: Epsilon(words[0]),
             is_instance=lambda value: isinstance(value, float),
-            str_from_instance=lambda value: [f"{value:g}"],
+            str_from_instance=lambda value: [format_eps(value)],
         )
 
     return registry

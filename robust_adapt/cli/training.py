@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from robust_adapt.cli.terminal import console, read
 from robust_adapt.config import Config
 from robust_adapt.recipes import RECIPES, recipe
 from robust_adapt.records import BrakeRecord, EpochRecord, Record, RunRecord, StepRecord
+from robust_adapt.reporting import plain
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,9 +31,11 @@ class TrainOptions:
 def train(arguments: Sequence[str]) -> int:
     """Train a recipe: robust-adapt train RECIPE [--section.field VALUE ...]."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        console.print("robust-adapt train RECIPE [--help] [--section.field VALUE ...]\n\nRecipes:")
+        recipes = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for name, build in RECIPES.items():
-            console.print(f"  [bold]{name:<10}[/] {escape(build.__doc__ or '')}")
+            recipes.add_row(f"  [bold]{name}[/]", plain(build.__doc__ or ""))
+        console.print(plain("robust-adapt train RECIPE [--help] [--section.field VALUE ...]\n\nRecipes:"))
+        console.print(recipes)
         return 0
     config = recipe(arguments[0])
     options = read(TrainOptions, arguments[1:], f"train {arguments[0]}", default=TrainOptions(config=config))
@@ -43,7 +46,7 @@ def train(arguments: Sequence[str]) -> int:
     console.print(
         f"Best epoch by validation: {best.epoch}, clean {100 * best.validation_clean:.1f} %, "
         f"{best.validation_attack} {100 * best.validation_adversarial:.1f} % (n = {best.validation_n}). "
-        f"Next: robust-adapt evaluate {escape(str(out))}",
+        f"Next: robust-adapt evaluate {plain(str(out))}",
         soft_wrap=True,
     )
     return 0
@@ -61,7 +64,7 @@ def train_with_progress(config: Config, out: Path, *, resume: bool) -> Any:
     )
     with Progress(*columns, console=console) as progress, warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
-        task = progress.add_task(escape(config.recipe), total=None, figures="starting")
+        task = progress.add_task(plain(config.recipe), total=None, figures="starting")
         return pipeline.train(config, out, resume=resume, report=lambda record: _show(record, progress, task))
 
 
@@ -69,7 +72,7 @@ def _show(record: Record, progress: Progress, task: TaskID) -> None:
     if isinstance(record, RunRecord):
         progress.update(task, total=record.total_steps)
         progress.console.print(
-            f"[bold]{escape(record.recipe)}[/] on {escape(record.data)}: {record.train_n} training images, "
+            f"[bold]{plain(record.recipe)}[/] on {plain(record.data)}: {record.train_n} training images, "
             f"{record.total_steps} steps, {record.device}, {record.precision}"
         )
     elif isinstance(record, StepRecord):
@@ -84,7 +87,7 @@ def _show(record: Record, progress: Progress, task: TaskID) -> None:
         )
     elif isinstance(record, EpochRecord):
         for warning in record.warnings:
-            progress.console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
+            progress.console.print(f"[yellow]warning[/] {plain(warning)}", soft_wrap=True)
         progress.console.print(
             f"epoch {record.epoch:>3}  loss {record.loss:.3f}  eps {record.eps:.4f}  validation: clean "
             f"{100 * record.validation_clean:.1f} %, {record.validation_attack} "

@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from robust_adapt.doors import LIMIT, check_flag, check_known, check_number, check_seed, check_whole
 from robust_adapt.errors import ConfigError, shown
@@ -33,6 +33,8 @@ def check_share(section: object, *names: str) -> None:
 
 
 def _check(name: str, value: object, kind: Any) -> None:
+    if typing.get_origin(kind) is Annotated:
+        kind = typing.get_args(kind)[0]
     if isinstance(kind, types.UnionType):  # X | None
         if value is None:
             return

@@ -2,7 +2,9 @@
 
 import dataclasses
 import re
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+
+import tyro
 
 from robust_adapt.config.checks import check_positive, check_types
 from robust_adapt.config.sections import (
@@ -21,7 +23,7 @@ from robust_adapt.units import Epsilon, check_eps
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    recipe: str
+    recipe: Annotated[str, tyro.conf.Suppress]  # on the command line it is the first word, no flag
     """Name of the recipe that this config came from."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

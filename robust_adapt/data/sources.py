@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from robust_adapt.config import DataConfig
 from robust_adapt.data.splits import Augmentation, ImageData, Split, stratified_order
-from robust_adapt.errors import DataError, unknown_name
+from robust_adapt.doors import check_path
+from robust_adapt.errors import ConfigError, DataError, shown, unknown_name
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -35,6 +36,8 @@ CIFAR10_1 = ("cifar10.1_v6_data.npy", "cifar10.1_v6_labels.npy")
 
 def load_data(config: DataConfig) -> ImageData:
     """The data set that ``config.name`` names, with its held-out validation split. Raises ``DataError``."""
+    if not isinstance(config, DataConfig):
+        raise ConfigError(f"Expected `config` as a DataConfig, but got {shown(config)}; DataConfig(name='digits').")
     if config.name == "digits":
         return _assemble(config, "digits", *_digits(), Augmentation())
     if config.name == "cifar10":
@@ -45,7 +48,7 @@ def load_data(config: DataConfig) -> ImageData:
         none = test.take(torch.arange(0))
         return ImageData("CIFAR-10.1", none, none, test, CIFAR10_CLASSES, Augmentation())
     if config.name.startswith("folder:"):
-        root = Path(config.name.removeprefix("folder:")).expanduser()
+        root = check_path("data.name", config.name.removeprefix("folder:")).expanduser()
         train, classes, lossy = _folder(root, "train", config.size)
         test, test_classes, _ = _folder(root, "test", config.size)
         if classes != test_classes:
@@ -79,6 +82,11 @@ def _assemble(
             f"Expected `validation` to leave at least half of {len(train)} training images, but got "
             f"{config.validation}; set `data.validation` lower."
         )
+    if config.crop is not None and config.crop > train.images.shape[-1]:
+        raise DataError(
+            f"Expected `crop` of at most the {train.images.shape[-1]} pixels of the images, but got {config.crop}; "
+            "4 is usual."
+        )
     order = stratified_order(train.labels, seed=config.seed)
     held_out, kept = order[: config.validation], order[config.validation :]
     if config.subset is not None:
@@ -106,7 +114,7 @@ def _cifar10(config: DataConfig, train: bool) -> Split:
 
     try:
         dataset = CIFAR10(config.root, train=train, download=not config.offline)
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; a missing or damaged copy is a RuntimeError
+    except Exception as error:  # no network, no copy, a damaged one, a name that is no path: a kind each
         reason = "downloads are off" if config.offline else f"the download failed ({error})"
         raise DataError(
             f"Expected CIFAR-10 in {config.root!r}, but it is not there and {reason}; put "
@@ -142,7 +150,7 @@ def _folder(root: Path, part: str, size: int | None) -> tuple[Split, tuple[str, 
 
     try:
         folder = ImageFolder(str(root / part))
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
             f"Expected images as {root / part}/CLASS/*.jpg or *.png, but found no class folders with images there; "
             "the folder after `folder:` holds train/ and test/."

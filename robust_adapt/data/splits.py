@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robust_adapt.errors import DataError
+from robust_adapt.doors import check_dense
+from robust_adapt.errors import DataError, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +19,26 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def check(self) -> None:
+        """Raise ``DataError`` unless images and labels are of this form, one or more."""
+        if not isinstance(self.images, Tensor) or self.images.dtype != torch.uint8:
+            got = self.images.dtype if isinstance(self.images, Tensor) else type(self.images).__name__
+            raise DataError(f"Expected images of a split as a uint8 tensor, but got {got}; multiply by 255 and round.")
+        check_dense("images", self.images)
+        if self.images.ndim != 4 or not self.images.numel():
+            raise DataError(
+                f"Expected one or more images (N, C, H, W) in a split, but got {tuple(self.images.shape)}; stack them."
+            )
+        if not isinstance(self.labels, Tensor) or self.labels.dtype != torch.int64:
+            got = self.labels.dtype if isinstance(self.labels, Tensor) else type(self.labels).__name__
+            raise DataError(f"Expected labels of a split as an int64 tensor, but got {got}; use labels.long().")
+        check_dense("labels", self.labels)
+        if self.labels.shape != self.images.shape[:1] or self.labels.min() < 0:
+            raise DataError(
+                f"Expected {len(self.images)} labels >= 0 in a split, but got {shown(self.labels)}; a class number an "
+                "image."
+            )
 
     def take(self, index: Tensor) -> "Split":
         return Split(self.images[index], self.labels[index])

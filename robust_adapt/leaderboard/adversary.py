@@ -10,7 +10,8 @@ import torch
 from pyautoattack import checks as upstream_checks
 from torch import Tensor, nn
 
-from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.doors import check_known, check_whole
+from robust_adapt.errors import ConfigError, shown
 
 # attack: (attribute of pyautoattack's AutoAttack, what run_standard_evaluation sets before it, classes it needs)
 ATTACKS: dict[str, tuple[str, dict[str, object], int]] = {
@@ -56,14 +57,16 @@ class Log:
 
 def attack_names(version: str, attacks: Sequence[str] | None, num_classes: int) -> list[str]:
     """The attacks of a version in their order. Raises ``ConfigError`` where one cannot run on so few classes."""
-    if version != "custom" and version not in VERSIONS:
-        raise ConfigError(unknown_name("version", version, [*VERSIONS, "custom"]))
+    check_known("version", version, [*VERSIONS, "custom"])
+    if attacks is not None and (isinstance(attacks, str) or not isinstance(attacks, Sequence)):
+        raise ConfigError(f"Expected `attacks` as a list of names, but got {shown(attacks)}; write ['apgd-ce'].")
     if (version == "custom") != bool(attacks):
-        raise ConfigError(f"Expected `attacks` with version='custom' only, but got {attacks!r} with {version!r}.")
+        raise ConfigError(
+            f"Expected `attacks` with version='custom' only, but got {shown(attacks)} with {version!r}; give both."
+        )
     names = list(attacks or VERSIONS[version])
     for name in names:
-        if name not in ATTACKS:
-            raise ConfigError(unknown_name("attack of AutoAttack", name, ATTACKS))
+        check_known("attack of AutoAttack", name, ATTACKS)
         if names.count(name) > 1:
             raise ConfigError(f"Expected each attack once, but got {names}; name {name!r} once.")
     impossible = [name for name in names if num_classes < ATTACKS[name][2]]
@@ -147,11 +150,8 @@ def _apply(engine: pyautoattack.AutoAttack, settings: Mapping[str, Mapping[str, 
     if settings and version != "custom":
         raise ConfigError(f"Expected `settings` with version='custom' only, but got {dict(settings)} with {version!r}.")
     for part, values in settings.items():
-        if part not in SETTINGS:
-            raise ConfigError(unknown_name("part of AutoAttack", part, SETTINGS))
+        check_known("part of AutoAttack", part, SETTINGS)
         for name, value in values.items():
-            if name not in SETTINGS[part]:
-                raise ConfigError(unknown_name(f"setting of {part}", name, SETTINGS[part]))
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"Expected `{name}` of {part} as a whole number >= 1, but got {value!r}.")
+            check_known(f"setting of {part}", name, SETTINGS[part])
+            check_whole(f"{part}.{name}", value)
             setattr(getattr(engine, part), name, value)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robust_adapt import upstream
 from robust_adapt.attacks import crafting
 from robust_adapt.leaderboard.adversary import Adversary, attack_names, source_hash
-from robust_adapt.leaderboard.checks import check_arguments, check_logits
+from robust_adapt.leaderboard.checks import check_arguments, check_logits, check_options
 from robust_adapt.leaderboard.result import AutoAttackRecord, Progress
 from robust_adapt.leaderboard.run import Run
 from robust_adapt.leaderboard.state import RunState, fingerprint
@@ -55,6 +55,7 @@ def autoattack(
     )
     device = next((each.device for each in model.parameters()), images.device)
     images, labels = images.detach().contiguous(), labels.detach().long()
+    check_options(settings, patience, report, strict=strict, return_adversarial=return_adversarial)
     plain = {part: dict(values) for part, values in (settings or {}).items()}
     conditions = {"norm": norm, "eps": check_eps(eps, norm=norm), "version": version, "settings": plain, "seed": seed}
     with fast_arithmetic() if fast else exact_arithmetic():

@@ -1,14 +1,25 @@
 """Before the first attack: are the arguments usable, and AutoAttack's own questions about the model, as data."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from pyautoattack import checks as upstream_checks
 from torch import Tensor, nn
 
+from robust_adapt import doors
 from robust_adapt.attacks import check_images, crafting
-from robust_adapt.errors import ConfigError, DataError
+from robust_adapt.doors import (
+    ask,
+    check_callable,
+    check_flag,
+    check_model,
+    check_number,
+    check_path,
+    check_seed,
+    check_whole,
+)
+from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.leaderboard.adversary import Adversary, reset_dynamic_counts
 from robust_adapt.leaderboard.result import Finding
 from robust_adapt.units import check_eps
@@ -31,18 +42,19 @@ def check_arguments(
     state_dir: object,
 ) -> None:
     """Everything that can be said without asking the model. Raises ``ConfigError`` or ``DataError``."""
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"Expected `model` as a torch.nn.Module, but got {type(model).__name__}; wrap it in one.")
+    check_model(model)
     check_images(images, labels)
     if images.dtype != torch.float32 or not len(images):
         raise DataError(f"Expected one or more float32 `images`, but got {len(images)} of {images.dtype}.")
     if check_eps(eps, norm=norm) == 0:
         raise ConfigError("Expected `eps` > 0, but got 0; without a perturbation the clean accuracy is the answer.")
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ConfigError(f"Expected `seed` as a whole number in [0, 2**32), but got {seed!r}.")
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigError(f"Expected `batch_size` as a whole number >= 1, but got {batch_size!r}.")
+    check_seed("seed", seed)
+    check_whole("batch_size", batch_size)
+    if state_dir is not None:
+        check_path("state_dir", state_dir)
     if shard is not None:
+        if not isinstance(shard, tuple | list) or len(shard) != 2 or not all(type(part) is int for part in shard):
+            raise ConfigError(f"Expected `shard` as (index, count), but got {shown(shard)}; (0, 2) is one of two.")
         index, count = shard
         if not 0 <= index < count:
             raise ConfigError(f"Expected `shard` as (index, count) with 0 <= index < count, but got {tuple(shard)}.")
@@ -53,14 +65,24 @@ def check_arguments(
             )
 
 
+def check_options(settings: object, patience: float, report: object, **flags: bool) -> None:
+    """The kinds of everything else. Raises ``ConfigError``."""
+    check_number("patience", patience, low=0, example=60)
+    for name, value in flags.items():
+        check_flag(name, value)
+    if report is not None:
+        check_callable("report", report)
+    parts = list(settings.values()) if isinstance(settings, Mapping) else [settings]
+    if settings is not None and not all(isinstance(values, Mapping) for values in parts):
+        raise ConfigError(f"Expected `settings` as a dict of dicts, but got {shown(settings)}; {{'apgd': {{...}}}}.")
+
+
 def check_logits(model: nn.Module, images: Tensor, labels: Tensor, device: torch.device, batch_size: int) -> int:
     """The number of classes, after one look at the model's answer to the first batch."""
     with crafting(model, seed=0), torch.no_grad():
         first = images[:batch_size].to(device)
-        logits = model(first)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(first) or logits.shape[1] < 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ConfigError(f"Expected a model that returns logits ({len(first)}, classes >= 2), but got {got}.")
+        logits = ask(model, first)
+    doors.check_logits(logits, first)
     if logits.dtype != torch.float32:
         raise ConfigError(f"Expected float32 logits, but got {logits.dtype}; use model.float().")
     if not logits.isfinite().all():

@@ -7,7 +7,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.doors import check_flag, check_known, check_number, check_text, check_whole
+from robust_adapt.errors import ConfigError, shown
 from robust_adapt.records import Record
 from robust_adapt.units import check_eps, format_eps
 
@@ -83,8 +84,7 @@ class Place(Record):
 @cache
 def published(norm: str = "Linf") -> tuple[Entry, ...]:
     """The entries of the CIFAR-10 leaderboard of a norm, best first: 99 of Linf, 21 of L2."""
-    if norm not in BOARDS:
-        raise ConfigError(unknown_name("norm with a leaderboard", norm, BOARDS))
+    check_known("norm with a leaderboard", norm, BOARDS)
     path = resources.files("robust_adapt.leaderboard") / "snapshot" / f"cifar10_{norm}.csv"
     with path.open(encoding="utf-8", newline="") as file:
         return tuple(_entry(row) for row in csv.DictReader(file))
@@ -108,7 +108,13 @@ def place(
     n, eps, official (the pixels of CIFAR-10's own test set), version, exact: how the accuracy was measured; anything
     but the leaderboard's own protocol makes the result not comparable. Raises ``ConfigError``.
     """
-    low, high = interval or (accuracy, accuracy)
+    check_number("accuracy", accuracy, low=0, high=1, example=0.5)
+    check_known("norm with a leaderboard", norm, BOARDS)
+    check_whole("n", n)
+    check_text("version", version, example="standard")
+    for name, value in (("more_data", more_data), ("official", official), ("exact", exact)):
+        check_flag(name, value)
+    low, high = _interval(interval) if interval is not None else (accuracy, accuracy)
     if not 0 <= low <= accuracy <= high <= 1:
         raise ConfigError(
             f"Expected 0 <= low <= accuracy <= high <= 1, but got {low}, {accuracy}, {high}; divide percent by 100."
@@ -129,6 +135,14 @@ def place(
         comparable=not reasons,
         reasons=reasons,
     )
+
+
+def _interval(ends: object) -> tuple[float, float]:
+    if not isinstance(ends, tuple | list) or len(ends) != 2:
+        raise ConfigError(f"Expected `interval` as (low, high), but got {shown(ends)}; leave it out for none.")
+    for end in ends:
+        check_number("interval", end, low=0, high=1, example=0.5)
+    return ends[0], ends[1]
 
 
 def _standing(name: str, group: Iterable[Entry], accuracy: float, low: float, high: float) -> Standing:

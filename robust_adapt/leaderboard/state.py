@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from robust_adapt.errors import CheckpointError
 from robust_adapt.models import tensor_bytes, weights_hash
-from robust_adapt.records import write_atomically
+from robust_adapt.records import is_whole_archive, write_atomically
 
 _POLL_SECONDS = 0.2
 
@@ -65,7 +65,7 @@ class RunState:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             present = json.loads(path.read_text()) if path.exists() else None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"Expected to open the state folder {folder}, but got: {error}.") from error
         if present is None:
             self._write(path, (json.dumps(self.fingerprint, indent=2) + "\n").encode())
@@ -88,7 +88,10 @@ class RunState:
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            data = path.read_bytes()
+            if not is_whole_archive(data):
+                raise ValueError("check sums differ")
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             run, result = content["run"], content["result"]
         except Exception as error:  # torch raises half a dozen kinds for a damaged file
             raise CheckpointError(

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from robust_adapt.errors import CheckpointError, ConfigError
+from robust_adapt.doors import check_flag, check_known, check_model, check_path, check_text
+from robust_adapt.errors import CheckpointError, ConfigError, shown
 from robust_adapt.leaderboard.ranking import place
 from robust_adapt.leaderboard.result import AutoAttackRecord
 from robust_adapt.models import weights_hash
 from robust_adapt.records import write_atomically, write_json
-from robust_adapt.units import format_eps
+from robust_adapt.units import NORMS, format_eps
 
 _TEXT = (lambda value: isinstance(value, str) and bool(value.strip()), "a text that is not empty")
 _PERCENT = (
@@ -72,13 +73,13 @@ def check_entry(entry: dict[str, Any]) -> None:
         if name not in entry:
             raise ConfigError(f"Expected `{name}` in the entry, but it is missing; give {kind}.")
         if not fits(entry[name]):
-            raise ConfigError(f"Expected `{name}` of the entry as {kind}, but got {entry[name]!r}.")
+            raise ConfigError(f"Expected `{name}` of the entry as {kind}, but got {shown(entry[name])}.")
     for name in entry.keys() - _NEEDED.keys():
         fits, kind = _OPTIONAL.get(name, (None, ""))
         if fits is None:
             raise ConfigError(f"Expected only RobustBench's fields in the entry, but got `{name}`; remove it.")
         if not fits(entry[name]):
-            raise ConfigError(f"Expected `{name}` of the entry as {kind}, but got {entry[name]!r}.")
+            raise ConfigError(f"Expected `{name}` of the entry as {kind}, but got {shown(entry[name])}.")
 
 
 def submit(
@@ -105,8 +106,14 @@ def submit(
     leaderboard's protocol; anything else is refused, or with ``draft=True`` marked on top of the form.
     ``load_model(name, model_dir=folder)`` reads the weights. Raises ``ConfigError``, ``CheckpointError``.
     """
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) is None:
-        raise ConfigError(f"Expected `name` of letters, digits, _, - and ., but got {name!r}; e.g. Author2026Title.")
+    _check(folder, model, record, official=official, draft=draft, more_data=more_data)
+    for key, value, example in (("name", name, "Author2026Title"), ("dataset", dataset, "cifar10")):
+        if not isinstance(value, str) or re.fullmatch(r"[A-Za-z0-9][\w.-]*", value, re.ASCII) is None:  # names of files
+            raise ConfigError(
+                f"Expected `{key}` of letters, digits, _, - and ., but got {shown(value)}; e.g. {example}."
+            )
+    for key, value in (("title", title), ("checkpoint", checkpoint), ("code", code)):
+        check_text(key, value)
     if weights_hash(model) != record.fingerprint["weights"]:
         raise ConfigError("Expected the model that was evaluated, but its weights differ from the record's.")
     reasons = place(
@@ -142,6 +149,16 @@ def submit(
     form = _form(entry | {"title": title, "name": name}, record, board / f"{name}.pt", checkpoint, code, reasons)
     _write(root, board, name, model, entry, form, record)
     return root
+
+
+def _check(folder: str | Path, model: nn.Module, record: AutoAttackRecord, **flags: bool) -> None:
+    check_path("folder", folder)
+    check_model(model)
+    for name, value in flags.items():
+        check_flag(name, value)
+    if not isinstance(record, AutoAttackRecord):
+        raise ConfigError(f"Expected `record` as an AutoAttackRecord, but got {shown(record)}; autoattack() gives one.")
+    check_known("norm", record.norm, NORMS)  # it names a folder, and a record may come from a file
 
 
 def _form(

@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from robust_adapt import upstream
-from robust_adapt.errors import CheckpointError, ConfigError, UpstreamError, unknown_name
+from robust_adapt.doors import check_flag, check_known, check_path
+from robust_adapt.errors import CheckpointError, ConfigError, UpstreamError, shown
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 
@@ -41,6 +42,8 @@ def load_zoo_model(
     ``CheckpointError`` for a file that is absent and may not be downloaded or is not a checkpoint, ``UpstreamError``
     where the download fails.
     """
+    check_path("model_dir", model_dir)
+    check_flag("offline", offline)
     entry = _entry(name, dataset, threat)
     ids = entry["gdrive_id"]
     folder = Path(model_dir) / dataset / threat
@@ -85,20 +88,20 @@ def _entry(name: str, dataset: str, threat: str) -> dict[str, Any]:
     from robustbench.model_zoo import model_dicts
 
     boards = {kind.value: {each.value: names for each, names in table.items()} for kind, table in model_dicts.items()}
-    if dataset not in boards:
-        raise ConfigError(unknown_name("data set of RobustBench", dataset, boards))
-    if threat not in boards[dataset]:
-        raise ConfigError(unknown_name(f"threat model of {dataset}", threat, boards[dataset]))
+    check_known("data set of RobustBench", dataset, boards)
+    check_known(f"threat model of {dataset}", threat, boards[dataset])
     known = boards[dataset][threat]
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         lowered = {each.lower(): each for each in known}  # a name in other letters is as near as can be
-        near = difflib.get_close_matches(str(name).lower(), lowered, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(shown(name).lower(), lowered, n=3, cutoff=0.4)
         hint = (
             f"did you mean {' or '.join(repr(lowered[each]) for each in near)}?"
             if near
             else "see robustbench.github.io."
         )
-        raise ConfigError(f"Expected one of the {len(known)} {threat} models of {dataset}, but got {name!r}; {hint}")
+        raise ConfigError(
+            f"Expected one of the {len(known)} {threat} models of {dataset}, but got {shown(name)}; {hint}"
+        )
     return known[name]
 
 

@@ -37,10 +37,9 @@ def evaluate(
     budget = {"eps": eps if eps is not None else run.config.eps, "norm": run.config.attack.norm}
     images = {"n": n if n is not None else settings.n, "seed": settings.seed}
     present = run.folder / "evaluation.json"
-    if reuse and present.exists():
-        record = EvaluationRecord.from_dict(json.loads(present.read_text()))
-        if _same(record, run, data, budget, images, rows):
-            return record
+    record = _read_record(present) if reuse else None
+    if record is not None and _same(record, run, data, budget, images, rows):
+        return record
     record = evaluate_model(
         run.model.to(device_of(run.config.device)),
         data.test,
@@ -56,6 +55,14 @@ def evaluate(
     )
     write_json(present, record)
     return record
+
+
+def _read_record(path: Path) -> EvaluationRecord | None:
+    """The record of an earlier evaluation; None where there is none or it is damaged, then it is made anew."""
+    try:
+        return EvaluationRecord.from_dict(json.loads(path.read_text()))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _same(

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from robust_adapt import trainer, upstream
-from robust_adapt.checkpoint import BEST, load_checkpoint, open_run, read_config
+from robust_adapt.checkpoint import BEST, has_checkpoint, is_run, load_checkpoint, open_run, read_config
 from robust_adapt.config import Config
 from robust_adapt.data import ImageData, load_data
-from robust_adapt.errors import CheckpointError
+from robust_adapt.doors import check_callable, check_flag, check_path
+from robust_adapt.errors import CheckpointError, ConfigError, DataError, shown
 from robust_adapt.models import build_model
 from robust_adapt.pipeline.building import build_parts, count_steps, precision_of, put_weights
 from robust_adapt.records import BrakeRecord, EpochRecord, RunRecord, StepRecord, read_lines, write_json
@@ -40,16 +41,16 @@ def train(
 
     data: in place of ``config.data``. report: called with every step and epoch record. Raises ``RobustAdaptError``.
     """
-    folder = Path(out)
+    folder = _check_arguments(config, out, resume, data, report)
     state, passed_over = None, []
-    if resume and (folder / "config.json").exists():
+    if resume and is_run(folder):
         config = read_config(folder)
-        if (folder / "last.ckpt").exists() or (folder / "previous.ckpt").exists():
+        if has_checkpoint(folder):
             state, passed_over = load_checkpoint(folder)
     data = data if data is not None else load_data(config.data)
-    open_run(folder, config, resume=resume)
     torch.manual_seed(config.seed)
-    parts = build_parts(config, data)
+    parts = build_parts(config, data)  # before the folder: a config that cannot run leaves none
+    open_run(folder, config, resume=resume)
     if state is None:
         total_steps, position = count_steps(parts, config, data), trainer.Position()
         parts.controller.total_steps = total_steps
@@ -67,9 +68,21 @@ def train(
     return load_run(folder)
 
 
+def _check_arguments(
+    config: Config, out: str | Path, resume: bool, data: ImageData | None, report: trainer.Report
+) -> Path:
+    if not isinstance(config, Config):
+        raise ConfigError(f"Expected `config` as a Config, but got {shown(config)}; recipe('pgd') gives one.")
+    if data is not None and not isinstance(data, ImageData):
+        raise DataError(f"Expected `data` as ImageData, but got {shown(data)}; data.from_datasets() makes it.")
+    check_flag("resume", resume)
+    check_callable("report", report)
+    return check_path("out", out)
+
+
 def load_run(folder: str | Path) -> Run:
     """A finished (or interrupted) run with its best weights; its data are not needed. Raises ``CheckpointError``."""
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     config, record = read_config(folder), _read_run(folder)
     blank = [0.0] * record.channels, [1.0] * record.channels  # mean and deviation are buffers of the weights
     model = build_model(
@@ -89,7 +102,7 @@ def load_run(folder: str | Path) -> Run:
 def _read_run(folder: Path) -> RunRecord:
     try:
         return RunRecord.from_dict(json.loads((folder / "run.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"Expected the record of a run in {folder / 'run.json'}, but got: {error}.") from error
 
 

@@ -3,6 +3,7 @@
 from robust_adapt.reporting.page import html_page
 from robust_adapt.reporting.pictures import COLOURS, draw_cases, draw_curves
 from robust_adapt.reporting.tables import conditions, csv_table, markdown_table, table_rows, terminal_table
+from robust_adapt.reporting.text import plain
 
 __all__ = [
     "COLOURS",
@@ -12,6 +13,7 @@ __all__ = [
     "draw_curves",
     "html_page",
     "markdown_table",
+    "plain",
     "table_rows",
     "terminal_table",
 ]

@@ -1,10 +1,12 @@
 """The pictures: training curves and the case study. matplotlib is imported where something is drawn."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from robust_adapt.records import Case, EpochRecord, StepRecord
+from robust_adapt.reporting.text import drawn
 
 INK, GRID = "#222222", "#dddddd"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and Ito: told apart by everyone
@@ -15,7 +17,8 @@ def draw_curves(
 ) -> None:
     """Losses, validation accuracies and eps over epochs, a colour a run. Writes a PNG."""
     figure, axes = _figure(1, 3, (13, 3.8))
-    for colour, (name, (epochs, steps)) in zip(COLOURS, runs.items(), strict=False):
+    for colour, (given, (epochs, steps)) in zip(COLOURS, runs.items(), strict=False):
+        name = drawn(given)
         per_epoch = max(1, epochs[0].step) if epochs else 1
         at = [record.step / per_epoch for record in epochs]
         axes[0].plot(at, [record.adv_loss for record in epochs], color=colour, label=f"{name}: training batches")
@@ -55,7 +58,7 @@ def draw_cases(cases: Sequence[Case], path: Path, *, eps: float) -> None:
                 pictures.append((f"difference x {amplification:g}", difference.clip(0, 1)))
         for axis, (title, picture) in zip(row, pictures, strict=True):
             axis.imshow(picture if picture.shape[-1] == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=1)
-            axis.set_title(title if title != titles[0] else f"clean: {case.label}", fontsize=10)
+            axis.set_title(title if title != titles[0] else f"clean: {drawn(case.label)}", fontsize=10)
             axis.set_xticks([])
             axis.set_yticks([])
             axis.set_xlabel(_answers(case, title), fontsize=9)
@@ -64,10 +67,10 @@ def draw_cases(cases: Sequence[Case], path: Path, *, eps: float) -> None:
 
 def _answers(case: Case, title: str) -> str:
     lines = [
-        f"{name}: {answer.label} {100 * answer.confidence:.1f} %"
+        f"{drawn(name)}: {drawn(answer.label)} {100 * answer.confidence:.1f} %"
         for name, answer in case.answers.get(title, {}).items()
     ]
-    return "\n".join(lines).replace("$", r"\$")
+    return "\n".join(lines)
 
 
 def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
@@ -90,4 +93,6 @@ def _label(axis: Any, x: str, y: str, title: str) -> None:
 
 def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a class may be named in any script
+        figure.savefig(path, dpi=130)

@@ -5,11 +5,11 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import AttackRecord, EvaluationRecord
+from robust_adapt.reporting.text import cell, markdown, plain
 from robust_adapt.units import format_eps
 
 # The article's table in percent (standard, its scheme); its budget is not stated and its CW is not defined.
@@ -80,21 +80,21 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
 def terminal_table(records: Sequence[EvaluationRecord], *, title: str = "") -> Table:
     """The table for rich. Names from data and files are escaped."""
     header, rows = table_rows(records)
-    table = Table(title=title or None, caption="\n".join(escape(text) for text in conditions(records)))
+    table = Table(title=plain(title) or None, caption="\n".join(plain(text) for text in conditions(records)))
     table.caption_justify = "left"
     for number, name in enumerate(header):
-        table.add_column(escape(name), justify="left" if number < 2 else "right", overflow="fold")
+        table.add_column(plain(name), justify="left" if number < 2 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*[escape(cell) for cell in row])
+        table.add_row(*[plain(cell) for cell in row])
     return table
 
 
 def markdown_table(records: Sequence[EvaluationRecord]) -> str:
     """The table and its conditions as markdown."""
     header, rows = table_rows(records)
-    lines = ["| " + " | ".join(header) + " |", "|---|---|" + "--:|" * (len(header) - 2)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n\n" + "\n".join(f"- {text}" for text in conditions(records)) + "\n"
+    lines = ["| " + " | ".join(map(markdown, header)) + " |", "|---|---|" + "--:|" * (len(header) - 2)]
+    lines += ["| " + " | ".join(map(markdown, row)) + " |" for row in rows]
+    return "\n".join(lines) + "\n\n" + "\n".join(f"- {markdown(text)}" for text in conditions(records)) + "\n"
 
 
 def csv_table(records: Sequence[EvaluationRecord]) -> str:
@@ -106,7 +106,7 @@ def csv_table(records: Sequence[EvaluationRecord]) -> str:
     for record in records:
         for attack in [*record.attacks, record.worst_case]:
             values = attack.to_dict() | {"model": record.model, "data": record.data}
-            writer.writerow([values[name] for name in names])
+            writer.writerow([cell(values[name]) for name in names])
     return out.getvalue()
 
 

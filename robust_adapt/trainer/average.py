@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from robust_adapt.doors import check_model, check_number
+from robust_adapt.errors import ConfigError, shown
+
 
 class WeightAverage:
     """Moving average of weights and buffers: ``average.update(model)`` after each step, ``average.module`` to judge.
@@ -15,15 +18,24 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9995) -> None:
+        check_model(model)
+        check_number("decay", decay, low=0, high=1, example=0.9995)
+        if decay == 1:
+            raise ConfigError("Expected `decay` in [0, 1), but got 1; an average that never moves is the random start.")
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.updates = decay, 0
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move towards ``model``, whose state dict has the same names."""
+        check_model(model)
+        ours, theirs = self.module.state_dict(), model.state_dict()
+        if {name: each.shape for name, each in ours.items()} != {name: each.shape for name, each in theirs.items()}:
+            raise ConfigError(
+                "Expected the model that the average was made of, but got one with other weights; average it anew."
+            )
         self.updates += 1
         weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
-        ours, theirs = self.module.state_dict(), model.state_dict()
         floating = [name for name, tensor in ours.items() if tensor.is_floating_point()]
         torch._foreach_lerp_([ours[name] for name in floating], [theirs[name] for name in floating], weight)
         for name in ours.keys() - set(floating):
@@ -33,5 +45,11 @@ class WeightAverage:
         return {"module": self.module.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.module.load_state_dict(state["module"])
-        self.updates = state["updates"]
+        try:
+            updates = int(state["updates"])
+            self.module.load_state_dict(state["module"])
+        except (TypeError, ValueError, KeyError, IndexError, RuntimeError, AttributeError) as error:
+            raise ConfigError(
+                f"Expected what state_dict() of an average of this model gave, but got {shown(state)}; start anew."
+            ) from error
+        self.updates = updates
