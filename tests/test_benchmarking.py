@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_two_benchmarks_are_compared_image_by_image(pictures, capsys):
         run(capsys, "benchmark", f"judged:{name}", "--data.name", pictures, *FLAGS, "--out", name)
     code, out, err = run(capsys, "compare", "one", "two", "--out", "difference.json")
     assert (code, err) == (0, "")
-    rows = json.loads(open("difference.json").read())
+    rows = json.loads(Path("difference.json").read_text())
     assert list(rows) == ["AutoAttack, clean", "AutoAttack standard"]
     clean = rows["AutoAttack, clean"]
     assert clean["n"] == 40 and clean["only_a"] - clean["only_b"] == round(40 * clean["difference"])
@@ -102,7 +103,7 @@ def test_two_benchmarks_are_compared_image_by_image(pictures, capsys):
         CheckpointError, match=r"^Expected evaluation\.json or benchmark\.json in \., but found neither;"
     ):
         compare(".", "one")
-    open("empty.json", "w").write("{}")
+    Path("empty.json").write_text("{}")
     with pytest.raises(
         CheckpointError, match="^Expected the record of an evaluation or a benchmark in empty.json, but"
     ):

@@ -154,7 +154,7 @@ def test_too_few_classes_are_refused_with_what_is_left():
         ({"eps": 8}, ConfigError, r"Expected `eps` in \[0, 1\], pixel units, but got 8; did you mean 8/255\?"),
         ({"eps": 0.0}, ConfigError, "Expected `eps` > 0, but got 0; without a perturbation the clean accuracy"),
         ({"norm": "L3"}, ConfigError, "Expected a known norm, but got 'L3'"),
-        ({"seed": -1}, ConfigError, r"Expected `seed` as a whole number in \[0, 2\*\*32\), but got -1\."),
+        ({"seed": -1}, ConfigError, r"Expected `seed` as a whole number in \[0, 2\*\*32\), but got -1; give one"),
         ({"batch_size": 0}, ConfigError, "Expected `batch_size` as a whole number >= 1, but got 0"),
         ({"shard": (2, 2)}, ConfigError, r"Expected `shard` as \(index, count\) with 0 <= index < count, but got"),
         ({"shard": (0, 2)}, ConfigError, r"Expected `state_dir` with `shard`, but got shard=\(0, 2\) alone; give all"),
