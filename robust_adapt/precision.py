@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-_TOLERANCE = 1e-3
+_TOLERANCE = 1e-3  # of the spread of the logits
 
 
 @contextlib.contextmanager

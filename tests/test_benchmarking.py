@@ -235,7 +235,7 @@ def test_a_run_is_benchmarked_and_submitted(few_queries, capsys, tmp_path, monke
 
     from robust_adapt.recipes import on_digits, recipe
 
-    config = dataclasses.replace(on_digits(recipe("standard"), epochs=1), epochs=0.2)
+    config = dataclasses.replace(on_digits(recipe("standard"), epochs=1), epochs=0.2, model=ModelConfig(width=2))
     trained = pipeline.train(config, tmp_path / "run")
     flags = ["--eps", "0.3", "--n", "6", "--out", tmp_path / "judged"]
     code, out, err = run(capsys, "benchmark", tmp_path / "run", *flags)  # the run says its data

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from robust_adapt.attacks import crafting, make_attack
 from robust_adapt.cli import main
-from robust_adapt.config import DataConfig
+from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.data import load_data
 from robust_adapt.errors import ConfigError, DataError
 from robust_adapt.pipeline import train
@@ -139,12 +139,12 @@ def test_what_is_refused(model, digits, options, kind, sentence):
 
 
 def test_a_run_is_questioned_with_its_own_regulariser(tmp_path, capsys):
-    config = dataclasses.replace(on_digits(recipe("deepseek"), epochs=1), epochs=0.1)
+    config = dataclasses.replace(on_digits(recipe("deepseek"), epochs=1), epochs=0.1, model=ModelConfig(width=2))
     train(config, tmp_path / "run")
-    flags = ["--rows", "Clean", "--n", "20", "--sanity", "--sanity-n", "12", "--standard", str(tmp_path / "run")]
+    flags = ["--rows", "Clean", "--n", "20", "--sanity", "--sanity-n", "6", "--standard", str(tmp_path / "run")]
     assert main(["evaluate", str(tmp_path / "run"), *flags]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "Is this robustness real? 12 images of digits" in out and "Verdict: " in out
+    assert "Is this robustness real? 6 images of digits" in out and "Verdict: " in out
     record = SanityRecord.from_dict(json.loads((tmp_path / "run" / "sanity.json").read_text()))
     statuses = {check.name: check.status for check in record.checks}
     assert "skip" not in statuses.values() and record.verdict == max(statuses.values(), key=STATUSES.index)

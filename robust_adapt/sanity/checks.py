@@ -107,7 +107,8 @@ def beats_transfer(subject: Subject) -> Answer:
     if subject.standard is None:
         return "skip", "no standard model was given", "Give one: `evaluate RUN --sanity --standard RUN`.", {}
     names = {"Linf": "pgd", "L2": "pgdl2"}
-    made = subject.flags(names[subject.norm], steps=subject.steps, step_ratio=0.25, source=subject.standard)
+    name, steps = names[subject.norm], subject.steps
+    made = subject.flags(name, steps=steps, step_ratio=0.25, source=subject.standard, among=subject.white_box)
     return _leftover(subject, made, "transfer from the standard model")
 
 
@@ -180,14 +181,17 @@ def _under_pgd(subject: Subject, size: float) -> Tensor:
 
 
 def _leftover(subject: Subject, flags: Tensor, name: str) -> Answer:
-    """The share of samples that stand against all gradient attacks and fall here; one sample is always forgiven."""
-    white, other = accuracy(subject.white_box), accuracy(flags)
+    """The share of samples that stand against all gradient attacks and fall here; one sample is always forgiven.
+
+    flags: what stands against both.
+    """
+    white, both = accuracy(subject.white_box), accuracy(flags)
     lost = int((subject.white_box & ~flags).sum())
     share = lost / subject.n
     status = "pass" if share <= 0.01 or lost <= 1 else "warn" if share <= 0.03 else "fail"
-    text = f"{lost} of {subject.n} fall to {name} alone (gradients {white:.1%}, {name} {other:.1%})"
+    text = f"{lost} of {subject.n} fall to {name} alone ({white:.1%} against gradients, {both:.1%} against both)"
     todo = "Gradients are masked: judge by AutoAttack, and attack past the layer that hides them."
-    return status, text, todo, {"only_there": share, "white_box": white, "accuracy": other}
+    return status, text, todo, {"only_there": share, "white_box": white, "both": both}
 
 
 def _noise(shape: torch.Size, subject: Subject, generator: torch.Generator) -> Tensor:

@@ -51,11 +51,12 @@ class Subject:
     def device(self) -> torch.device:
         return next((each.device for each in self.model.parameters()), torch.device("cpu"))
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images in [0, 1] and labels, on the model's device."""
-        for start in range(0, self.n, self.batch_size):
+    def batches(self, among: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images in [0, 1] and labels, on the model's device; of all samples, or those that are True in ``among``."""
+        split = self.split if among is None else self.split.take(among.nonzero().squeeze(1))
+        for start in range(0, len(split), self.batch_size):
             end = start + self.batch_size
-            yield Split(self.split.images[start:end], self.split.labels[start:end]).tensors(self.device)
+            yield Split(split.images[start:end], split.labels[start:end]).tensors(self.device)
 
     def flags(
         self,
@@ -65,15 +66,17 @@ class Subject:
         steps: int | None = None,
         seed: int = 0,
         source: nn.Module | None = None,
+        among: Tensor | None = None,
         **options: Any,
     ) -> Tensor:
         """True for each sample that the model gets right under an attack (None: on the clean image).
 
-        source: the model that the attack sees, by default the judged one. options: of ``make_attack``.
+        source: the model that the attack sees, by default the judged one. among: attack these only, the others are
+        False. options: of ``make_attack``.
         """
         source, size, right = source or self.model, self.eps if eps is None else eps, []
         made = make_attack(attack, source, eps=size, steps=steps, **options) if attack else None
-        for number, (images, labels) in enumerate(self.batches()):
+        for number, (images, labels) in enumerate(self.batches(among)):
             random = (self.seed + seed) * 1_000_003 + number
             with exact_arithmetic(), crafting(source, seed=random), crafting(self.model, seed=random):
                 adversarial = images
@@ -82,7 +85,11 @@ class Subject:
                         adversarial = run_attack(made, images, images, labels, eps=size, norm=self.norm)
                 with torch.no_grad():
                     right.append((self.model(adversarial).argmax(1) == labels).cpu())
-        return torch.cat(right)
+        if among is None:
+            return torch.cat(right)
+        flags = torch.zeros_like(among)
+        flags[among] = torch.cat([*right, flags[:0]])
+        return flags
 
     @cached_property
     def clean(self) -> Tensor:
@@ -99,17 +106,21 @@ class Subject:
     @cached_property
     def strong_pgd(self) -> Tensor:
         """Five times the steps, two restarts."""
-        runs = [self.flags(ATTACKS[self.norm][1], steps=5 * self.steps, step_ratio=0.1, seed=seed) for seed in (1, 2)]
-        return self.pgd & runs[0] & runs[1]
+        standing = self.pgd
+        for seed in (1, 2):
+            name, steps = ATTACKS[self.norm][1], 5 * self.steps
+            standing = self.flags(name, steps=steps, step_ratio=0.1, seed=seed, among=standing)
+        return standing
 
     @cached_property
     def white_box(self) -> Tensor:
         """What stands against all gradients: PGD on both losses, one step."""
-        return self.strong_pgd & self.one_step & self.flags(ATTACKS[self.norm][2], steps=2 * self.steps)
+        return self.flags(ATTACKS[self.norm][2], steps=2 * self.steps, among=self.strong_pgd & self.one_step)
 
     @cached_property
     def square(self) -> Tensor:
-        return self.flags(ATTACKS[self.norm][3], n_queries=self.queries)
+        """What stands against gradients and Square."""
+        return self.flags(ATTACKS[self.norm][3], n_queries=self.queries, among=self.white_box)
 
     @cached_property
     def logits(self) -> tuple[Tensor, Tensor]:
