@@ -294,8 +294,6 @@ def row(name):
 def refusal(prop, name):
     """The sentence of an attack that cannot, by what the table says of it; None for those that can."""
     spec = ATTACKS[name]
-    if prop is eps_a_sample and spec.eps is not None and spec.sample_eps is None:
-        return f"Expected one eps for all samples with '{name}', but got 4; leave '{name}' out."
     if prop is one_channel and "rgb" in spec.needs:
         return f"Expected 3 channels with '{name}', but got 1; leave '{name}' out."
     if prop is two_classes and spec.classes > 2:

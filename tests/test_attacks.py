@@ -140,7 +140,9 @@ def test_the_row_of_the_table_fits_the_class_of_torchattacks(name, small_net):
         assert parameters["steps"].default == spec.default_steps == attack.steps
 
 
-@pytest.mark.parametrize("norm", ["L2", "L1"])
+@pytest.mark.parametrize(
+    ("name", "norm"), [("pgdl2", "L2"), ("cw", "L2"), ("deepfool", "L2"), ("apgd-l1", "L1"), ("cw", "L1"), ("gn", "L1")]
+)
 def test_other_norms(name, norm, small_net, images, labels):
     adversarial = compose(small_net, [name], eps=0.5, norm=norm)(images, labels)
     sizes = (adversarial - images).flatten(1).norm(p=int(norm[1]), dim=1)
@@ -310,6 +312,23 @@ def test_an_eps_for_each_sample(attack, small_net, images, labels):
         assert (size > 0.5 * eps)[1:].all()
 
 
+def test_an_attack_that_knows_one_eps_is_called_once_for_each(channel_means, images, labels):
+    eps, seen = torch.tensor([0.02, 0.01, 0.02, 0.01, 0.01, 0.0]), []
+    attack = compose(channel_means, ["ffgsm"], eps=eps)
+    member = attack.members[0]
+    member.forward = lambda x, y, f=member.forward: seen.append((len(x), member.eps)) or f(x, y)
+    size = (attack(images, labels) - images).abs().amax((1, 2, 3))
+    assert (size <= eps + 1e-6).all() and (size[:5] > 0.5 * eps[:5]).all()
+    assert [(count, pytest.approx(value)) for count, value in seen] == [(1, 0.0), (3, 0.01), (2, 0.02)]
+
+
+def test_a_wrapper_of_torchattacks_takes_an_eps_for_each_sample(channel_means, images, labels):
+    eps = torch.tensor([0.02, 0.01, 0.02, 0.01, 0.01, 0.0])
+    multi = torchattacks.MultiAttack([torchattacks.PGD(channel_means), torchattacks.FGSM(channel_means)])
+    size = (compose(channel_means, [multi], eps=eps)(images, labels) - images).abs().amax((1, 2, 3))
+    assert (size <= eps + 1e-6).all()
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_an_eps_for_each_sample_in_every_mode(mode, small_net, images, labels):
     eps = torch.tensor([0.5, 1, 2, 4, 8, 16]) / 255
@@ -453,6 +472,24 @@ def test_check_images_knows_the_number_of_classes(images, labels):
             "Expected 3 weights >= 0, not all 0, in `pick`, but got [0, 0, 0]; 'all' gives equal ones.",
         ),
         (TRIO, {"norm": "L3"}, "Expected a known norm, but got 'L3'; did you mean 'L2'? Known: L1, L2, Linf."),
+        (
+            ["cw", "pgd"],
+            {"norm": "L2"},
+            "Expected attacks of the L2 ball, but got 'pgd', whose eps is of the Linf ball; take 'pgdl2' or 'pgdrsl2' "
+            "or 'apgd-l2', or norm='Linf'.",
+        ),
+        (
+            ["fab"],
+            {"norm": "L1"},
+            "Expected attacks of the L1 ball, but got 'fab', whose eps is of the Linf ball; take 'apgd-l1', or "
+            "norm='Linf'.",
+        ),
+        (
+            ["apgd-l1"],
+            {},
+            "Expected attacks of the Linf ball, but got 'apgd-l1', whose eps is of the L1 ball; take 'fgsm' or 'ffgsm' "
+            "or 'bim', or norm='L1'.",
+        ),
         (
             ["cw"],
             {"strict": True},

@@ -29,7 +29,7 @@ def test_overview_names_every_command(capsys):
         (
             ["trian"],
             "ConfigError Expected a known command, but got 'trian'; did you mean 'train'? "
-            "Known: benchmark, compare, demo, doctor, evaluate, submit, table, train.",
+            "Known: benchmark, compare, demo, doctor, evaluate, plan, submit, table, train.",
         ),
         (
             ["train", "pdg"],

@@ -1,20 +1,30 @@
 """One contract over the whole table of attacks: every property for every attack, and the table against torchattacks.
 
-``python tests/contract_page.py docs/attacks_contract.md`` runs it and writes what it found as a page.
+``python tests/contract_page.py docs/upstream.md`` runs it and writes what it found into that page.
 """
 
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
 import torchattacks
 from attack_contract import PROPERTIES, assert_in_ball, batch, compose, net, refusal, traces
-from contract_page import SIGNATURES
+from contract_page import HEADING, SIGNATURES, Collector, committed, contract
 from torch import nn
 
 from robust_adapt.attacks import ATTACKS, NOT_ATTACKS
 from robust_adapt.attacks.crafting import inside_ddp
 from robust_adapt.errors import ConfigError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def outcomes(request):
+    """What the tests of this module have found so far."""
+    collector = Collector()
+    request.config.pluginmanager.register(collector)
+    yield collector.results
+    request.config.pluginmanager.unregister(collector)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +78,8 @@ def test_on_the_module_inside_ddp(prop, name, ddp):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["pgd", "apgd", "cw"])
-def test_on_a_model_compiled_by_inductor(name):
+@pytest.mark.parametrize("prop", ["compiled (inductor)"])
+def test_on_a_model_compiled_by_inductor(prop, name):
     model = net()
     images, labels = batch(model)
     expected = compose(name, model)(images, labels)
@@ -91,3 +102,15 @@ def test_the_table_knows_what_torchattacks_offers(name):
 
 def test_every_kind_is_one_of_five():
     assert {spec.kind for spec in ATTACKS.values()} == {"max_loss", "success_only", "min_norm", "black_box", "noise"}
+
+
+def test_the_committed_contract_is_what_the_tests_found(outcomes):
+    """As far as they ran: this test comes last."""
+    text = (Path(__file__).parents[1] / "docs" / "upstream.md").read_text()
+    results, made_with = committed(text)
+    changed = {key: (results.get(key), found) for key, found in outcomes.items() if results.get(key) != found}
+    assert not changed, f"write it again: python tests/contract_page.py docs/upstream.md; {changed}"
+    assert HEADING + text.partition(HEADING)[2] == contract(results, made_with)
+    assert set(results.values()) == {"yes", "refused", "not run"}
+    assert {name for (_, name), found in results.items() if found == "not run"} == {"compiled (inductor)"}
+    assert {name for name, _ in results} == set(ATTACKS)

@@ -2,6 +2,9 @@
 
 import copy
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -157,6 +160,29 @@ def test_the_compiled_model_itself_may_be_tapped(small_net, images, fresh_compil
         torch.testing.assert_close(features, by_hand(small_net, images))
         features.sum().backward()
         assert small_net.conv.weight.grad.abs().sum() > 0
+
+
+def test_a_copy_and_the_state_of_a_compiled_model_in_a_tap(small_net, images, fresh_compiler):
+    before = {name: tensor.clone() for name, tensor in small_net.state_dict().items()}
+    with FeatureTap(small_net) as tap:
+        small_net.compile(backend="aot_eager")
+        expected = tap(images)[1]
+        other = copy.deepcopy(small_net)
+        other(images)
+        assert torch.equal(tap(images)[1], expected)
+        with FeatureTap(other) as second:  # a copy is compiled on its own
+            torch.testing.assert_close(second(images)[1], expected)
+    after = small_net.state_dict()
+    assert list(before) == list(after) == list(other.state_dict())
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_two_ddp_processes():
+    """What is checked there: tests/ddp_features.py."""
+    worker = Path(__file__).with_name("ddp_features.py")
+    done = subprocess.run([sys.executable, str(worker)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split()) == ["rank-0-done", "rank-1-done"]
 
 
 def test_a_tap_made_after_the_first_compiled_call_errs(small_net, images, fresh_compiler):

@@ -127,6 +127,27 @@ def test_gradients_against_finite_differences(formula):
     assert gradcheck(formula, [tensor.requires_grad_() for tensor in pair(3, 4)])
 
 
+DETACHED = [
+    *(
+        lambda a, b, d=d, r=r: feature_consistency(a, b, distance=d, relative=r, detach_clean=True)
+        for d in DISTANCES
+        for r in (0, 1)
+    ),
+    lambda a, b: softmax_consistency(a, b, detach_clean=True),
+    lambda a, b: kl_consistency(a, b, detach_clean=True),
+]
+
+
+@pytest.mark.parametrize("formula", DETACHED)
+def test_gradients_into_the_adversarial_side_alone_against_finite_differences(formula):
+    clean, adversarial = pair(3, 4)
+    assert gradcheck(lambda b: formula(clean, b), [adversarial.requires_grad_()])
+
+
+def test_relative_changes_nothing_about_a_cosine():
+    assert torch.equal(*(feature_consistency(*pair(5, 7), distance="cosine", relative=one) for one in (True, False)))
+
+
 @pytest.mark.parametrize("formula", [feature_consistency, softmax_consistency, kl_consistency])
 def test_detach_clean_pulls_one_side_only(formula):
     clean, adversarial = (tensor.requires_grad_() for tensor in pair(3, 4))

@@ -1,6 +1,5 @@
 """What a composition costs before it runs, how attacks are made, and the attack on our own regulariser."""
 
-import logging
 import warnings
 
 import pytest
@@ -95,10 +94,14 @@ def test_options_are_those_of_the_class(small_net):
         make_attack("pgd", small_net, eps=EPS, queries=7)
 
 
-def test_a_member_of_another_norm_is_logged(small_net, caplog):
-    with caplog.at_level(logging.WARNING):
-        compose(small_net, ["pgd", "pgdl2"], norm="L2")
-    assert caplog.messages == ["pgd searches the Linf ball; its results are only cut to L2"]
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_an_object_of_another_norm_is_refused(norm, small_net):
+    other = "L2" if norm == "Linf" else "Linf"
+    for cls in (torchattacks.APGD, torchattacks.AutoAttack):
+        compose(small_net, [cls(small_net, norm=norm)], norm=norm)
+        sentence = f"^Expected attacks of the {norm} ball, but got '{cls.__name__}', whose eps is of the {other} ball; "
+        with pytest.raises(ConfigError, match=sentence):
+            compose(small_net, [cls(small_net, norm=other)], norm=norm)
 
 
 def test_apgd_ends_above_its_success_form(small_net, images):
@@ -133,7 +136,16 @@ def test_ours_is_saved_by_torchattacks(small_net, images, labels, tmp_path):
 # the attack on our own regulariser
 
 
-@pytest.mark.parametrize("name", ["bim", "mifgsm", "fgsm"])
+def test_an_objective_costs_one_more_forward(channel_means, images, labels):
+    objective, seen = adaptive_objective(lambda x: (channel_means(x), None), on="softmax"), []
+    attack = compose(channel_means, ["fgsm", "pgd"], mode="concat", steps=3, objective=objective)
+    channel_means.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    attack(images, labels)
+    found = plan(["fgsm", "pgd"], mode="concat", pick="all", steps=3, adaptive=True)
+    assert sum(seen) / len(images) == plan(attack).forward == found.forward == 6 and found.backward == 4
+
+
+@pytest.mark.parametrize("name", ["bim", "mifgsm", "fgsm", "upgd-margin"])
 def test_an_objective_without_r_is_the_attack_itself(name, small_net, images, labels):
     with FeatureTap(small_net) as tap:
         ours = compose(small_net, [name], objective=adaptive_objective(tap, weight=0.0))(images, labels)
@@ -162,8 +174,12 @@ def test_it_takes_the_other_consistencies_and_an_eps_a_sample(on, small_net, ima
 
 def test_who_takes_an_objective(small_net):
     objective = adaptive_objective(lambda x: (small_net(x), None), on="kl")
-    with pytest.raises(ConfigError, match="^Expected a known attack that takes an objective, but got 'cw'; Known: bim"):
+    with pytest.raises(ConfigError) as caught:
         compose(small_net, ["cw"], objective=objective)
+    assert str(caught.value) == (
+        "Expected an attack that can maximise another loss, but got 'cw'; "
+        "take one of bim, fgsm, mifgsm, pgd, upgd, upgd-margin."
+    )
     with pytest.raises(ConfigError, match="^Expected names of attacks with an objective, but got PGD; name it.$"):
         compose(small_net, [torchattacks.PGD(small_net)], objective=objective)
     with pytest.raises(ConfigError, match="^Expected a known consistency, but got 'logits'"):

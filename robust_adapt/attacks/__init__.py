@@ -3,13 +3,14 @@
 from robust_adapt.attacks.composer import DiverseAttack
 from robust_adapt.attacks.cost import Plan, plan
 from robust_adapt.attacks.crafting import check_images, crafting, project
-from robust_adapt.attacks.forms import Objective, adaptive_objective
+from robust_adapt.attacks.forms import AdaptiveObjective, Objective, adaptive_objective
 from robust_adapt.attacks.making import make_attack, set_eps, spec_of, step_ratio_of
 from robust_adapt.attacks.seam import run_attack
 from robust_adapt.attacks.table import ATTACKS, NOT_ATTACKS, AttackSpec
 
 __all__ = [
     "ATTACKS",
+    "AdaptiveObjective",
     "AttackSpec",
     "DiverseAttack",
     "NOT_ATTACKS",

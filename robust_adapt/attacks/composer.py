@@ -1,9 +1,7 @@
 """``DiverseAttack``: several attacks as one, the second idea of the scheme."""
 
 import contextlib
-import logging
 import random
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +13,8 @@ from torchattacks.attack import Attack
 from robust_adapt.attacks.crafting import check_form, check_images, crafting, inside_ddp
 from robust_adapt.attacks.drawing import check_pick, draw, parts_of_batch
 from robust_adapt.attacks.forms import Objective
-from robust_adapt.attacks.making import make_attack, spec_of, step_ratio_of
+from robust_adapt.attacks.making import make_attack, step_ratio_of
+from robust_adapt.attacks.members import check_failures, check_norms
 from robust_adapt.attacks.seam import ready, run_attack
 from robust_adapt.attacks.statistics import CallStatistics, statistics_of
 from robust_adapt.doors import check_flag, check_known, check_model, check_seed, check_tensor
@@ -24,7 +23,6 @@ from robust_adapt.units import NORMS, check_eps
 
 MODES = ("split", "chain", "worst", "concat")
 CHECK_EVERY = 100
-log = logging.getLogger(__name__)
 
 
 class DiverseAttack(Attack):
@@ -32,8 +30,9 @@ class DiverseAttack(Attack):
 
     model: takes images ``(N, C, H, W)`` in [0, 1], returns logits; compiled and DDP models as they are.
     attacks: names of the table, torchattacks objects (their eps and step follow ours), or a mix of both.
-    eps: a float, or a tensor ``(N,)`` a sample; may be set between calls. norm: of the ball that every result is
-    projected on, ``Linf``, ``L2`` or ``L1``.
+    eps: a float, or a tensor ``(N,)`` a sample; may be set between calls. Attacks that know only one eps are called
+    once for each distinct value, on its samples. norm: of the ball that every result is
+    projected on, ``Linf``, ``L2`` or ``L1``; an attack with an eps of its own must be of that norm.
     mode: ``split``, each drawn attack gets its share of the batch (the cost of one attack); ``chain``, each starts
     from the last one's result (the article's code), projected around the *original* images after every stage;
     ``worst``, each sample keeps the result with the highest cross-entropy; ``concat``, all results, ``(K * N, ...)``.
@@ -77,7 +76,8 @@ class DiverseAttack(Attack):
         self._random = random.Random(seed)
         self._calls = 0
         self.last: CallStatistics | None = None
-        self._watch_failures()
+        check_norms(self.names, self.members, norm)
+        check_failures(self.names, self.members, strict=strict)
 
     @property
     def eps(self) -> float | Tensor:
@@ -110,22 +110,6 @@ class DiverseAttack(Attack):
                 names.append(attack)
                 members.append(make_attack(attack, self.model, eps=8 / 255, **options))
         return names, members
-
-    def _watch_failures(self) -> None:
-        specs = [(name, spec_of(member)) for name, member in zip(self.names, self.members, strict=True)]
-        for name, spec in specs:
-            if spec is not None and spec.eps is not None and spec.norm != self.norm:
-                log.warning("%s searches the %s ball; its results are only cut to %s", name, spec.norm, self.norm)
-        failing = [name for name, spec in specs if spec is not None and spec.fails_clean]
-        if not failing:
-            return
-        message = (
-            f"{', '.join(failing)} return the clean image where they fail, so training on them is partly clean "
-            "training, more so as the model gets robust; watch `unchanged_share`, or use 'upgd-margin' instead of 'cw'"
-        )
-        if self.strict:
-            raise ConfigError(f"Expected attacks that return their strongest point with `strict=True`, but {message}.")
-        warnings.warn(message + ".", stacklevel=3)
 
     def __call__(self, inputs: Tensor, labels: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
         """Adversarial images for ``inputs`` ``(N, C, H, W)`` in [0, 1] and ``labels`` ``(N,)``."""

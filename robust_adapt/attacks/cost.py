@@ -7,6 +7,7 @@ from torchattacks.attack import Attack
 
 from robust_adapt.attacks.composer import MODES, DiverseAttack
 from robust_adapt.attacks.drawing import check_pick, mean_shares
+from robust_adapt.attacks.forms import ObjectiveUPGD
 from robust_adapt.attacks.making import spec_of
 from robust_adapt.attacks.table import ATTACKS, AttackSpec
 from robust_adapt.errors import ConfigError, unknown_name
@@ -38,11 +39,13 @@ def plan(
     pick: str | Sequence[float] = "random",
     steps: int | None = None,
     classes: int = 10,
+    adaptive: bool = False,
 ) -> Plan:
     """The passes of ``DiverseAttack(model, attacks, mode=, pick=, steps=)``, without a model.
 
     attacks: a composer (its own mode and pick count then), a name, or a list as the composer takes it. classes: of the
-    model. Raises ``ConfigError`` for an attack that the table does not know.
+    model. adaptive: the attacks given by name maximise an ``adaptive_objective``, which looks at the clean images once
+    a call. Raises ``ConfigError`` for an attack that the table does not know.
     """
     names = attacks.names if isinstance(attacks, DiverseAttack) else None
     if isinstance(attacks, DiverseAttack):
@@ -52,6 +55,8 @@ def plan(
         raise ConfigError(unknown_name("mode", mode, MODES))
     rows = [_row(entry, steps) for entry in entries]
     costs = [spec.passes(number, classes) for _, spec, number in rows]
+    looks = [isinstance(entry, ObjectiveUPGD) or (adaptive and isinstance(entry, str)) for entry in entries]
+    costs = [(forward + look, backward) for (forward, backward), look in zip(costs, looks, strict=True)]
     names = names or [name for name, _, _ in rows]
     shares = mean_shares(check_pick(pick, len(entries)), len(entries), split=mode == "split")
     forward = sum(share * cost[0] for share, cost in zip(shares, costs, strict=True))

@@ -1,5 +1,6 @@
 """Attacks that torchattacks has in another form: always the strongest point, an unclamped margin, any loss."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import torchattacks
 from torch import Tensor, nn
 
 from robust_adapt.errors import ConfigError, unknown_name
-from robust_adapt.losses import feature_consistency, kl_consistency, margin, softmax_consistency
+from robust_adapt.losses import cross_entropy, feature_consistency, kl_consistency, margin, softmax_consistency
 
 Loss = Callable[[Tensor], Tensor]
 Objective = Callable[[Tensor, Tensor], Loss]
@@ -65,6 +66,7 @@ class ObjectiveUPGD(torchattacks.UPGD):
 
 # What each attack of the PGD family is in terms of UPGD; gradients are scaled a sample, which a sign does not see.
 OBJECTIVE_OPTIONS: dict[str, dict[str, Any]] = {
+    "upgd-margin": {},
     "fgsm": {"steps": 1, "decay": 0.0},
     "bim": {"decay": 0.0},
     "pgd": {"decay": 0.0, "random_start": True},
@@ -73,33 +75,61 @@ OBJECTIVE_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+def _mean_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    return margin(logits, labels).mean()
+
+
+Task = Callable[[Tensor, Tensor], Tensor]
+CONSISTENCIES = {"features": feature_consistency, "softmax": softmax_consistency, "kl": kl_consistency}
+TASKS: dict[str, Task] = {"upgd-margin": _mean_margin}  # all others maximise the cross-entropy
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptiveObjective:
+    """Task loss + weight * R as an ``objective``; see ``adaptive_objective``. task: None for the attack's own."""
+
+    forward: Callable[[Tensor], tuple[Tensor, Tensor]]
+    weight: float
+    on: str
+    task: Task | None
+    options: dict[str, Any]
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Loss:
+        """The loss of adversarial images; looks at the clean ones once."""
+        consistency, which = CONSISTENCIES[self.on], 1 if self.on == "features" else 0
+        task = self.task or cross_entropy
+        with torch.no_grad():
+            clean = self.forward(images)[which]
+
+        def loss(adversarial: Tensor) -> Tensor:
+            seen = self.forward(adversarial)
+            return task(seen[0].float(), labels) + self.weight * consistency(clean, seen[which], **self.options)
+
+        return loss
+
+
 def adaptive_objective(
     forward: Callable[[Tensor], tuple[Tensor, Tensor]],
     *,
     weight: float = 1.0,
     on: str = "features",
-    task: Callable[[Tensor, Tensor], Tensor] = torch.nn.functional.cross_entropy,
+    task: Task | None = None,
     **options: Any,
-) -> Objective:
+) -> AdaptiveObjective:
     """Task loss + weight * R, the loss of training itself, as an ``objective`` for an attack.
 
     forward: ``logits, features = forward(images)``, such as a ``FeatureTap``. weight: of R; a negative one makes the
     attack keep the features where they are. on: ``features``, ``softmax`` or ``kl``. task: of logits and labels,
-    maximised. options: of the consistency. Costs one more forward on the clean images a call.
+    maximised; by default what the attack maximises without it, the margin for ``upgd-margin``, else the cross-entropy.
+    options: of the consistency. Costs one more forward on the clean images a call.
     """
-    terms = {"features": feature_consistency, "softmax": softmax_consistency, "kl": kl_consistency}
-    if on not in terms:
-        raise ConfigError(unknown_name("consistency", on, terms))
-    consistency, which = terms[on], 1 if on == "features" else 0
+    if on not in CONSISTENCIES:
+        raise ConfigError(unknown_name("consistency", on, CONSISTENCIES))
+    return AdaptiveObjective(forward, weight, on, task, options)
 
-    def objective(images: Tensor, labels: Tensor) -> Loss:
-        with torch.no_grad():
-            clean = forward(images)[which]
 
-        def loss(adversarial: Tensor) -> Tensor:
-            seen = forward(adversarial)
-            return task(seen[0].float(), labels) + weight * consistency(clean, seen[which], **options)
-
-        return loss
-
+def objective_of(name: str, objective: Objective) -> Objective:
+    """An objective as the attack ``name`` maximises it: with that attack's own task loss where none was chosen."""
+    if isinstance(objective, AdaptiveObjective) and objective.task is None:
+        return dataclasses.replace(objective, task=TASKS.get(name))
     return objective

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from robust_adapt.attacks.forms import OBJECTIVE_OPTIONS, Objective, ObjectiveUPGD
+from robust_adapt.attacks.forms import OBJECTIVE_OPTIONS, Objective, ObjectiveUPGD, objective_of
 from robust_adapt.attacks.table import ATTACKS, AttackSpec
 from robust_adapt.doors import check_callable, check_known, check_model, check_number, check_whole
 from robust_adapt.errors import ConfigError, unknown_name
@@ -28,7 +28,7 @@ def make_attack(
 
     steps: of the attacks with gradients, by default the attack's own; black-box ones have queries, see ``options``.
     step_ratio: step over eps, by default the attack's own, grown as the steps get fewer (at most 1). objective: a loss
-    to maximise in place of the cross-entropy, see ``adaptive_objective``; for fgsm, bim, pgd, mifgsm and upgd.
+    to maximise in place of the attack's own, see ``adaptive_objective``; for the attacks of ``OBJECTIVE_OPTIONS``.
     options: arguments of the attack's class, such as ``n_queries=100`` of ``square``. Raises ``ConfigError``.
     """
     check_known("attack", name, ATTACKS)
@@ -46,10 +46,13 @@ def make_attack(
     if objective is None:
         attack, ratio = spec.cls(model, **arguments), _ratio(spec, steps, step_ratio)
     elif name in OBJECTIVE_OPTIONS:
-        attack = ObjectiveUPGD(model, objective, **(OBJECTIVE_OPTIONS[name] | arguments))
+        attack = ObjectiveUPGD(model, objective_of(name, objective), **(OBJECTIVE_OPTIONS[name] | arguments))
         ratio = _ratio(spec, steps, step_ratio) or 1.0  # one FGSM step reaches eps
     else:
-        raise ConfigError(unknown_name("attack that takes an objective", name, OBJECTIVE_OPTIONS))
+        raise ConfigError(
+            f"Expected an attack that can maximise another loss, but got {name!r}; "
+            f"take one of {', '.join(sorted(OBJECTIVE_OPTIONS))}."
+        )
     if spec.steps is not None and steps is not None:
         setattr(attack, spec.steps, steps)
     set_eps(attack, eps, ratio=ratio)
@@ -86,6 +89,20 @@ def parts_of(attack: Attack) -> Iterator[Attack]:
     yield from dict.fromkeys((attack, *attack.__dict__["_attacks"].values()))
 
 
+def eps_name_of(attack: Attack) -> str | None:
+    """The attribute that holds the eps of a torchattacks object, None where it has no eps."""
+    spec = spec_of(attack)
+    return spec.eps if spec is not None else ("eps" if hasattr(attack, "eps") else None)
+
+
+def takes_sample_eps(attack: Attack) -> bool:
+    """Whether an eps a sample is one call; else one call for each distinct eps is needed."""
+    spec = spec_of(attack)
+    if spec is None:  # a wrapper may take the batch apart
+        return not any(eps_name_of(part) for part in parts_of(attack))
+    return spec.eps is None or spec.sample_eps is not None
+
+
 def step_ratio_of(attack: Attack) -> float | None:
     """Step over eps of a torchattacks object as it stands, where it has both."""
     spec = spec_of(attack)
@@ -101,8 +118,7 @@ def set_eps(attack: Attack, eps: float | Tensor, *, ratio: float | None = None) 
     eps: a float, or ``(N, 1, 1, 1)`` a sample. Attacks without eps keep still.
     """
     for part in parts_of(attack):
-        spec = spec_of(part)
-        name = spec.eps if spec is not None else ("eps" if hasattr(part, "eps") else None)
+        spec, name = spec_of(part), eps_name_of(part)
         if name is None:
             continue
         share = ratio if part is attack else step_ratio_of(part)

@@ -3,6 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torchattacks.attack import Attack
 
 from robust_adapt.attacks.crafting import float32_logits, project
 from robust_adapt.attacks.forms import ObjectiveUPGD
-from robust_adapt.attacks.making import parts_of, set_eps, spec_of
+from robust_adapt.attacks.making import parts_of, set_eps, spec_of, takes_sample_eps
 from robust_adapt.attacks.table import AttackSpec
 from robust_adapt.errors import ConfigError
 
@@ -31,10 +32,13 @@ def run_attack(
     """Adversarial images of one attack from ``start``, projected on the ball of ``eps`` around ``images``.
 
     start, images: ``(N, C, H, W)``, the same unless an earlier attack has moved the start. eps: a float, or ``(N,)`` a
-    sample. ratio: step over eps. Raises ``ConfigError`` where the attack cannot take such images or such an eps.
+    sample; an attack that knows only one is called once for each distinct value, on its samples. ratio: step over eps.
+    Raises ``ConfigError`` where the attack cannot take such images.
     """
     spec, name = spec_of(attack), name or attack.attack
-    check_needs(spec, name, images, eps)
+    check_needs(spec, name, images)
+    if isinstance(eps, Tensor) and eps.ndim and not takes_sample_eps(attack):
+        return _for_each_eps(attack, start, images, labels, eps=eps, norm=norm, ratio=ratio, name=name)
     if isinstance(eps, Tensor) and eps.ndim:
         start = _own_start(attack, start, images, eps, norm)
         set_eps(attack, eps.to(images).view(-1, *[1] * (images.ndim - 1)), ratio=ratio)
@@ -51,12 +55,20 @@ def run_attack(
     return project(adversarial, images, eps, norm=norm).to(images.dtype)
 
 
-def check_needs(spec: AttackSpec | None, name: str, images: Tensor, eps: float | Tensor) -> None:
-    """Raise ``ConfigError`` where an attack cannot take images of this shape or an eps a sample."""
+def _for_each_eps(
+    attack: Attack, start: Tensor, images: Tensor, labels: Tensor, *, eps: Tensor, **options: Any
+) -> Tensor:
+    result = torch.empty_like(images)
+    for value in eps.unique().tolist():
+        rows = eps == value
+        result[rows] = run_attack(attack, start[rows], images[rows], labels[rows], eps=value, **options)
+    return result
+
+
+def check_needs(spec: AttackSpec | None, name: str, images: Tensor) -> None:
+    """Raise ``ConfigError`` where an attack cannot take images of this shape."""
     if spec is None:
         return
-    if isinstance(eps, Tensor) and eps.ndim and spec.eps is not None and spec.sample_eps is None:
-        raise ConfigError(f"Expected one eps for all samples with {name!r}, but got {len(eps)}; leave {name!r} out.")
     if "rgb" in spec.needs and images.shape[1] != 3:
         raise ConfigError(f"Expected 3 channels with {name!r}, but got {images.shape[1]}; leave {name!r} out.")
     if "square" in spec.needs and images.shape[2] != images.shape[3]:

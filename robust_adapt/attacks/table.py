@@ -30,8 +30,8 @@ class AttackSpec:
     fails_clean: returns the clean image where it finds no wrong point. eps, step, steps: the attributes that hold eps,
     step size and number of steps, if any. ratio: step over eps by default. options: arguments that differ from
     torchattacks' defaults. sample_eps: the shape of an eps a sample: ``image`` ``(N, 1, 1, 1)``, ``flat`` ``(N,)``, or
-    None where it must be one number. needs: ``contiguous`` (channels-last images are copied), ``rgb``, ``square``
-    images. classes: the fewest that it works with.
+    None where it must be one number, so that the samples of each eps are attacked apart. needs: ``contiguous``
+    (channels-last images are copied), ``rgb``, ``square`` images. classes: the fewest that it works with.
     """
 
     cls: type[Attack]

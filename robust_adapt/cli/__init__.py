@@ -11,6 +11,7 @@ from robust_adapt.cli.doctoring import doctor
 from robust_adapt.cli.evaluating import evaluate
 from robust_adapt.cli.judging import benchmark
 from robust_adapt.cli.pairing import compare
+from robust_adapt.cli.planning import plan
 from robust_adapt.cli.submitting import submit
 from robust_adapt.cli.terminal import console, errors, refuse
 from robust_adapt.cli.training import train
@@ -22,6 +23,7 @@ USAGE, BROKEN_PIPE = 2, 141
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "doctor": doctor,
     "demo": demo,
+    "plan": plan,
     "train": train,
     "evaluate": evaluate,
     "table": table,

@@ -31,11 +31,7 @@ class TrainOptions:
 def train(arguments: Sequence[str]) -> int:
     """Train a recipe: robust-adapt train RECIPE [--section.field VALUE ...]."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        recipes = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        for name, build in RECIPES.items():
-            recipes.add_row(f"  [bold]{name}[/]", plain(build.__doc__ or ""))
-        console.print(plain("robust-adapt train RECIPE [--help] [--section.field VALUE ...]\n\nRecipes:"))
-        console.print(recipes)
+        list_recipes("train")
         return 0
     config = recipe(arguments[0])
     options = read(TrainOptions, arguments[1:], f"train {arguments[0]}", default=TrainOptions(config=config))
@@ -50,6 +46,14 @@ def train(arguments: Sequence[str]) -> int:
         soft_wrap=True,
     )
     return 0
+
+
+def list_recipes(command: str) -> None:
+    recipes = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, build in RECIPES.items():
+        recipes.add_row(f"  [bold]{name}[/]", plain(build.__doc__ or ""))
+    console.print(plain(f"robust-adapt {command} RECIPE [--help] [--section.field VALUE ...]\n\nRecipes:"))
+    console.print(recipes)
 
 
 def train_with_progress(config: Config, out: Path, *, resume: bool) -> Any:

@@ -77,10 +77,16 @@ class AttackConfig:
     """Step size over eps; by default each attack's own ratio."""
     strict: bool = False
     """Refuse attacks that return clean images where they fail."""
+    adaptive: float = 0.0
+    """Weight of R, as `loss` defines it, in what the attacks maximise: task loss + weight * R; 0 for the task alone."""
 
     def __post_init__(self) -> None:
         check_types(self)
         check_positive(self, "steps", "step_ratio")
+        if not self.adaptive >= 0:
+            raise ConfigError(f"Expected `adaptive` >= 0, the weight of R, but got {self.adaptive}.")
+        if self.adaptive and not self.attacks:
+            raise ConfigError("Expected attacks to maximise R, but got none; set `attack.adaptive` to 0.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,15 @@
 from robust_adapt.pipeline.building import build_for, build_parts, device_of
 from robust_adapt.pipeline.finding import Candidate, find_model
 from robust_adapt.pipeline.judging import evaluate, study_cases
+from robust_adapt.pipeline.planning import Probe, RunPlan, plan_run
 from robust_adapt.pipeline.questioning import check_run
 from robust_adapt.pipeline.running import Run, load_run, train
 
 __all__ = [
     "Candidate",
+    "Probe",
     "Run",
+    "RunPlan",
     "build_for",
     "build_parts",
     "check_run",
@@ -16,6 +19,7 @@ __all__ = [
     "evaluate",
     "find_model",
     "load_run",
+    "plan_run",
     "study_cases",
     "train",
 ]

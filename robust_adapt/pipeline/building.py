@@ -1,6 +1,5 @@
 """A config becomes objects: model, attack, controller, optimizer, batches."""
 
-import time
 from pathlib import Path
 
 import torch
@@ -8,7 +7,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from robust_adapt import trainer, upstream
-from robust_adapt.attacks import ATTACKS, DiverseAttack, plan
+from robust_adapt.attacks import ATTACKS, AdaptiveObjective, DiverseAttack, adaptive_objective, plan
 from robust_adapt.brake import Brake
 from robust_adapt.checkpoint import BEST, load_weights
 from robust_adapt.config import Config
@@ -17,8 +16,6 @@ from robust_adapt.epsilon import EpsilonController
 from robust_adapt.errors import CheckpointError, ConfigError
 from robust_adapt.features import FeatureTap
 from robust_adapt.models import build_model
-
-PROBE_STEPS = 12
 
 
 def build_parts(config: Config, data: ImageData) -> trainer.Parts:
@@ -84,26 +81,6 @@ def put_weights(model: nn.Module, path: Path, *, name: str) -> None:
         ) from error
 
 
-def count_steps(parts: trainer.Parts, config: Config, data: ImageData) -> int:
-    if config.minutes is None:
-        return max(1, round(config.epochs * len(parts.batches)))
-    return max(1, round(60 * config.minutes / _seconds_a_step(config, data)))
-
-
-def _seconds_a_step(config: Config, data: ImageData) -> float:
-    """Median of a few real steps on a throw-away copy of the run, at the target eps."""
-    parts = build_parts(config, data)
-    parts.controller = EpsilonController("constant", target=float(config.controller.target), norm=config.attack.norm)
-    times = []
-    for number, (images, labels) in enumerate(parts.batches.epoch(0)):
-        begin = time.monotonic()
-        trainer.train_step(parts, config, images, labels, 0.5)
-        times.append(time.monotonic() - begin)
-        if number == PROBE_STEPS:
-            break
-    return sorted(times[1:])[len(times[1:]) // 2]
-
-
 def _optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     settings = config.optimizer
     if settings.name == "adam":
@@ -130,9 +107,19 @@ def _attack(config: Config, model: nn.Module) -> DiverseAttack | None:
         pick=settings.pick,
         steps=settings.steps,
         step_ratio=settings.step_ratio,
+        objective=_objective(config, model) if settings.adaptive else None,
         seed=config.seed,
         strict=settings.strict,
     )
+
+
+def _objective(config: Config, model: nn.Module) -> AdaptiveObjective:
+    """Task loss + ``attack.adaptive`` * R, with the R of the training's loss, on the model that is attacked."""
+    loss, weight = config.loss, config.attack.adaptive
+    if loss.consistency_on == "features":
+        tap = FeatureTap(model, loss.layer)  # the attack runs the bare model, the training's tap the one in Fabric
+        return adaptive_objective(tap, weight=weight, distance=loss.distance, relative=loss.relative)
+    return adaptive_objective(lambda images: (model(images), None), weight=weight, on=loss.consistency_on)
 
 
 def _controller(config: Config) -> EpsilonController:

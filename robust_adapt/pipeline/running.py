@@ -14,7 +14,8 @@ from robust_adapt.data import ImageData, load_data
 from robust_adapt.doors import check_callable, check_flag, check_path
 from robust_adapt.errors import CheckpointError, ConfigError, DataError, shown
 from robust_adapt.models import build_model
-from robust_adapt.pipeline.building import build_parts, count_steps, precision_of, put_weights
+from robust_adapt.pipeline.building import build_parts, precision_of, put_weights
+from robust_adapt.pipeline.planning import count_steps
 from robust_adapt.records import BrakeRecord, EpochRecord, RunRecord, StepRecord, read_lines, write_json
 
 

@@ -1,0 +1,44 @@
+"""What a composer asks of the attacks it is made of, before any of them runs."""
+
+import warnings
+from collections.abc import Sequence
+
+from torchattacks.attack import Attack
+
+from robust_adapt.attacks.making import parts_of, spec_of
+from robust_adapt.attacks.table import ATTACKS
+from robust_adapt.errors import ConfigError
+
+
+def check_norms(names: Sequence[str], members: Sequence[Attack], norm: str) -> None:
+    """Raise ``ConfigError`` for an attack whose own eps bounds another norm than the ball's.
+
+    Such an attack would search a ball of the wrong shape and size, and projection would only cut what it found. Those
+    without an eps (CW, DeepFool, ...) are projected on any ball.
+    """
+    for name, member in zip(names, members, strict=True):
+        for part in parts_of(member):
+            spec = spec_of(part)
+            own = spec and getattr(part, "norm", spec.norm)
+            if spec is None or spec.eps is None or own == norm:
+                continue
+            fitting = [row for row, one in ATTACKS.items() if one.norm == norm and one.kind == "max_loss"]
+            raise ConfigError(
+                f"Expected attacks of the {norm} ball, but got {name!r}, whose eps is of the {own} ball; "
+                f"take {' or '.join(map(repr, fitting[:3]))}, or norm={own!r}."
+            )
+
+
+def check_failures(names: Sequence[str], members: Sequence[Attack], *, strict: bool) -> None:
+    """Warn once of attacks that return the clean image where they fail; a ``ConfigError`` where ``strict``."""
+    specs = [(name, spec_of(member)) for name, member in zip(names, members, strict=True)]
+    failing = [name for name, spec in specs if spec is not None and spec.fails_clean]
+    if not failing:
+        return
+    message = (
+        f"{', '.join(failing)} return the clean image where they fail, so training on them is partly clean "
+        "training, more so as the model gets robust; watch `unchanged_share`, or use 'upgd-margin' instead of 'cw'"
+    )
+    if strict:
+        raise ConfigError(f"Expected attacks that return their strongest point with `strict=True`, but {message}.")
+    warnings.warn(message + ".", stacklevel=3)
