@@ -1,6 +1,6 @@
 """How the rules move eps: one short run a rule, everything else equal; records and the figure of docs/epsilon.md.
 
-    python benchmarks/epsilon.py --data folder:cifar10-jpeg --runs runs/epsilon --out benchmarks/results/epsilon
+    python -m benchmarks.epsilon --data folder:cifar10-jpeg --runs runs/epsilon --out benchmarks/results/epsilon
 
 Runs that are finished are not repeated, an interrupted one goes on. ``--draw`` only draws, from the records in --out.
 """
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from publish import publish
 
+from benchmarks.publish import publish
 from robust_adapt import pipeline
 from robust_adapt.config import AttackConfig, Config, ControllerConfig, DataConfig, LossConfig, ModelConfig
 from robust_adapt.recipes import recipe

@@ -11,7 +11,7 @@ for recipe in standard deepseek pgd; do
   [ -e "$runs/$recipe/finished" ] && continue
   timeout --signal=INT "$left" python3 -m robust_adapt train "$recipe" "${common[@]}" --out "$runs/$recipe" --resume ||
     { echo "slice over: call again"; exit 75; }
-  python3 "$(dirname "$0")/publish.py" "$runs/$recipe" "$runs/published/$recipe" --weights  # the table is made on these
+  python3 -P "$(dirname "$0")/publish.py" "$runs/$recipe" "$runs/published/$recipe" --weights  # the table is made on these
   touch "$runs/$recipe/finished"
 done
 left=$((deadline - SECONDS))

@@ -1,6 +1,6 @@
 """A run's records for publication: without folders of the machine that it ran on, with its weights in half precision.
 
-    python benchmarks/publish.py runs/deepseek benchmarks/results/cifar10-jpeg-width16/deepseek --weights
+    python -m benchmarks.publish runs/deepseek benchmarks/results/cifar10-jpeg-width16/deepseek --weights
 
 With ``--weights`` the run's own best.pt becomes half precision first, so that a table made after that is measured on
 exactly the published weights.
