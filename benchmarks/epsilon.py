@@ -24,11 +24,11 @@ SMOOTH = 10  # step records in the moving mean of the gap
 
 
 def config_of(rule: str, data: str) -> Config:
-    """PGD of three steps, 1,200 steps of 64 images, half of them seen clean too: the rules read both losses."""
+    """PGD of three steps, 600 steps of 64 images, half of them seen clean too: the rules read both losses."""
     base = recipe("deepseek")
     return dataclasses.replace(
         base,
-        data=DataConfig(name=data, validation=500, subset=9600),
+        data=DataConfig(name=data, validation=500, subset=4800),
         model=ModelConfig(width=8),
         attack=AttackConfig(attacks=("pgd",), steps=3, step_ratio=0.5),
         controller=ControllerConfig(rule=rule),
