@@ -1,12 +1,13 @@
 """What the composer costs and saves, in interleaved pairs of one run: ours, theirs, theirs, ours, ...
 
-    OMP_NUM_THREADS=1 python benchmarks/attacks.py --data folder:PATH --out benchmarks/results/attacks.json
+    OMP_NUM_THREADS=1 python -m benchmarks.attacks --data folder:PATH --out benchmarks/results/attacks.json
 
 pgd: DiverseAttack(["pgd"]) against bare torchattacks.PGD, 10 steps of 2/255 each. cw: on trainable parameters,
 DiverseAttack(["cw"]) against bare torchattacks.CW (50 steps), which pays for the weights' gradients. article: FGSM, PGD
-and CW chained, the whole batch at once against one image at a time, as the article's code does; with 2 steps of PGD and
-of CW, since the ratio is of launches, and once in full ("article-full"). On the published robust weights, in training
-mode with trainable parameters as in a training loop, and the first images of the test split with their labels.
+and CW chained, the whole batch at once against one image at a time, as the article's code does; with one step of PGD
+and of CW, since the ratio is of passes whatever their number, or in full ("article-full"). On the published robust
+weights, in training mode with trainable parameters as in a training loop, and the first images of the test split with
+their labels.
 Wall time is what a user waits, the process's CPU time what is left of it when others use the machine.
 """
 
@@ -40,7 +41,7 @@ def pairs_of(model: nn.Module) -> dict[str, tuple[Call, Call]]:
     return {
         "pgd": (composed(model, "pgd"), torchattacks.PGD(model, eps=EPS)),
         "cw": (composed(model, "cw"), torchattacks.CW(model)),
-        "article": (composed(model, "fgsm", "pgd", "cw", steps=2), one_image_at_a_time(model, steps=2)),
+        "article": (composed(model, "fgsm", "pgd", "cw", steps=1), one_image_at_a_time(model, steps=1)),
         "article-full": (composed(model, "fgsm", "pgd", "cw"), one_image_at_a_time(model)),
     }
 
