@@ -45,7 +45,7 @@ def deepseek() -> Config:
         recipe="deepseek",
         attack=AttackConfig(attacks=("pgd", "mifgsm", "upgd-margin"), mode="split", steps=1, step_ratio=1.25),
         controller=ControllerConfig(rule="ramp", ramp_end=0.4),
-        loss=LossConfig(consistency=4.0, consistency_on="softmax", clean_share=0.25),
+        loss=LossConfig(consistency=2.0, consistency_on="softmax", clean_share=0.25),
     )
 
 
