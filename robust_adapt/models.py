@@ -149,13 +149,14 @@ def _resnet(name: str, num_classes: int, channels: int, width: int, size: int) -
     if (num_classes, channels, width, size) == (10, 3, ORIGINAL_WIDTH, 32):
         return getattr(zoo, name)()  # the leaderboard's architecture itself, untouched
     block_name, blocks = RESNETS[name]
+    strides = _strides(name, size)
     block = getattr(zoo, block_name)
     model = (zoo.PreActResNet if name.startswith("PreAct") else zoo.ResNet)(block, blocks, num_classes)
     model.in_planes = width  # the zoo fixes 64 channels, RGB and 32 x 32: its own parts again, names and order kept
     model.conv1 = nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False)
     if hasattr(model, "bn1"):
         model.bn1 = nn.BatchNorm2d(width)
-    for stage, (count, stride) in enumerate(zip(blocks, _strides(name, size), strict=True)):
+    for stage, (count, stride) in enumerate(zip(blocks, strides, strict=True)):
         setattr(model, f"layer{stage + 1}", model._make_layer(block, width * 2**stage, count, stride=stride))
     model.linear = nn.Linear(8 * width * block.expansion, num_classes)
     return model

@@ -219,11 +219,14 @@ class DiverseAttack(Attack):
     def success_rate(self, adversarial: Tensor, labels: Tensor) -> float:
         """Share of ``adversarial`` that the model gets wrong; costs a forward. labels repeat for ``concat``."""
         check_form(adversarial)
-        copies = len(adversarial) // max(1, len(labels)) if isinstance(labels, Tensor) and labels.ndim else 1
-        check_images(adversarial, labels.repeat(copies) if copies > 1 else labels)
+        if labels is None:
+            raise DataError("Expected `labels`, but got None; predict them first where there are none.")
+        several = isinstance(labels, Tensor) and labels.ndim == 1 and len(labels) and len(adversarial) > len(labels)
+        labels = labels.repeat(len(adversarial) // len(labels)) if several else labels
+        check_images(adversarial, labels)
         with crafting(self.model), torch.no_grad():
             predicted = self.model(adversarial).argmax(1)
-        return (predicted != labels.repeat(len(adversarial) // len(labels))).float().mean().item()
+        return (predicted != labels).float().mean().item()
 
     def state_dict(self) -> dict[str, Any]:
         """What decides the next draws."""

@@ -10,7 +10,7 @@ from torchattacks.attack import Attack
 from robust_adapt.attacks.forms import OBJECTIVE_OPTIONS, Objective, ObjectiveUPGD, objective_of
 from robust_adapt.attacks.table import ATTACKS, AttackSpec
 from robust_adapt.doors import check_callable, check_known, check_model, check_number, check_whole
-from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.errors import ConfigError, shown, unknown_name
 from robust_adapt.units import NORMS, check_eps
 
 
@@ -60,10 +60,20 @@ def make_attack(
 
 
 def _known(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    known = list(inspect.signature(ATTACKS[name].cls).parameters)[1:]
-    for option in options:
+    signature = inspect.signature(ATTACKS[name].cls)
+    known = list(signature.parameters)[1:]
+    for option, value in options.items():
         if option not in known:
             raise ConfigError(unknown_name(f"option of {name!r}", option, known))
+        default = signature.parameters[option].default
+        kind = (int, float) if type(default) in (int, float) else type(default)
+        if type(default) in (bool, int, float, str) and (
+            not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool)
+        ):
+            raise ConfigError(
+                f"Expected `{option}` of {name!r} as {type(default).__name__}, but got {shown(value)}; {default!r} is "
+                "torchattacks' own."
+            )
     return options
 
 
