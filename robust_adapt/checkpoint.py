@@ -129,7 +129,7 @@ def read_config(folder: Path) -> Config:
             "`robust-adapt train` wrote."
         ) from None
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"Expected the config of a run in {path}, but got: {error}") from error
+        raise CheckpointError(f"Expected the config of a run in {path}, but got: {error}; restore it.") from error
 
 
 def _pack(state: Any) -> bytes:

@@ -17,7 +17,7 @@ from robust_adapt.attacks.making import make_attack, step_ratio_of
 from robust_adapt.attacks.members import check_failures, check_norms
 from robust_adapt.attacks.seam import ready, run_attack
 from robust_adapt.attacks.statistics import CallStatistics, statistics_of
-from robust_adapt.doors import check_flag, check_known, check_model, check_seed, check_tensor
+from robust_adapt.doors import ask, check_flag, check_known, check_logits, check_model, check_seed, check_tensor
 from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.units import NORMS, check_eps
 
@@ -225,8 +225,9 @@ class DiverseAttack(Attack):
         labels = labels.repeat(len(adversarial) // len(labels)) if several else labels
         check_images(adversarial, labels)
         with crafting(self.model), torch.no_grad():
-            predicted = self.model(adversarial).argmax(1)
-        return (predicted != labels).float().mean().item()
+            logits = ask(self.model, adversarial)
+        check_images(adversarial, labels, num_classes=check_logits(logits, adversarial))
+        return (logits.argmax(1) != labels).float().mean().item()
 
     def state_dict(self) -> dict[str, Any]:
         """What decides the next draws."""

@@ -10,7 +10,8 @@ from robust_adapt.attacks.drawing import check_pick, mean_shares
 from robust_adapt.attacks.forms import ObjectiveUPGD
 from robust_adapt.attacks.making import spec_of
 from robust_adapt.attacks.table import ATTACKS, AttackSpec
-from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.doors import check_flag, check_known, check_whole
+from robust_adapt.errors import ConfigError, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +48,17 @@ def plan(
     model. adaptive: the attacks given by name maximise an ``adaptive_objective``, which looks at the clean images once
     a call. Raises ``ConfigError`` for an attack that the table does not know.
     """
+    check_known("mode", mode, MODES)
+    check_whole("classes", classes, low=2, example=10)
+    check_flag("adaptive", adaptive)
+    if steps is not None:
+        check_whole("steps", steps)
+    if not isinstance(attacks, DiverseAttack | str | Attack) and not (isinstance(attacks, Sequence) and attacks):
+        raise ConfigError(f"Expected attacks by name, one or more, but got {shown(attacks)}; write ['pgd'].")
     names = attacks.names if isinstance(attacks, DiverseAttack) else None
     if isinstance(attacks, DiverseAttack):
         attacks, mode, pick = attacks.members, attacks.mode, attacks.pick
     entries = [attacks] if isinstance(attacks, str | Attack) else list(attacks)
-    if mode not in MODES:
-        raise ConfigError(unknown_name("mode", mode, MODES))
     rows = [_row(entry, steps) for entry in entries]
     costs = [spec.passes(number, classes) for _, spec, number in rows]
     looks = [isinstance(entry, ObjectiveUPGD) or (adaptive and isinstance(entry, str)) for entry in entries]
@@ -73,8 +79,7 @@ def _row(entry: str | Attack, steps: int | None) -> tuple[str, AttackSpec, int]:
         if spec is None:
             raise ConfigError(f"Expected an attack of the table, but got {entry.attack}; its cost is not known.")
         return entry.attack, spec, getattr(entry, spec.steps) if spec.steps else spec.default_steps
-    if entry not in ATTACKS:
-        raise ConfigError(unknown_name("attack", entry, ATTACKS))
+    check_known("attack", entry, ATTACKS)
     spec = ATTACKS[entry]
     follows = spec.steps is not None and spec.kind != "black_box" and steps is not None
     return entry, spec, steps if follows else spec.default_steps

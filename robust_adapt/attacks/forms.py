@@ -8,7 +8,7 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from robust_adapt.errors import ConfigError, unknown_name
+from robust_adapt.doors import check_callable, check_known, check_number
 from robust_adapt.losses import cross_entropy, feature_consistency, kl_consistency, margin, softmax_consistency
 
 Loss = Callable[[Tensor], Tensor]
@@ -123,8 +123,14 @@ def adaptive_objective(
     maximised; by default what the attack maximises without it, the margin for ``upgd-margin``, else the cross-entropy.
     options: of the consistency. Costs one more forward on the clean images a call.
     """
-    if on not in CONSISTENCIES:
-        raise ConfigError(unknown_name("consistency", on, CONSISTENCIES))
+    check_callable("forward", forward)
+    check_number("weight", weight)
+    check_known("consistency", on, CONSISTENCIES)
+    if task is not None:
+        check_callable("task", task)
+    known = [] if on != "features" else ["distance", "relative"]
+    for option in options:
+        check_known(f"option of the consistency on {on}", option, [*known, "detach_clean"])
     return AdaptiveObjective(forward, weight, on, task, options)
 
 

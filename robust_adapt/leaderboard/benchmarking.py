@@ -11,11 +11,13 @@ from torch import nn
 
 from robust_adapt.attacks import crafting
 from robust_adapt.data import CIFAR10_CLASSES, ImageData
-from robust_adapt.errors import CheckpointError, ConfigError
+from robust_adapt.doors import check_flag, check_known, check_model, check_path, check_text, check_whole
+from robust_adapt.errors import CheckpointError, ConfigError, DataError, shown
 from robust_adapt.leaderboard.autoattack import autoattack
 from robust_adapt.leaderboard.ranking import BOARDS, Place, place
 from robust_adapt.leaderboard.result import AutoAttackRecord, Progress
 from robust_adapt.records import Record, write_json
+from robust_adapt.units import NORMS
 
 RECORD, STATE = "benchmark.json", "state"
 
@@ -73,6 +75,9 @@ def benchmark(
     saw extra or synthetic images. The first n of a fixed, stratified order are taken, of which the record says that
     they are a subset. Raises ``ConfigError``, ``DataError``, ``CheckpointError``.
     """
+    check_model(model)
+    _check_arguments(data, n, name, files, config, out, fast=fast, more_data=more_data)
+    check_known("norm", norm, NORMS)
     if eps is None and norm not in BOARDS:
         raise ConfigError(f"Expected `eps` for {norm}, which has no leaderboard whose eps could be meant; give one.")
     budget = BOARDS[norm] if eps is None else eps
@@ -107,6 +112,30 @@ def benchmark(
     if folder is not None:
         write_record(folder / RECORD, result)
     return result
+
+
+def _check_arguments(
+    data: ImageData,
+    n: int | None,
+    name: str,
+    files: dict[str, str] | None,
+    config: dict[str, Any] | None,
+    out: str | Path | None,
+    **flags: bool,
+) -> None:
+    if not isinstance(data, ImageData):
+        raise DataError(f"Expected `data` as ImageData, but got {shown(data)}; load_data() gives it.")
+    data.test.check()
+    if n is not None:
+        check_whole("n", n)
+    check_text("name", name)
+    for key, value in {"files": files, "config": config}.items():
+        if value is not None and not isinstance(value, dict):
+            raise ConfigError(f"Expected `{key}` as a dict, but got {shown(value)}; leave it out for none.")
+    if out is not None:
+        check_path("out", out)
+    for key, flag in flags.items():
+        check_flag(key, flag)
 
 
 def check_classes(model: nn.Module, data: ImageData) -> None:

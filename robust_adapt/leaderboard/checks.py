@@ -44,6 +44,8 @@ def check_arguments(
     """Everything that can be said without asking the model. Raises ``ConfigError`` or ``DataError``."""
     check_model(model)
     check_images(images, labels)
+    if labels is None:
+        raise DataError("Expected `labels`, but got None; AutoAttack counts who is right.")
     if images.dtype != torch.float32 or not len(images):
         raise DataError(f"Expected one or more float32 `images`, but got {len(images)} of {images.dtype}.")
     if check_eps(eps, norm=norm) == 0:

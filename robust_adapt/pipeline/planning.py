@@ -12,8 +12,9 @@ from robust_adapt.attacks.crafting import random_fork
 from robust_adapt.attacks.drawing import mean_shares
 from robust_adapt.config import Config
 from robust_adapt.data import ImageData, load_data
+from robust_adapt.doors import check_number
 from robust_adapt.epsilon import EpsilonController
-from robust_adapt.errors import ConfigError
+from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.evaluation import robust_flags
 from robust_adapt.pipeline.building import build_parts
 
@@ -71,7 +72,12 @@ def plan_run(config: Config, *, probe: float = PROBE_SECONDS, data: ImageData | 
     probe: measure real steps for about so many seconds after a warm-up; 0 for the passes alone, which loads no data.
     data: in place of ``config.data``. Raises ``ConfigError``.
     """
-    if not probe >= 0:
+    if not isinstance(config, Config):
+        raise ConfigError(f"Expected `config` as a Config, but got {shown(config)}; recipe('pgd') gives one.")
+    if data is not None and not isinstance(data, ImageData):
+        raise DataError(f"Expected `data` as ImageData, but got {shown(data)}; data.from_datasets() makes it.")
+    check_number("probe", probe)
+    if probe < 0:
         raise ConfigError(f"Expected `probe` >= 0 seconds, but got {probe}; 0 measures nothing.")
     if probe and data is None:
         data = load_data(config.data)

@@ -8,7 +8,8 @@ from torch import nn
 from robust_adapt import upstream
 from robust_adapt.attacks import Objective
 from robust_adapt.data import Split
-from robust_adapt.errors import ConfigError, DataError, unknown_name
+from robust_adapt.doors import check_callable, check_known, check_model, check_seed, check_whole
+from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.leaderboard import AutoAttackRecord
 from robust_adapt.models import weights_hash
 from robust_adapt.sanity.checks import CHECKS
@@ -42,9 +43,11 @@ def check_sanity(
     maximised, for the adaptive check (``attacks.adaptive_objective``). autoattack: a record of the same n images,
     else APGD stands in for it. report: called with each check. Raises ``ConfigError``, ``DataError``.
     """
-    begin, part = time.monotonic(), split.first(n, seed=0)
-    if norm not in ATTACKS:
-        raise ConfigError(unknown_name("norm of the sanity checks", norm, ATTACKS))
+    begin = time.monotonic()
+    _check_arguments(model, split, {"n": n, "steps": steps, "queries": queries, "batch_size": batch_size})
+    _check_options(seed, standard, objectives, autoattack, name, data, report)
+    check_known("norm of the sanity checks", norm, ATTACKS)
+    part = split.first(n, seed=0)
     if check_eps(eps, norm=norm) == 0:
         raise ConfigError("Expected `eps` > 0, but got 0; without a perturbation there is nothing to check.")
     if not len(part):
@@ -85,3 +88,38 @@ def check_sanity(
         commit=upstream.commit(),
         seconds=round(time.monotonic() - begin, 1),
     )
+
+
+def _check_arguments(model: nn.Module, split: Split, counts: dict[str, int | None]) -> None:
+    check_model(model)
+    if not isinstance(split, Split):
+        raise DataError(f"Expected `split` as a Split, but got {shown(split)}; use Split(images, labels).")
+    split.check()
+    for name, value in counts.items():
+        if name != "n" or value is not None:
+            check_whole(name, value)
+
+
+def _check_options(
+    seed: int,
+    standard: nn.Module | None,
+    objectives: Sequence[Objective],
+    autoattack: AutoAttackRecord | None,
+    name: str,
+    data: str,
+    report: Callable[[SanityCheck], None] | None,
+) -> None:
+    check_seed("seed", seed)
+    if standard is not None:
+        check_model(standard, "standard")
+    if not isinstance(objectives, Sequence) or isinstance(objectives, str | bytes):
+        raise ConfigError(f"Expected `objectives` as a list of functions, but got {shown(objectives)}; write [one].")
+    for objective in objectives:
+        check_callable("objectives", objective)
+    if autoattack is not None and not isinstance(autoattack, AutoAttackRecord):
+        raise ConfigError(f"Expected `autoattack` as an AutoAttackRecord, but got {shown(autoattack)}; leave it out.")
+    for key, text in (("name", name), ("data", data)):
+        if not isinstance(text, str):
+            raise ConfigError(f"Expected `{key}` as a text, but got {shown(text)}; it only names the record.")
+    if report is not None:
+        check_callable("report", report)
