@@ -165,7 +165,7 @@ def _resnet(name: str, num_classes: int, channels: int, width: int, size: int) -
 def _strides(name: str, size: int) -> list[int]:
     """Halve from the second stage on until the zoo's last pooling meets the 4 x 4 map that it is written for."""
     halvings = (size // 4).bit_length() - 1 if isinstance(size, int) else -1
-    if isinstance(size, bool) or size != 4 << max(halvings, 0) or halvings > 4:
+    if type(size) is not int or size != 4 << max(halvings, 0) or halvings > 4:
         raise ConfigError(
             f"Expected images of 4, 8, 16, 32 or 64 pixels a side for {name}, but got {shown(size)}; set `data.size`."
         )

@@ -65,6 +65,8 @@ class Door:
     call: Callable
     good: dict
     bad: dict
+    quick: bool = True
+    seeds: bool = False
 
 
 def config_door(kind, good=()):
@@ -216,7 +218,16 @@ def _attacks():
     state = robust_adapt.DiverseAttack(MODEL, ["fgsm"], eps=0.1).state_dict()
     bad_state = wrong() | st.sampled_from([{}, {"random": state["random"]}, {"random": [3, [1], None], "calls": 0}])
     batch = {"adversarial": IMAGES, "images": IMAGES, "eps": 0.1, "norm": "Linf"}
+    planned = {"attacks": ["pgd"], "mode": "split", "pick": "all", "steps": 1, "classes": 10, "adaptive": False}
+    plans = {name: bad[name] for name in ("mode", "steps")}
+    plans |= {"attacks": bad["attacks"].filter(lambda value: not isinstance(value, str) or value not in ATTACKS)}
+    plans |= {"classes": wrong_whole(2), "adaptive": wrong_flag()}
+    objective = {"forward": lambda images: (images, images), "weight": 1.0, "on": "features", "task": None}
+    objectives = {"forward": wrong_function() | st.none(), "weight": wrong_number(), "task": wrong_function()}
+    objectives |= {"on": wrong_name("features", "softmax", "kl"), "relatve": wrong()}
     return {
+        "plan": Door(robust_adapt.plan, planned, plans),
+        "adaptive_objective": Door(robust_adapt.adaptive_objective, objective, objectives),
         "DiverseAttack": Door(robust_adapt.DiverseAttack, options | {"attacks": ("pgd", "fgsm")}, bad),
         "DiverseAttack()": Door(
             lambda images, labels: robust_adapt.DiverseAttack(MODEL, ["fgsm"], eps=0.1)(images, labels),
@@ -424,6 +435,7 @@ def _evaluations():
     judged |= {"batch_size": 4, "fast": False, "name": "model", "more_data": False}
     judging = {name: bad[name] for name in ("model", "n", "batch_size", "seed", "name", "report", "config")}
     judging |= {name: aa_bad[name] for name in ("version", "norm")} | {"out": aa_bad["state_dir"]}
+    judging["name"] = wrong(st.integers()).filter(lambda value: not isinstance(value, str) or not value.strip())
     judging |= {"data": wrong(st.integers()), "fast": wrong_flag(), "more_data": wrong_flag()}
     judging |= {"eps": aa_bad["eps"].filter(lambda value: value is not None)}
     asked = {name: bad[name] for name in ("model", "split", "n", "batch_size", "seed", "name", "data", "report")}
@@ -431,8 +443,8 @@ def _evaluations():
     asked |= {"standard": wrong_model().filter(lambda value: value is not None), "objectives": wrong_objectives()}
     asked |= {"autoattack": wrong(st.integers()).filter(lambda value: value is not None)}
     return {
-        "benchmark": Door(robust_adapt.benchmark, judged, judging),
-        "check_sanity": Door(robust_adapt.check_sanity, sanity, asked),
+        "benchmark": Door(robust_adapt.benchmark, judged, judging, quick=False),
+        "check_sanity": Door(robust_adapt.check_sanity, sanity, asked, quick=False),
         "evaluate_model": Door(robust_adapt.evaluate_model, good, bad),
         "autoattack": Door(robust_adapt.autoattack, aa_good, aa_bad),
     }
@@ -517,8 +529,14 @@ def _boards(folder):
             },
         ),
         "load_zoo_model": Door(
-            lambda **arguments: robust_adapt.load_zoo_model(**arguments),
-            {},
+            robust_adapt.load_zoo_model,
+            {
+                "name": "Standard",
+                "dataset": "cifar10",
+                "threat": "Linf",
+                "model_dir": folder / "nowhere",
+                "offline": True,
+            },
             {
                 "name": wrong_name("Standard"),
                 "dataset": wrong_name("cifar10", "cifar100", "imagenet"),
@@ -526,6 +544,7 @@ def _boards(folder):
                 "model_dir": wrong_path() | st.just(folder / "nowhere"),
                 "offline": wrong_flag(),
             },
+            quick=False,
         ),
     }
 
@@ -550,7 +569,7 @@ def _runs(folder):
     def load_data(name, root, offline):
         robust_adapt.load_data(sections.DataConfig(name=name, root=root, offline=offline, validation=10))
 
-    def train(out, config, data, resume, report=print):
+    def train(out, config, data, resume, report=str):
         robust_adapt.train(config, out, data=data, resume=resume, report=report)
 
     other = [
@@ -561,7 +580,6 @@ def _runs(folder):
         dataclasses.replace(config, batch_size=5000),
         dataclasses.replace(config, device="cuda:9"),
         dataclasses.replace(config, loss=sections.LossConfig(consistency=1.0, layer="nowhere")),
-        dataclasses.replace(config, data=sections.DataConfig(name="digist")),
     ]
     return {
         "load_data": Door(
@@ -570,12 +588,23 @@ def _runs(folder):
             {"name": names, "root": wrong(st.integers(), but=str), "offline": wrong_flag()},
         ),
         "load_data()": Door(
-            robust_adapt.load_data, {"config": sections.DataConfig(name="digits")}, {"config": wrong(st.integers())}
+            robust_adapt.load_data,
+            {"config": sections.DataConfig(name="digits", validation=10)},
+            {"config": wrong(st.integers())},
+        ),
+        "plan_run": Door(
+            robust_adapt.plan_run,
+            {"config": config, "probe": 0.0, "data": DATA},
+            {
+                "config": wrong(st.integers()),
+                "probe": wrong_number(0),
+                "data": wrong(st.integers()).filter(lambda value: value is not None),
+            },
         ),
         "load_run": Door(robust_adapt.load_run, {}, {"folder": paths}),
         "train": Door(
             train,
-            {"config": config, "out": folder / "run", "data": DATA, "resume": True},
+            {"config": config, "out": folder / "run", "data": DATA, "resume": False},
             {
                 "config": wrong(st.integers()) | st.sampled_from(other),
                 "out": wrong_path()
@@ -584,5 +613,7 @@ def _runs(folder):
                 "resume": wrong_flag(),
                 "report": wrong_function() | st.none(),
             },
+            quick=False,  # it leaves a run
+            seeds=True,
         ),
     }
