@@ -74,7 +74,8 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
     versions = ", ".join(
         f"{name} {first.versions[name]}" for name in ("torch", "torchattacks") if name in first.versions
     )
-    return [*sentences, f"{versions}; commit {first.commit or 'unknown'}.", ARTICLE_NOTE]
+    commits = dict.fromkeys((record.commit or "unknown")[:12] for record in records)
+    return [*sentences, f"{versions}; evaluated at commit {', '.join(commits)}.", ARTICLE_NOTE]
 
 
 def terminal_table(records: Sequence[EvaluationRecord], *, title: str = "") -> Table:
