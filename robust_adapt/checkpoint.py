@@ -1,8 +1,12 @@
 """What must survive: written atomically, hashed, read without running any code from the file."""
 
+import contextlib
 import hashlib
 import io
 import json
+import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,13 @@ from robust_adapt.config import Config
 from robust_adapt.errors import CheckpointError
 from robust_adapt.records import is_whole_archive, write_atomically, write_json
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.pt"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+LAST, PREVIOUS, BEST, LOCK = "last.ckpt", "previous.ckpt", "best.pt", ".lock"
+log = logging.getLogger(__name__)
 _MARK = b"\nrobust_adapt sha256 "
 _TRAILER = len(_MARK) + 64
 
@@ -84,6 +94,36 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], str]:
         for name, value in weights.items()
     }
     return wide, hashlib.sha256(data).hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only writer of a run folder, which is made where it is absent. Raises ``CheckpointError``.
+
+    The lock is the operating system's, on the file ``.lock``: it goes with its process, however that ends. On a file
+    system without locks, and where Python has no ``fcntl``, there is none.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / LOCK, "a+")
+    except OSError as error:
+        raise CheckpointError(f"Expected to write the run folder {folder}, but got: {error}.") from error
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise CheckpointError(
+                    f"Expected to be the only writer of {folder}, but process {file.read().strip() or 'unknown'} is "
+                    "training into it; wait for its end, or use another --out."
+                ) from None
+            except OSError as error:
+                log.warning("no lock on %s: %s", folder, error)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
 
 
 def open_run(folder: Path, config: Config, *, resume: bool) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from signal import Signals
 
 
 class RobustAdaptError(Exception):
@@ -22,6 +23,19 @@ class CheckpointError(RobustAdaptError):
 
 class UpstreamError(RobustAdaptError):
     """An installed library is missing, shadowed or too old."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended a training run, which has written its checkpoint. ``code``: the exit code that says so."""
+
+    def __init__(self, signal: int, message: str = "") -> None:
+        super().__init__(message)
+        self.signal, self.code = signal, 128 + int(signal)
+
+    @property
+    def name(self) -> str:
+        """As the signal is called, ``SIGTERM``."""
+        return Signals(self.signal).name
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:

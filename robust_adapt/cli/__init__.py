@@ -16,7 +16,7 @@ from robust_adapt.cli.submitting import submit
 from robust_adapt.cli.terminal import console, errors, refuse
 from robust_adapt.cli.training import train
 from robust_adapt.doors import check_known
-from robust_adapt.errors import CheckpointError, ConfigError, RobustAdaptError, shown
+from robust_adapt.errors import CheckpointError, ConfigError, RobustAdaptError, Stopped, shown
 from robust_adapt.reporting import plain
 
 USAGE, BROKEN_PIPE = 2, 141
@@ -56,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return BROKEN_PIPE
         refuse(CheckpointError(f"Expected to read and write files, but got: {error}; choose another folder."))
         return USAGE
+    except Stopped as stopped:
+        errors.print(plain(str(stopped)), soft_wrap=True)
+        return stopped.code
     except KeyboardInterrupt:
         errors.print("Interrupted; a training run goes on with --resume.")
         return 130

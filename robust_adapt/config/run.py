@@ -53,6 +53,8 @@ class Config:
     """PGD steps of the validation after each epoch."""
     checkpoint_minutes: float = 2.0
     """Write a checkpoint at least so often, also inside an epoch."""
+    checkpoint_steps: int | None = None
+    """Instead of by the clock: write a checkpoint every so many steps, and after each epoch."""
     log_every: int = 50
     """Steps between two step records."""
 
@@ -62,7 +64,16 @@ class Config:
             raise ConfigError(
                 f"Expected `recipe` of letters, digits, _, - and ., but got {shown(self.recipe)}; a name, not a path."
             )
-        check_positive(self, "epochs", "minutes", "batch_size", "validation_steps", "checkpoint_minutes", "log_every")
+        check_positive(
+            self,
+            "epochs",
+            "minutes",
+            "batch_size",
+            "validation_steps",
+            "checkpoint_minutes",
+            "log_every",
+            "checkpoint_steps",
+        )
         check_eps(self.controller.target, norm=self.attack.norm, name="controller.target")
         if self.loss.consistency and not self.attack.attacks:
             raise ConfigError("Expected attacks for the consistency term, but got none; set `loss.consistency` to 0.")

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import random
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from robust_adapt import trainer, upstream
-from robust_adapt.checkpoint import BEST, has_checkpoint, is_run, load_checkpoint, open_run, read_config
+from robust_adapt.checkpoint import BEST, has_checkpoint, is_run, load_checkpoint, locked, open_run, read_config
 from robust_adapt.config import Config
 from robust_adapt.data import ImageData, load_data
 from robust_adapt.doors import check_callable, check_flag, check_path
@@ -40,25 +43,41 @@ def train(
 ) -> Run:
     """Train ``config`` into the folder ``out``; with ``resume`` go on from its last checkpoint.
 
-    data: in place of ``config.data``. report: called with every step and epoch record. Raises ``RobustAdaptError``.
+    data: in place of ``config.data``. report: called with every record as it is made. Raises ``RobustAdaptError``, and
+    ``Stopped`` after SIGTERM or SIGINT.
     """
     folder = _check_arguments(config, out, resume, data, report)
-    state, passed_over = None, []
     if resume and is_run(folder):
         config = read_config(folder)
-        if has_checkpoint(folder):
-            state, passed_over = load_checkpoint(folder)
     data = data if data is not None else load_data(config.data)
     torch.manual_seed(config.seed)
+    np.random.seed(config.seed)
+    random.seed(config.seed)
     parts = build_parts(config, data)  # before the folder: a config that cannot run leaves none
-    open_run(folder, config, resume=resume)
+    with locked(folder):
+        open_run(folder, config, resume=resume)
+        state, passed_over = load_checkpoint(folder) if resume and has_checkpoint(folder) else (None, [])
+        _train(parts, config, folder, data, state, passed_over, report)
+    return load_run(folder)
+
+
+def _train(
+    parts: trainer.Parts,
+    config: Config,
+    folder: Path,
+    data: ImageData,
+    state: dict[str, Any] | None,
+    passed_over: list[str],
+    report: trainer.Report,
+) -> None:
+    """From a checkpoint's state on, or from the start."""
     if state is None:
         total_steps, position = count_steps(parts, config, data), trainer.Position()
         parts.controller.total_steps = total_steps
     else:
         parts.controller.total_steps = state["total_steps"]
         position, total_steps = trainer.load_state_dict(parts, state)
-        position.warnings += passed_over
+        position.warnings += passed_over + _other_versions(state)
     records = _read_records(folder).until(position)
     good = state and (state.get("good") or state)
     record = _run_record(parts, config, data, total_steps)
@@ -66,7 +85,6 @@ def train(
     report(record)
     own = {"position": position, "records": records, "good": good}
     trainer.fit(parts, config, folder, total_steps=total_steps, report=report, **own)
-    return load_run(folder)
 
 
 def _check_arguments(
@@ -110,6 +128,13 @@ def _read_run(folder: Path) -> RunRecord:
 def _read_records(folder: Path) -> trainer.Records:
     kinds = {"steps": StepRecord, "epochs": EpochRecord, "brake": BrakeRecord}
     return trainer.Records(*(read_lines(folder / f"{name}.jsonl", kind) for name, kind in kinds.items()))
+
+
+def _other_versions(state: dict[str, Any]) -> list[str]:
+    """A sentence where the checkpoint was written with other versions than those that go on."""
+    before, now = state.get("versions", {}), upstream.versions()
+    changed = [f"{name} {before[name]} -> {now.get(name)}" for name in before if before[name] != now.get(name)]
+    return [f"Resumed with other versions, so not to the bit: {', '.join(changed)}."] if changed else []
 
 
 def _run_record(parts: trainer.Parts, config: Config, data: ImageData, total_steps: int) -> RunRecord:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from robust_adapt.config import Config
+from robust_adapt.errors import Stopped
 from robust_adapt.records import EpochRecord
 from robust_adapt.trainer.finite import WATCHED, Watch
 from robust_adapt.trainer.recording import add_figures, end_epoch, record_step, write
@@ -32,33 +33,40 @@ def fit(
 
     The best epoch is chosen by adversarial accuracy on the validation split. Where the brake alarms, or a number is
     not finite, the run goes back to ``good``, the state of the last step known to be sound. Raises
-    ``RobustAdaptError`` when numbers go bad again after that, before anything is overwritten.
+    ``RobustAdaptError`` when numbers go bad again after that, before anything is overwritten, and ``Stopped`` after
+    SIGTERM or SIGINT, when the step is done and the checkpoint written.
     """
     position, records = position or Position(), records or Records()
     run = Training(parts, config, folder, total_steps, position, records, report, Watch(parts.fabric.device), good)
     if run.good is None:
         keep_good(run)
-    while not run.finished or position.batch:
-        if _steps_of_epoch(run):
-            end_epoch(run)
-            keep_good(run)
+    with run.stop:
+        try:
+            while not run.finished or position.batch:
+                if _steps_of_epoch(run):
+                    end_epoch(run)
+                    keep_good(run)
+                    write(run)
+                    report(run.records.epochs[-1])
+        except Stopped as stopped:
             write(run)
-            report(run.records.epochs[-1])
+            raise Stopped(stopped.signal, _how_to_go_on(run, stopped.name)) from None
     return run.records.epochs
 
 
 def _steps_of_epoch(run: Training) -> bool:
     """The rest of an epoch, or of the run's steps; False where the run went back instead."""
     config, position, batches = run.config, run.position, run.parts.batches
-    written = time.monotonic()
+    written, every = time.monotonic(), config.checkpoint_steps
     rest = itertools.islice(batches.epoch(position.epoch, start=position.batch), run.total_steps - position.step)
     for images, labels in rest:
         _one_step(run, images, labels)
         ends = run.finished or position.batch == len(batches)
         recording = run.finished or position.step % config.log_every == 0
         probing = run.parts.brake is not None and (ends or position.step % config.brake.every == 0)
-        writing = not ends and time.monotonic() - written > 60 * config.checkpoint_minutes
-        waits = ends or recording or probing or writing or run.watch.on_cpu
+        late = time.monotonic() - written > 60 * config.checkpoint_minutes
+        writing = not ends and (late if every is None else position.step % every == 0)
+        waits = run.stop.signal or ends or recording or probing or writing or run.watch.on_cpu
         if waits and goes_bad(run):
             return False
         if recording:
@@ -68,7 +76,16 @@ def _steps_of_epoch(run: Training) -> bool:
         if writing:
             write(run)
             written = time.monotonic()
+        run.stop.check()
     return True
+
+
+def _how_to_go_on(run: Training, name: str) -> str:
+    folder, position = run.folder, run.position
+    return (
+        f"Stopped by {name} after step {position.step} of {run.total_steps}, with a checkpoint in {folder}; go on: "
+        f"robust-adapt train {run.config.recipe} --out {folder} --resume"
+    )
 
 
 def _one_step(run: Training, images: Tensor, labels: Tensor) -> None:

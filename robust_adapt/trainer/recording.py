@@ -1,7 +1,9 @@
 """What a run writes: records of steps and epochs, the best weights, checkpoints."""
 
+import json
 from typing import Any
 
+from robust_adapt import upstream
 from robust_adapt.checkpoint import BEST, save_checkpoint, save_weights
 from robust_adapt.errors import CheckpointError
 from robust_adapt.evaluation import robust_flags
@@ -44,8 +46,9 @@ def end_epoch(run: Training) -> None:
     judged = parts.average.module if parts.average is not None else parts.model
     budget = {"eps": config.eps, "norm": config.attack.norm, "seed": config.seed}
     attack, steps = STRONG_ATTACKS[config.attack.norm], config.validation_steps
-    clean = robust_flags(judged, parts.validation, None, **budget).float().mean().item()
-    flags = robust_flags(judged, parts.validation, attack, steps=steps, step_ratio=STEP_RATIO, **budget)
+    with run.stop.interrupting():  # nothing has changed yet: a resumed run validates again
+        clean = robust_flags(judged, parts.validation, None, **budget).float().mean().item()
+        flags = robust_flags(judged, parts.validation, attack, steps=steps, step_ratio=STEP_RATIO, **budget)
     adversarial = flags.float().mean().item()
     score = adversarial if parts.attack is not None else clean
     best = score > position.best
@@ -88,7 +91,12 @@ def write(run: Training) -> None:
     state = state_dict(run.parts, run.position, run.total_steps)
     assert run.good is not None
     here = run.good["position"]["step"] == run.position.step
-    save_checkpoint(run.folder, state | {"good": None if here else run.good})
+    own = {
+        "good": None if here else run.good,
+        "config": json.dumps(run.config.to_dict()),
+        "versions": upstream.versions(),
+    }
+    save_checkpoint(run.folder, state | own)
 
 
 def _means(run: Training, sums: dict[str, Any]) -> dict[str, Any]:

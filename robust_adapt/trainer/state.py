@@ -2,17 +2,20 @@
 
 import copy
 import dataclasses
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from robust_adapt.config import Config
 from robust_adapt.records import BrakeRecord, EpochRecord, Record, StepRecord
 from robust_adapt.trainer.finite import Watch
 from robust_adapt.trainer.step import Parts
+from robust_adapt.trainer.stopping import Stop
 
 Report = Callable[[Record], None]
 
@@ -69,6 +72,7 @@ class Training:
     report: Report
     watch: Watch
     good: dict[str, Any] | None = None
+    stop: Stop = dataclasses.field(default_factory=Stop)
 
     def __post_init__(self) -> None:
         self.clock = Clock(self.position)
@@ -93,6 +97,7 @@ def state_dict(parts: Parts, position: Position, total_steps: int) -> dict[str, 
         "position": plain,
         "total_steps": total_steps,
         "random": torch.get_rng_state(),
+        "other_random": _other_random(),
     }
 
 
@@ -105,10 +110,30 @@ def load_state_dict(parts: Parts, state: dict[str, Any]) -> tuple[Position, int]
         parts.average.load_state_dict(state["average"])
     if parts.attack is not None:
         parts.attack.load_state_dict(state["attack"])
-    if parts.brake is not None:
+    if parts.brake is not None and state.get("brake"):
         parts.brake.load_state_dict(state["brake"])
     torch.set_rng_state(state["random"])
+    _put_other_random(state.get("other_random", {}))
     return Position(**copy.deepcopy(state["position"])), state["total_steps"]
+
+
+def _other_random() -> dict[str, Any]:
+    """Random states that nothing here draws from, but a model or a data set of the user's may."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, *rest = np.random.get_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return {"python": [version, list(numbers), gauss], "numpy": [kind, keys.tolist(), *rest], "cuda": cuda}
+
+
+def _put_other_random(state: dict[str, Any]) -> None:
+    if not state:
+        return
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 class Clock:

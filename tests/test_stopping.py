@@ -1,0 +1,139 @@
+"""Signals, the lock and kill -9, with real processes: nothing is lost, and the exit code says what happened."""
+
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from robust_adapt.checkpoint import LOCK, locked, read_checkpoint
+from robust_adapt.errors import CheckpointError, Stopped
+from robust_adapt.trainer.stopping import Stop
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    ["robust_adapt.pipeline", "robust_adapt.cli", "robustbench.model_zoo.architectures.resnet", "sklearn.datasets"]
+)
+RUN = (
+    "--data.name digits --data.validation 60 --data.subset 256 --model.width 4 --batch-size 64 --epochs 40 "
+    "--attack.steps 1 --brake.watch never --validation-steps 1 --precision 32-true --log-every 1 "
+    "--optimizer.average 0"
+).split()
+
+
+def command(output, *arguments):
+    """The command line in a process of its own, what it prints in a file."""
+    import torch
+
+    from robust_adapt.cli import main
+
+    torch.set_num_threads(1)
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.exit(main(arguments))
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def start(*arguments):
+        process = PROCESSES.Process(target=command, args=(str(tmp_path / "output"), *arguments))
+        process.start()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
+
+
+def wait_for(path, seconds=120):
+    """A first epoch is behind the run once its checkpoint is there."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"no {path} after {seconds} seconds"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_after_its_step_and_says_how_to_go_on(tmp_path, start, number, code):
+    run = tmp_path / "run"
+    process = start("train", "pgd", *RUN, "--out", str(run))
+    wait_for(run / "last.ckpt")
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == code
+    position = read_checkpoint(run / "last.ckpt")["position"]
+    step = position["step"]
+    assert 4 <= step < 160
+    assert len((run / "steps.jsonl").read_text().splitlines()) == step  # every step until the signal is there
+    text = " ".join((tmp_path / "output").read_text().split())
+    assert text.endswith(
+        f"Stopped by {number.name} after step {step} of 160, with a checkpoint in {run}; go on: robust-adapt train pgd "
+        f"--out {run} --resume"
+    )
+
+
+def test_a_second_writer_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path, start):
+    run = tmp_path / "run"
+    process = start("train", "pgd", *RUN, "--out", str(run))
+    wait_for(run / "last.ckpt")
+    with pytest.raises(CheckpointError) as caught, locked(run):
+        pass
+    assert str(caught.value) == (
+        f"Expected to be the only writer of {run}, but process {process.pid} is training into it; wait for its end, or "
+        "use another --out."
+    )
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    with locked(run):
+        assert (run / LOCK).read_text() == f"{os.getpid()}\n"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r"^Expected to write the run folder .*file/run, but got: .*\.$"):
+        with locked(tmp_path / "file" / "run"):
+            pass
+
+
+def test_the_first_signal_is_noted_and_the_handlers_come_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with Stop() as stop:
+        stop.check()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped) as caught:
+            stop.check()
+        assert (caught.value.name, caught.value.code) == ("SIGTERM", 143)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_second_signal_ends_at_once():
+    with pytest.raises(KeyboardInterrupt), Stop():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+
+def test_a_long_part_is_left_at_once():
+    with Stop() as stop:
+        with pytest.raises(Stopped), stop.interrupting():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        assert not stop.at_once
+
+
+def test_killed_runs_end_like_the_one_that_was_not(tmp_path, monkeypatch):
+    """``benchmarks/kills.py`` with two kills."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    kills = importlib.import_module("kills")
+    result = kills.measure(2, 1, tmp_path)
+    assert result["kills"] == 2 and result["runs"] >= 1
+    assert result["identical"] == result["runs"]
