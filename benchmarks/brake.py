@@ -67,19 +67,22 @@ def draw(folder: Path) -> None:
                    color="#0072b2", marker="o", markersize=3,
                    label=f"{epochs[0].validation_attack} at 16/255, validation")  # fmt: skip
         alarms = [probe for probe in probes if probe.verdict == "alarm"]
+        label = "alarm: the probe under FGSM (above) and PGD-7 (below)"
         for probe in alarms:
             above.plot([probe.step] * 2, [100 * probe.multi_step_accuracy, 100 * probe.training_accuracy],
                        color="#222222", marker="_", linewidth=1,
-                       label="alarm: probe under FGSM and PGD-7" if probe is alarms[0] else None)  # fmt: skip
+                       label=None if label in above.get_legend_handles_labels()[1] else label)  # fmt: skip
         above.set_title(f"{run} the brake" + (f": {len(alarms)} alarms" if run == "with" else ""), fontsize=11)
         above.legend(frameon=False, fontsize=8, loc="upper left")
-        below.plot([one.step for one in steps], [255 * one.eps for one in steps], color="#009e73")
+        below.plot(
+            [one.step for one in steps], [255 * one.eps for one in steps], color="#009e73", drawstyle="steps-pre"
+        )
         below.set_xlabel("step")
         for axis in (above, below):
             axis.grid(color="#dddddd", linewidth=0.6)
             axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("accuracy, %")
-    axes[0, 0].set_ylim(0, 100)
+    axes[0, 0].set_ylim(0, 60)
     axes[1, 0].set_ylabel("eps, 1/255")
     axes[1, 0].set_ylim(0, 36)
     figure.savefig(folder / "brake.png", dpi=130)

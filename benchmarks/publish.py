@@ -23,8 +23,9 @@ def publish(folder: Path, out: Path, *, weights: bool = False, data: str | None 
     if data is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=data, root=DataConfig().root))
     write_json(out / "config.json", config.shareable())
-    for name in ("run.json", "steps.jsonl", "epochs.jsonl"):
-        (out / name).write_bytes((folder / name).read_bytes())
+    for name in ("run.json", "steps.jsonl", "epochs.jsonl", "brake.jsonl"):
+        if (folder / name).exists():  # not every run is watched by the brake
+            (out / name).write_bytes((folder / name).read_bytes())
     if weights:
         wide, _ = load_weights(folder / BEST)
         half = {name: value.half() if value.is_floating_point() else value for name, value in wide.items()}

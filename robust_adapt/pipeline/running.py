@@ -51,8 +51,6 @@ def train(
         config = read_config(folder)
     data = data if data is not None else load_data(config.data)
     torch.manual_seed(config.seed)
-    np.random.seed(config.seed)
-    random.seed(config.seed)
     parts = build_parts(config, data)  # before the folder: a config that cannot run leaves none
     with locked(folder):
         open_run(folder, config, resume=resume)
@@ -71,6 +69,8 @@ def _train(
     report: trainer.Report,
 ) -> None:
     """From a checkpoint's state on, or from the start."""
+    np.random.seed(config.seed)
+    random.seed(config.seed)
     if state is None:
         total_steps, position = count_steps(parts, config, data), trainer.Position()
         parts.controller.total_steps = total_steps
