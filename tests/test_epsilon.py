@@ -303,7 +303,7 @@ def test_a_missing_signal_is_named(rule):
         ("ratio", {"goal": 0.5}, "Expected `goal` in [0.55, 0.80] for the rule 'ratio', but got 0.5."),
         ("ramp-trim", {"goal": 0.9}, "Expected `goal` in [0.55, 0.80] for the rule 'ramp-trim', but got 0.9."),
         ("ramp", {"total_steps": None}, "Expected `total_steps` >= 1 for the rule 'ramp', but got None."),
-        ("gap", {"every": 0}, "Expected `every` >= 1 steps, but got 0."),
+        ("gap", {"every": 0}, "Expected `every` as a whole number >= 1, but got 0; give one such as 1."),
         ("ramp", {"ramp_end": 0.0}, "Expected `ramp_end` in (0, 1], a share of the steps, but got 0.0."),
         ("ramp", {"target": 8}, "Expected `target` in [0, 1], pixel units, but got 8; did you mean 8/255?"),
         ("gap", {"upper": 12}, "Expected `upper` in [0, 1], pixel units, but got 12; did you mean 12/255?"),

@@ -131,7 +131,7 @@ DETACHED = [
     *(
         lambda a, b, d=d, r=r: feature_consistency(a, b, distance=d, relative=r, detach_clean=True)
         for d in DISTANCES
-        for r in (0, 1)
+        for r in (False, True)
     ),
     lambda a, b: softmax_consistency(a, b, detach_clean=True),
     lambda a, b: kl_consistency(a, b, detach_clean=True),

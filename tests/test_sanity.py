@@ -129,7 +129,7 @@ def test_the_transfer_check_sees_what_a_masked_model_hides(model, trained, digit
     [
         ({"norm": "L1"}, ConfigError, "Expected a known norm of the sanity checks, but got 'L1'; did you mean 'L2'?"),
         ({"eps": 0.0}, ConfigError, "Expected `eps` > 0, but got 0; without a perturbation there is nothing to check."),
-        ({"n": 0}, DataError, "Expected one or more images, but got none."),
+        ({"n": 0}, ConfigError, "Expected `n` as a whole number >= 1, but got 0; give one such as 1."),
     ],
 )
 def test_what_is_refused(model, digits, options, kind, sentence):
