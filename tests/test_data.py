@@ -194,7 +194,8 @@ def test_too_large_a_held_out_split():
 
 def test_an_unknown_data_set_gets_the_nearest():
     assert error_of(load_data, DataConfig(name="cifar")) == (
-        "Expected a known data set, but got 'cifar'; did you mean 'cifar10'? Known: cifar10, cifar10.1, digits, folder:PATH."
+        "Expected a known data set, but got 'cifar'; did you mean 'cifar10'? "
+        "Known: cifar10, cifar10.1, digits, folder:PATH."
     )
 
 

@@ -12,7 +12,7 @@ from robust_adapt.attacks import crafting, make_attack
 from robust_adapt.cli import main
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.data import load_data
-from robust_adapt.errors import ConfigError, DataError
+from robust_adapt.errors import ConfigError
 from robust_adapt.pipeline import train
 from robust_adapt.recipes import on_digits, recipe
 from robust_adapt.sanity import CHECKS, SanityRecord, check_sanity
