@@ -12,9 +12,9 @@ STAMP := .venv/.installed
 demo: $(STAMP)
 	$(BIN)/robust-adapt demo
 
-# One thread: the tests' tensors are tiny, and on a busy machine waiting threads make them ten times slower.
+# A process a core with one thread each: the tests' tensors are tiny, and threads that wait for each other are slow.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

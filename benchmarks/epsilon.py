@@ -75,14 +75,14 @@ def draw(out: Path) -> None:
         adversarial = [100 * record.validation_adversarial for record in epochs]
         axes[2].plot(at, adversarial, color=colour, marker="o", markersize=3, label=rule)
         axes[2].plot(at, [100 * record.validation_clean for record in epochs], color=colour, linestyle="--")
-    titles = ("eps, 1/255", "gap of the losses, nats", "validation accuracy, % (dashed: clean; full: PGD-10, 8/255)")
+    titles = ("eps, 1/255", "gap of the losses, nats", "validation, %: clean (dashed), PGD-10 at 8/255")
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step")
         axis.grid(color="#dddddd", linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylim(bottom=0)
-    axes[2].set_ylim(0, 60)
+    axes[2].set_ylim(0, 50)
     axes[0].legend(frameon=False, fontsize=8)
     figure.savefig(out / "epsilon.png", dpi=130)
 
