@@ -1,4 +1,4 @@
-"""The brake against catastrophic overfitting: when it alarms, and what it remembers. Floats only, as in epsilon.py.
+"""The brake against catastrophic overfitting: when it alarms, and what it remembers. Floats only, as in epsilon/.
 
 A model that trains on one-step attacks can learn to fool them: its accuracy under the training attack jumps while that
 under several steps falls to 0, within some dozen updates (Wong et al., 2020, "Fast is better than free"). Both are

@@ -10,11 +10,11 @@ import torchattacks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robust_adapt import evaluation as module
 from robust_adapt.attacks import ATTACKS
 from robust_adapt.data import Split
 from robust_adapt.errors import ConfigError
-from robust_adapt.evaluation import ROWS, evaluate_model, robust_flags
+from robust_adapt.evaluation import ROWS, evaluate_model, measuring, robust_flags
+from robust_adapt.evaluation import rows as rows_of_evaluation
 from robust_adapt.models import weights_hash
 from robust_adapt.recipes import recipe
 from robust_adapt.records import EvaluationRecord
@@ -71,8 +71,10 @@ def test_every_row_names_a_known_attack_and_has_an_accuracy(channel_means, leads
 
 
 def test_a_row_in_the_ball_is_the_same_attack_crafted_once(channel_means, leads, monkeypatch):
-    made, make = [], module.make_attack
-    monkeypatch.setattr(module, "make_attack", lambda name, *a, **k: made.append(name) or make(name, *a, **k))
+    made, make = [], rows_of_evaluation.make_attack
+    monkeypatch.setattr(
+        rows_of_evaluation, "make_attack", lambda name, *a, **k: made.append(name) or make(name, *a, **k)
+    )
     both = evaluate_model(channel_means, leads, eps=EPS, rows=["CW", "CW in the ball"])
     assert made == ["cw"]
     alone = evaluate_model(channel_means, leads, eps=EPS, rows=["CW in the ball"])
@@ -121,8 +123,8 @@ def test_the_worst_case_is_a_sample_at_a_time(channel_means, leads, monkeypatch)
         flags = halves[ROWS[row].attack]
         return dataclasses.replace(record, correct=5, accuracy=0.5), flags
 
-    real = module._one_row
-    monkeypatch.setattr(module, "_one_row", one_row)
+    real = measuring._one_row
+    monkeypatch.setattr(measuring, "_one_row", one_row)
     record = evaluate_model(channel_means, leads, eps=EPS, rows=["FGSM", "BIM-10"])
     assert record.worst_case.correct == 0
 

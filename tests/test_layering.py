@@ -30,7 +30,7 @@ LIGHT = [
     "robust_adapt",
     *(f"robust_adapt.{name}" for name in ("errors", "doors", "records", "units", "config", "recipes")),
 ]
-LIGHT += [f"robust_adapt.{name}" for name in ("brake", "epsilon", "reporting", "cli") if (ROOT / f"{name}.py").exists()]
+LIGHT += [f"robust_adapt.{name}" for name in ("brake", "epsilon", "reporting", "cli")]
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -1,50 +1,22 @@
-"""Accuracy under attack: per-sample flags, intervals, the worst case; the same function for validation and test."""
+"""Accuracy under every attack of the table: per-sample flags, intervals, the worst case."""
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robust_adapt import upstream
-from robust_adapt.attacks import ATTACKS, check_images, crafting, make_attack, project, run_attack
-from robust_adapt.attacks.seam import ready
+from robust_adapt.attacks import ATTACKS
 from robust_adapt.data import Split
-from robust_adapt.doors import ask, check_callable, check_known, check_logits, check_model, check_seed, check_whole
+from robust_adapt.doors import check_callable, check_known, check_model, check_seed, check_whole
 from robust_adapt.errors import ConfigError, DataError, shown
+from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, batches_of, projected
 from robust_adapt.models import images_hash, weights_hash
-from robust_adapt.precision import exact_arithmetic
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import wilson
 from robust_adapt.units import check_eps
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One attack of an evaluation. bounded: the result is projected on the eps-ball before the model is asked."""
-
-    attack: str | None
-    steps: int | None = None
-    step_ratio: float | None = None
-    bounded: bool = True
-    note: str = ""
-
-
-ROWS: dict[str, Row] = {
-    "Clean": Row(None),
-    "FGSM": Row("fgsm"),
-    "BIM-10": Row("bim", 10, 0.25),
-    "PGD-20": Row("pgd", 20, 0.25),
-    "CW-Linf-20": Row("upgd-margin", 20, 0.25, note="PGD on the margin loss"),
-    "CW": Row("cw", 50, bounded=False, note="torchattacks' CW, L2: c=1, kappa=0, lr=0.01"),
-    "CW in the ball": Row("cw", 50, note="the same images, projected"),
-    "DeepFool": Row("deepfool", 50, bounded=False, note="overshoot 0.02"),
-    "DeepFool in the ball": Row("deepfool", 50, note="the same images, projected"),
-}
-
-DEFAULT_LIMITS: Mapping[str, int | None] = {"deepfool": 200}  # a Python loop over samples
 
 
 def evaluate_model(
@@ -151,23 +123,6 @@ def _check_arguments(
         check_callable("report", report)
 
 
-def robust_flags(
-    model: nn.Module,
-    split: Split,
-    attack: str | None,
-    *,
-    eps: float,
-    norm: str = "Linf",
-    steps: int | None = None,
-    step_ratio: float | None = None,
-    batch_size: int = 250,
-    seed: int = 0,
-) -> Tensor:
-    """True for each sample that the model gets right under one attack of the table (None: on the clean image)."""
-    row = Row(attack, steps, step_ratio)
-    return torch.cat([batch["right"] for batch in _batches(model, split, row, eps, norm, batch_size, seed)])
-
-
 def _one_row(
     model: nn.Module,
     split: Split,
@@ -181,11 +136,11 @@ def _one_row(
     begin, row = time.monotonic(), ROWS[row_name]
     key = (row.attack or "", len(split))
     if row.attack is not None and not row.bounded:
-        made[key] = batches = list(_batches(model, split, row, eps, norm, batch_size, seed))
+        made[key] = batches = list(batches_of(model, split, row, eps, norm, batch_size, seed))
     elif key in made:  # the same adversarial images, projected: crafted once
-        batches = list(_project_made(model, split, made[key], eps, norm, batch_size))
+        batches = list(projected(model, split, made[key], eps, norm, batch_size))
     else:
-        batches = list(_batches(model, split, row, eps, norm, batch_size, seed))
+        batches = list(batches_of(model, split, row, eps, norm, batch_size, seed))
     figures = {name: torch.cat([batch[name] for batch in batches]) for name in ("right", "l2", "clean_right")}
     bounded = row.bounded and row.attack is not None
     used_norm = norm if bounded else (ATTACKS[row.attack].norm if row.attack else "")
@@ -231,53 +186,3 @@ def _record(
         seconds=round(seconds, 2),
         flags="".join("1" if each else "0" for each in right.tolist()),
     )
-
-
-def _batches(
-    model: nn.Module, split: Split, row: Row, eps: float, norm: str, batch_size: int, seed: int
-) -> Iterator[dict[str, Tensor]]:
-    """Flags, L2 sizes and (for attacks without a bound) the adversarial images, a batch at a time."""
-    device = next(model.parameters()).device
-    attack = None
-    if row.attack is not None:
-        attack = make_attack(row.attack, model, eps=eps, steps=row.steps, step_ratio=row.step_ratio)
-    for number, start in enumerate(range(0, len(split), batch_size)):
-        part = Split(split.images[start : start + batch_size], split.labels[start : start + batch_size])
-        images, labels = part.tensors(device)
-        check_images(images, labels)
-        with exact_arithmetic(), crafting(model, seed=seed * 1_000_003 + number):
-            with torch.no_grad():
-                logits = ask(model, images)
-                check_images(images, labels, num_classes=check_logits(logits, images))
-                clean_right = logits.argmax(1) == labels
-            adversarial = images
-            if attack is not None:
-                with ready(attack, row.attack):
-                    if row.bounded:
-                        adversarial = run_attack(attack, images, images, labels, eps=eps, norm=norm)
-                    else:
-                        adversarial = attack(images, labels).detach()
-            yield _figures(model, images, labels, adversarial, clean_right, keep=not row.bounded)
-
-
-def _project_made(
-    model: nn.Module, split: Split, made: list[dict[str, Tensor]], eps: float, norm: str, batch_size: int
-) -> Iterator[dict[str, Tensor]]:
-    device = next(model.parameters()).device
-    for number, batch in enumerate(made):
-        start = number * batch_size
-        part = Split(split.images[start : start + batch_size], split.labels[start : start + batch_size])
-        images, labels = part.tensors(device)
-        with exact_arithmetic(), crafting(model):
-            adversarial = project(batch["adversarial"].to(device), images, eps, norm=norm)
-            yield _figures(model, images, labels, adversarial, batch["clean_right"].to(device), keep=False)
-
-
-@torch.no_grad()
-def _figures(
-    model: nn.Module, images: Tensor, labels: Tensor, adversarial: Tensor, clean_right: Tensor, *, keep: bool
-) -> dict[str, Tensor]:
-    right = model(adversarial).argmax(1) == labels  # do not trust the attack: ask the model again
-    sizes = (adversarial - images).flatten(1).norm(dim=1)
-    figures = {"right": right.cpu(), "l2": sizes.cpu(), "clean_right": clean_right.cpu()}
-    return figures | ({"adversarial": adversarial.cpu()} if keep else {})

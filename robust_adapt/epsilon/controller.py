@@ -1,18 +1,14 @@
-"""How eps moves: the rules as pure functions of floats, and the small stateful controller over them.
-
-No torch, no model, no attack: a float goes out, losses and accuracies come in. Eps are Linf pixel units in [0, 1] or
-L2/L1 sizes; gains below are given for 1/255. The signals are g = L_adv - L_clean in nats and r = A_adv / A_clean.
-"""
+"""The small stateful controller over the rules, in the shape of a torch scheduler."""
 
 import math
 import warnings
 from typing import Any
 
 from robust_adapt.doors import check_known, check_number, check_whole
+from robust_adapt.epsilon.rules import PIXEL, clip, gap, literal, ramp, ratio
 from robust_adapt.errors import ConfigError, shown
 from robust_adapt.units import check_eps
 
-PIXEL = 1 / 255
 SIGNALS = {
     "constant": (),
     "literal": ("clean_loss", "adv_loss"),
@@ -33,54 +29,6 @@ SMOOTHING = 0.98
 TRIM_WIDTH = 2 * PIXEL
 TRIM_END = 0.8
 BOUND_PATIENCE = 20
-
-
-def literal(eps: float, gap: float, *, alpha: float = 0.001, lower: float = 0.01, upper: float = 0.3) -> float:
-    """The article's rule: clip(eps + alpha * gap, lower, upper). It feeds back positively: gap > 0 nearly always."""
-    return _clip(eps + alpha * gap, lower, upper)
-
-
-def ramp(progress: float, *, target: float, end: float = 0.6) -> float:
-    """Linear from 0 to the target at ``progress == end`` (a share of the run in [0, 1]), then the target."""
-    return target * min(1.0, progress / end)
-
-
-def gap(
-    eps: float,
-    gap: float,
-    *,
-    goal: float = 0.5,
-    gain: float = 0.03 * PIXEL,
-    lower: float = PIXEL,
-    upper: float = 12 * PIXEL,
-    every: int = 1,
-) -> float:
-    """Integral law towards a loss gap of ``goal`` nats. The state is the clipped value, so nothing winds up."""
-    return _clip(eps + every * gain * (goal - gap), lower, upper)
-
-
-def ratio(
-    integral: float,
-    ratio: float,
-    *,
-    centre: float,
-    goal: float = 0.6,
-    proportional: float = 10 * PIXEL,
-    integrating: float = 0.02 * PIXEL,
-    lower: float = PIXEL,
-    upper: float = 12 * PIXEL,
-    every: int = 1,
-) -> tuple[float, float]:
-    """PI law towards A_adv / A_clean = ``goal``; returns (eps, integral).
-
-    The integral grows only while that does not push further into a bound, so it does not wind up there.
-    """
-    error = ratio - goal
-    free = centre + proportional * error + integral
-    pushing = (free >= upper and error > 0) or (free <= lower and error < 0)
-    if not pushing:
-        integral += every * integrating * error
-    return _clip(centre + proportional * error + integral, lower, upper), integral
 
 
 class EpsilonController:
@@ -142,7 +90,7 @@ class EpsilonController:
             setattr(self, name, min(read, 1.0) if self.norm == "Linf" else read)
         if not self.lower <= self.upper:
             raise ConfigError(f"Expected `lower` <= `upper`, but got {self.lower:g} and {self.upper:g}.")
-        inside = _clip(self.start, self.lower, self.upper)  # the rule's own start where the bounds exclude it
+        inside = clip(self.start, self.lower, self.upper)  # the rule's own start where the bounds exclude it
         if start is not None and "start" in defaults and inside != self.start:
             raise ConfigError(f"Expected `start` in [{self.lower:g}, {self.upper:g}], but got {self.start:g}.")
         self.start = inside
@@ -261,7 +209,3 @@ def _number(name: str, value: object) -> float:
         return math.inf
     except (TypeError, ValueError, RuntimeError):
         raise ConfigError(f"Expected `{name}` in step() as a number, but got {shown(value)}; use .item().") from None
-
-
-def _clip(value: float, lower: float, upper: float) -> float:
-    return min(max(value, lower), upper)

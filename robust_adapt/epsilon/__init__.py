@@ -1,0 +1,6 @@
+"""How eps moves: pure rules, and the controller that remembers what they need. Floats only."""
+
+from robust_adapt.epsilon.controller import BOUND_PATIENCE, DEFAULTS, SIGNALS, EpsilonController
+from robust_adapt.epsilon.rules import PIXEL, gap, literal, ramp, ratio
+
+__all__ = ["BOUND_PATIENCE", "DEFAULTS", "PIXEL", "SIGNALS", "EpsilonController", "gap", "literal", "ramp", "ratio"]
