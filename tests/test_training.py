@@ -14,7 +14,7 @@ from torch import nn
 from robust_adapt import pipeline, trainer
 from robust_adapt.checkpoint import load_weights, read_checkpoint
 from robust_adapt.config import DataConfig, LossConfig, OptimizerConfig
-from robust_adapt.epsilon import controller
+from robust_adapt.epsilon import controller as rules_in_time
 from robust_adapt.errors import CheckpointError
 from robust_adapt.recipes import on_digits, recipe
 from robust_adapt.records import StepRecord
@@ -136,7 +136,7 @@ def test_literal_moves_eps_by_the_articles_rule(tmp_path):
 
 
 def test_a_bound_that_holds_eps_is_recorded(tmp_path, monkeypatch):
-    monkeypatch.setattr(controller, "BOUND_PATIENCE", 2)
+    monkeypatch.setattr(rules_in_time, "BOUND_PATIENCE", 2)
     config = small("literal", epochs=1)
     bounds = {"start": Epsilon(0.1), "lower": Epsilon(0.1), "upper": Epsilon(0.1)}
     controller = dataclasses.replace(config.controller, **bounds)
