@@ -43,7 +43,7 @@ class DemoOptions:
 
     out: Path = Path("runs/demo")
     """Folder for the runs, the table and the pictures."""
-    epochs: float = 12.0
+    epochs: float = 15.0
     """Epochs of both models."""
 
 
