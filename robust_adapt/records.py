@@ -73,8 +73,8 @@ class RunRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StepRecord(Record):
-    """Means over the training steps since the record before it. Losses in nats, accuracies in [0, 1]."""
+class _TrainingMeans(Record):
+    """Means over training steps. Losses in nats, accuracies in [0, 1]; eps is that of the last step."""
 
     step: int
     epoch: int
@@ -92,22 +92,14 @@ class StepRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EpochRecord(Record):
+class StepRecord(_TrainingMeans):
+    """The training steps since the record before it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EpochRecord(_TrainingMeans):
     """One epoch: means over its training steps, and the validation of the weights that would be kept."""
 
-    epoch: int
-    step: int
-    eps: float
-    loss: float
-    clean_loss: float | None
-    adv_loss: float
-    clean_accuracy: float | None
-    adv_accuracy: float
-    consistency: float | None
-    feature_norm: float | None
-    learning_rate: float
-    unchanged_share: float
-    attacks: dict[str, int]
     validation_clean: float
     validation_adversarial: float
     validation_attack: str

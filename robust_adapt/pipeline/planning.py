@@ -1,6 +1,7 @@
 """What a run costs before it runs: passes an image from the table, minutes from a short probe of real steps."""
 
 import dataclasses
+import itertools
 import time
 
 import torch
@@ -126,8 +127,7 @@ def _measure(config: Config, data: ImageData, seconds: float) -> Probe:
     parts = build_parts(config, data)
     parts.controller = EpsilonController("constant", target=float(config.controller.target), norm=config.attack.norm)
     size = config.batch_size if config.compile else min(config.batch_size, FEW)  # another size is compiled anew
-    batches = list(zip(range(PROBE_STEPS + 2), parts.batches.epoch(0), strict=False))
-    batches = [batch for _, batch in batches]
+    batches = list(itertools.islice(parts.batches.epoch(0), PROBE_STEPS + 2))
     warm = [_step(parts, config, batches[0], size) for _ in range(2)][-1]
     if warm * config.batch_size / size < seconds:
         size = config.batch_size

@@ -13,7 +13,7 @@ from torch.nn import functional
 from robust_adapt.attacks import crafting
 from robust_adapt.leaderboard import autoattack
 from robust_adapt.precision import exact_arithmetic
-from robust_adapt.sanity.subject import Subject, accuracy, half_width
+from robust_adapt.sanity.subject import ATTACKS, Subject, accuracy, half_width
 
 Answer = tuple[str, str, str, dict[str, float]]
 FACTORS = (0.0, 0.5, 1.0, 2.0, 4.0)
@@ -106,8 +106,7 @@ def beats_transfer(subject: Subject) -> Answer:
     """Images made on a standard model break at most 1 % that the gradient attacks leave (warn to 3 %)."""
     if subject.standard is None:
         return "skip", "no standard model was given", "Give one: `evaluate RUN --sanity --standard RUN`.", {}
-    names = {"Linf": "pgd", "L2": "pgdl2"}
-    name, steps = names[subject.norm], subject.steps
+    name, steps = ATTACKS[subject.norm][1], subject.steps
     made = subject.flags(name, steps=steps, step_ratio=0.25, source=subject.standard, among=subject.white_box)
     return _leftover(subject, made, "transfer from the standard model")
 
