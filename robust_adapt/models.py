@@ -83,6 +83,11 @@ def build_model(
     return model if mean is None or std is None else normalize(model, mean=mean, std=std)
 
 
+def model_device(model: nn.Module, default: torch.device | None = None) -> torch.device:
+    """Where a model is: the device of its first parameter; ``default`` (the CPU) for a model without any."""
+    return next((each.device for each in model.parameters()), default or torch.device("cpu"))
+
+
 def weights_hash(model: nn.Module) -> str:
     """sha256 over names and values of the state dict."""
     digest = hashlib.sha256()

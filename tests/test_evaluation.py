@@ -205,3 +205,12 @@ def test_what_is_refused(channel_means, leads, options, sentence):
     with pytest.raises(ConfigError) as caught:
         evaluate_model(channel_means, leads, **({"eps": EPS} | options))
     assert str(caught.value) == sentence
+
+
+def test_a_model_without_parameters_is_judged(leads):
+    class Plain(torch.nn.Module):
+        def forward(self, images):
+            return 10 * images.mean((2, 3))
+
+    record = evaluate_model(Plain(), leads, eps=EPS, rows=["Clean", "PGD-20"])
+    assert (record.device, record.attacks[0].correct) == ("cpu", 9)

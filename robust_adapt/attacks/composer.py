@@ -19,6 +19,7 @@ from robust_adapt.attacks.seam import ready, run_attack
 from robust_adapt.attacks.statistics import CallStatistics, statistics_of
 from robust_adapt.doors import ask, check_flag, check_known, check_logits, check_model, check_seed, check_tensor
 from robust_adapt.errors import ConfigError, DataError, shown
+from robust_adapt.models import model_device
 from robust_adapt.units import NORMS, check_eps
 
 MODES = ("split", "chain", "worst", "concat")
@@ -133,7 +134,7 @@ class DiverseAttack(Attack):
 
     def _on_device(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Where the model is now: it may have moved since the attacks were made."""
-        device = next((parameter.device for parameter in self.model.parameters()), self.device or images.device)
+        device = model_device(self.model, self.device or images.device)
         if device != self.device:
             self.set_device(device)
         return images.to(device), labels.to(device).long()

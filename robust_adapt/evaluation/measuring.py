@@ -13,7 +13,7 @@ from robust_adapt.data import Split
 from robust_adapt.doors import check_callable, check_known, check_model, check_seed, check_whole
 from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, batches_of, projected
-from robust_adapt.models import images_hash, weights_hash
+from robust_adapt.models import images_hash, model_device, weights_hash
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import wilson
 from robust_adapt.units import check_eps
@@ -82,7 +82,7 @@ def evaluate_model(
             {},
             0.0,
         ),
-        device=str(next(model.parameters()).device),
+        device=str(model_device(model)),
         versions=upstream.versions(),
         commit=upstream.commit(),
         seconds=round(time.monotonic() - begin, 1),

@@ -10,6 +10,7 @@ from robust_adapt.attacks import check_images, crafting, make_attack, project, r
 from robust_adapt.attacks.seam import ready
 from robust_adapt.data import Split
 from robust_adapt.doors import ask, check_logits
+from robust_adapt.models import model_device
 from robust_adapt.precision import exact_arithmetic
 
 
@@ -60,7 +61,7 @@ def batches_of(
     model: nn.Module, split: Split, row: Row, eps: float, norm: str, batch_size: int, seed: int
 ) -> Iterator[dict[str, Tensor]]:
     """Flags, L2 sizes and (for attacks without a bound) the adversarial images, a batch at a time."""
-    device = next(model.parameters()).device
+    device = model_device(model)
     attack = None
     if row.attack is not None:
         attack = make_attack(row.attack, model, eps=eps, steps=row.steps, step_ratio=row.step_ratio)
@@ -86,7 +87,7 @@ def batches_of(
 def projected(
     model: nn.Module, split: Split, made: list[dict[str, Tensor]], eps: float, norm: str, batch_size: int
 ) -> Iterator[dict[str, Tensor]]:
-    device = next(model.parameters()).device
+    device = model_device(model)
     for number, batch in enumerate(made):
         start = number * batch_size
         part = Split(split.images[start : start + batch_size], split.labels[start : start + batch_size])

@@ -14,6 +14,7 @@ from robust_adapt.leaderboard.checks import check_arguments, check_logits, check
 from robust_adapt.leaderboard.result import AutoAttackRecord, Progress
 from robust_adapt.leaderboard.run import Run
 from robust_adapt.leaderboard.state import RunState, fingerprint
+from robust_adapt.models import model_device
 from robust_adapt.precision import exact_arithmetic, fast_arithmetic, fast_copy
 from robust_adapt.statistics import wilson
 from robust_adapt.units import check_eps
@@ -53,7 +54,7 @@ def autoattack(
     check_arguments(
         model, images, labels, eps=eps, norm=norm, seed=seed, batch_size=batch_size, shard=shard, state_dir=state_dir
     )
-    device = next((each.device for each in model.parameters()), images.device)
+    device = model_device(model, images.device)
     images, labels = images.detach().contiguous(), labels.detach().long()
     check_options(settings, patience, report, strict=strict, return_adversarial=return_adversarial)
     plain = {part: dict(values) for part, values in (settings or {}).items()}

@@ -16,6 +16,7 @@ from robust_adapt.errors import CheckpointError, ConfigError, DataError, shown
 from robust_adapt.leaderboard.autoattack import autoattack
 from robust_adapt.leaderboard.ranking import BOARDS, Place, place
 from robust_adapt.leaderboard.result import AutoAttackRecord, Progress
+from robust_adapt.models import model_device
 from robust_adapt.records import Record, write_json
 from robust_adapt.units import NORMS
 
@@ -140,7 +141,7 @@ def _check_arguments(
 
 def check_classes(model: nn.Module, data: ImageData) -> None:
     """Raise ``ConfigError`` unless the model answers one image of the data with a logit a class."""
-    image, _ = data.test.take(torch.arange(1)).tensors(next((p.device for p in model.parameters()), "cpu"))
+    image, _ = data.test.take(torch.arange(1)).tensors(model_device(model))
     try:
         with crafting(model, seed=0), torch.no_grad():
             logits = model(image)

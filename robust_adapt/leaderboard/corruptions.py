@@ -9,6 +9,7 @@ from torch import nn
 from robust_adapt import upstream
 from robust_adapt.attacks import crafting
 from robust_adapt.errors import DataError
+from robust_adapt.models import model_device
 from robust_adapt.precision import exact_arithmetic
 from robust_adapt.records import Record
 
@@ -48,7 +49,7 @@ def corruption_accuracy(
             f"Expected CIFAR-10-C in {folder}, but {shown} are not there; unpack CIFAR-10-C.tar of Zenodo record "
             "2535967 in `data.root`."
         )
-    count, device = n or TEST_IMAGES, next((each.device for each in model.parameters()), torch.device("cpu"))
+    count, device = n or TEST_IMAGES, model_device(model)
     accuracies: dict[str, list[float]] = {}
     with exact_arithmetic(), crafting(model, seed=0), torch.no_grad():
         for corruption in CORRUPTIONS:

@@ -12,6 +12,7 @@ from robust_adapt.attacks import Objective, crafting, make_attack, run_attack
 from robust_adapt.attacks.seam import ready
 from robust_adapt.data import Split
 from robust_adapt.leaderboard import AutoAttackRecord
+from robust_adapt.models import model_device
 from robust_adapt.precision import exact_arithmetic
 from robust_adapt.statistics import wilson
 
@@ -49,7 +50,7 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        return next((each.device for each in self.model.parameters()), torch.device("cpu"))
+        return model_device(self.model)
 
     def batches(self, among: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Images in [0, 1] and labels, on the model's device; of all samples, or those that are True in ``among``."""
