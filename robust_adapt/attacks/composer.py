@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from robust_adapt.attacks.crafting import check_form, check_images, crafting, inside_ddp
+from robust_adapt.attacks.crafting import check_form, check_images, crafting, inside_ddp, need_labels
 from robust_adapt.attacks.drawing import check_pick, draw, parts_of_batch
 from robust_adapt.attacks.forms import Objective
 from robust_adapt.attacks.making import make_attack, step_ratio_of
@@ -119,8 +119,7 @@ class DiverseAttack(Attack):
                 "Expected images in [0, 1] and a model that normalises, but set_normalization_used() was called; "
                 "use robust_adapt.normalize(model, mean=, std=)."
             )
-        if labels is None:
-            raise DataError("Expected `labels`, but got None; predict them first where there are none.")
+        need_labels(labels)
         full = self._calls % CHECK_EVERY == 0 or not inputs.is_cuda if isinstance(inputs, Tensor) else False
         (check_images if full else check_form)(inputs, labels)
         inputs, labels = self._on_device(inputs, labels)
@@ -220,8 +219,7 @@ class DiverseAttack(Attack):
     def success_rate(self, adversarial: Tensor, labels: Tensor) -> float:
         """Share of ``adversarial`` that the model gets wrong; costs a forward. labels repeat for ``concat``."""
         check_form(adversarial)
-        if labels is None:
-            raise DataError("Expected `labels`, but got None; predict them first where there are none.")
+        need_labels(labels)
         several = isinstance(labels, Tensor) and labels.ndim == 1 and len(labels) and len(adversarial) > len(labels)
         labels = labels.repeat(len(adversarial) // len(labels)) if several else labels
         check_images(adversarial, labels)

@@ -186,6 +186,12 @@ def check_images(images: Tensor, labels: Tensor | None = None, *, num_classes: i
             raise DataError(f"Expected `labels` of {classes}, but got labels from {low} to {high}.")
 
 
+def need_labels(labels: Tensor | None) -> None:
+    """Raise ``DataError`` for no labels: torchattacks takes None and fails later."""
+    if labels is None:
+        raise DataError("Expected `labels`, but got None; predict them first where there are none.")
+
+
 def check_form(images: Tensor, labels: Tensor | None = None) -> None:
     """The part of ``check_images`` that reads no values."""
     if not isinstance(images, Tensor) or not images.is_floating_point():
