@@ -6,7 +6,9 @@ from signal import Signals
 
 
 class RobustAdaptError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose. ``said``: another process has already told the user."""
+
+    said = False
 
 
 class ConfigError(RobustAdaptError, ValueError):

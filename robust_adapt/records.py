@@ -70,6 +70,7 @@ class RunRecord(Record):
     precision: str
     versions: dict[str, str]
     commit: str | None
+    processes: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -118,8 +118,8 @@ def test_the_worst_case_is_a_sample_at_a_time(channel_means, leads, monkeypatch)
     """Two rows that each break other samples are worse together."""
     halves = {"bim": torch.arange(10) < 5, "fgsm": torch.arange(10) >= 5}
 
-    def one_row(model, split, row, eps, norm, batch_size, seed, made):
-        record, _ = real(model, split, row, eps, norm, batch_size, seed, made)
+    def one_row(model, split, row, eps, norm, batch_size, seed, made, processes):
+        record, _ = real(model, split, row, eps, norm, batch_size, seed, made, processes)
         flags = halves[ROWS[row].attack]
         return dataclasses.replace(record, correct=5, accuracy=0.5), flags
 

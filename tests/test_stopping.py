@@ -1,41 +1,23 @@
 """Signals, the lock and kill -9, with real processes: nothing is lost, and the exit code says what happened."""
 
 import importlib
-import multiprocessing
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from forked import PROCESSES, command, wait_for
 
 from robust_adapt.checkpoint import LOCK, locked, read_checkpoint
 from robust_adapt.errors import CheckpointError, Stopped
 from robust_adapt.trainer.stopping import Stop
 
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    ["robust_adapt.pipeline", "robust_adapt.cli", "robustbench.model_zoo.architectures.resnet", "sklearn.datasets"]
-)
 RUN = (
     "--data.name digits --data.validation 60 --data.subset 256 --model.width 4 --batch-size 64 --epochs 40 "
     "--attack.steps 1 --brake.watch never --validation-steps 1 --precision 32-true --log-every 1 "
     "--optimizer.average 0"
 ).split()
-
-
-def command(output, *arguments):
-    """The command line in a process of its own, what it prints in a file."""
-    import torch
-
-    from robust_adapt.cli import main
-
-    torch.set_num_threads(1)
-    with open(output, "w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        sys.exit(main(arguments))
 
 
 @pytest.fixture
@@ -52,14 +34,6 @@ def start(tmp_path):
     for process in started:
         process.kill()
         process.join()
-
-
-def wait_for(path, seconds=120):
-    """A first epoch is behind the run once its checkpoint is there."""
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"no {path} after {seconds} seconds"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

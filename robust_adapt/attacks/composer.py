@@ -32,16 +32,16 @@ class DiverseAttack(Attack):
     model: takes images ``(N, C, H, W)`` in [0, 1], returns logits; compiled and DDP models as they are.
     attacks: names of the table, torchattacks objects (their eps and step follow ours), or a mix of both.
     eps: a float, or a tensor ``(N,)`` a sample; may be set between calls. Attacks that know only one eps are called
-    once for each distinct value, on its samples. norm: of the ball that every result is
-    projected on, ``Linf``, ``L2`` or ``L1``; an attack with an eps of its own must be of that norm.
+    once for each distinct value, on its samples. norm: of the ball that every result is projected on, ``Linf``, ``L2``
+    or ``L1``; an attack with an eps of its own must be of that norm.
     mode: ``split``, each drawn attack gets its share of the batch (the cost of one attack); ``chain``, each starts
     from the last one's result (the article's code), projected around the *original* images after every stage;
     ``worst``, each sample keeps the result with the highest cross-entropy; ``concat``, all results, ``(K * N, ...)``.
     pick: ``random``, a random non-empty subset each call (the article); ``all``; or a weight for each attack: shares
     of the batch in ``split``, the odds of the one attack drawn in ``chain``, ``worst`` and ``concat``.
     steps, step_ratio, objective: of the attacks given by name, see ``make_attack``. seed: of draws and random starts;
-    the caller's random state is never touched. strict: refuse attacks that return clean images where they fail,
-    instead of a warning.
+    the caller's random state is never touched. stream: of random starts, one for each process that trains with the
+    others on the same draws. strict: refuse attacks that return clean images where they fail, instead of a warning.
 
     Results are in [0, 1], in the ball, detached; the model leaves exactly as it came. ``last`` tells what the last
     call did. Raises ``DataError`` for images or labels that are not of this form, ``ConfigError`` for the rest.
@@ -60,15 +60,17 @@ class DiverseAttack(Attack):
         step_ratio: float | None = None,
         objective: Objective | None = None,
         seed: int = 0,
+        stream: int = 0,
         strict: bool = False,
     ) -> None:
         check_model(model)
         check_known("mode", mode, MODES)
         check_known("norm", norm, NORMS)
         check_seed("seed", seed)
+        check_seed("stream", stream)
         check_flag("strict", strict)
         super().__init__("DiverseAttack", inside_ddp(model))
-        self.norm, self.mode, self.strict = norm, mode, strict
+        self.norm, self.mode, self.stream, self.strict = norm, mode, stream, strict
         self.eps = eps
         self.names, self.members = self._build(attacks, steps=steps, step_ratio=step_ratio, objective=objective)
         self._ratios = [step_ratio_of(member) for member in self.members]
@@ -124,7 +126,7 @@ class DiverseAttack(Attack):
         (check_images if full else check_form)(inputs, labels)
         inputs, labels = self._on_device(inputs, labels)
         self._calls += 1
-        seed = self._random.getrandbits(48)
+        seed = self._random.getrandbits(48) + self.stream
         with contextlib.ExitStack() as stack:
             for model in dict.fromkeys((self.model, *(member.model for member in self.members))):
                 stack.enter_context(crafting(model, seed=seed))  # a torchattacks object may attack a stand-in

@@ -13,7 +13,7 @@ from robust_adapt.cli.judging import benchmark
 from robust_adapt.cli.pairing import compare
 from robust_adapt.cli.planning import plan
 from robust_adapt.cli.submitting import submit
-from robust_adapt.cli.terminal import console, errors, refuse
+from robust_adapt.cli.terminal import PROCESS, console, errors, refuse
 from robust_adapt.cli.training import train
 from robust_adapt.doors import check_known
 from robust_adapt.errors import CheckpointError, ConfigError, RobustAdaptError, Stopped, shown
@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refuse(CheckpointError(f"Expected to read and write files, but got: {error}; choose another folder."))
         return USAGE
     except Stopped as stopped:
+        if PROCESS != "0":  # a code here would make Fabric kill the first process, which is on its way out
+            return 0
         errors.print(plain(str(stopped)), soft_wrap=True)
         return stopped.code
     except KeyboardInterrupt:

@@ -33,6 +33,8 @@ class EvaluateOptions:
     """Test images of the sanity checks."""
     standard: Path | None = None
     """Folder of a run without adversarial training, whose adversarial images the sanity checks try on this one."""
+    devices: int = 1
+    """Processes on this machine that share the batches, a GPU or a CPU process each; torchrun says it itself."""
     data: DataConfig = DataConfig()
 
 
@@ -43,15 +45,22 @@ def evaluate(arguments: Sequence[str]) -> int:
     from robust_adapt.data import load_data
 
     run = pipeline.load_run(options.run)
+    fabric = pipeline.launch(run.config.device, devices=options.devices)
+    processes = pipeline.processes_of(fabric)
     data = load_data(options.data)
-
     eps = None if options.eps is None else float(options.eps)
     with console.status("evaluating") as status:
         record = pipeline.evaluate(
-            run, data=data, n=options.n, eps=eps, rows=options.rows, report=lambda row: status.update(row_text(row))
+            run,
+            data=data,
+            n=options.n,
+            eps=eps,
+            rows=options.rows,
+            fabric=fabric,
+            report=lambda row: status.update(row_text(row)),
         )
     console.print(reporting.terminal_table([record]))
-    if options.sanity:
+    if options.sanity and processes.is_first:
         with console.status("sanity") as status:
             sanity = pipeline.check_run(
                 run,

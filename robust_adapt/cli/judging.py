@@ -48,6 +48,8 @@ class BenchmarkOptions:
     """Never download, neither models nor data."""
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
+    devices: int = 1
+    """Processes on this machine that share the batches, a GPU or a CPU process each; torchrun says it itself."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
 
@@ -59,6 +61,8 @@ def benchmark(arguments: Sequence[str]) -> int:
     from robust_adapt.data import load_data
 
     data_config = dataclasses.replace(options.data, offline=options.data.offline or options.offline)
+    fabric = pipeline.launch(options.device, devices=options.devices)
+    processes = pipeline.processes_of(fabric)
     data = load_data(data_config)
     found = pipeline.find_model(
         options.model_name,
@@ -68,7 +72,7 @@ def benchmark(arguments: Sequence[str]) -> int:
         model_dir=options.model_dir,
         offline=options.offline,
     )
-    model = found.model.to(pipeline.device_of(options.device))
+    model = found.model.to(fabric.device)
     out = options.out or Path("runs") / f"benchmark-{slug(options.model_name)}"
     if options.norm == "corruptions":
         return _corruptions(model, options, found.name, out)
@@ -83,6 +87,7 @@ def benchmark(arguments: Sequence[str]) -> int:
             seed=options.seed,
             batch_size=options.batch_size,
             fast=options.fast,
+            shard=(processes.index, processes.count) if processes.together else None,
             out=out,
             name=found.name,
             files=found.files,

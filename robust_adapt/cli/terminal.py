@@ -1,5 +1,6 @@
 """What every command shares: the two consoles, and tyro with eps as 8/255."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,9 @@ from robust_adapt.reporting import plain
 from robust_adapt.units import Epsilon, format_eps
 
 WIDE = 130
-console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+# set by torchrun, Fabric and SLURM: of the processes of one job the first one speaks
+PROCESS = next((value for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if (value := os.environ.get(name))), "0")
+console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE, quiet=PROCESS != "0")
 errors = Console(stderr=True, highlight=False)
 
 
@@ -23,7 +26,10 @@ def read(options: Any, arguments: Sequence[str], command: str, **settings: Any) 
 
 def refuse(error: Exception) -> None:
     """One readable block on stderr: wrapped at words in a terminal, one line in a file."""
+    if getattr(error, "said", False):  # by another process of the job
+        return
     text = "\n".join(plain(line) for line in str(error).splitlines())
+    text = text if PROCESS == "0" else f"(process {plain(PROCESS)}) {text}"
     errors.print(f"[bold red]{type(error).__name__}[/] {text}", soft_wrap=not errors.is_terminal)
 
 

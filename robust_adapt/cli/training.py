@@ -1,6 +1,7 @@
 """``robust-adapt train``, and the progress of a training for every command that trains."""
 
 import dataclasses
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import tyro
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from robust_adapt.cli.terminal import console, read
+from robust_adapt.cli.terminal import PROCESS, console, read
 from robust_adapt.config import Config
 from robust_adapt.recipes import RECIPES, recipe
 from robust_adapt.records import BrakeRecord, EpochRecord, Record, RunRecord, StepRecord
@@ -59,6 +60,7 @@ def list_recipes(command: str) -> None:
 def train_with_progress(config: Config, out: Path, *, resume: bool) -> Any:
     from robust_adapt import pipeline
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # no banner of processes
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -67,7 +69,7 @@ def train_with_progress(config: Config, out: Path, *, resume: bool) -> Any:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress, warnings.catch_warnings():
-        warnings.simplefilter("default", UserWarning)
+        warnings.simplefilter("default" if PROCESS == "0" else "ignore", UserWarning)
         task = progress.add_task(plain(config.recipe), total=None, figures="starting")
         return pipeline.train(config, out, resume=resume, report=lambda record: _show(record, progress, task))
 

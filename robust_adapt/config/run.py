@@ -38,7 +38,7 @@ class Config:
     minutes: float | None = None
     """Instead of epochs: as many steps as a short probe says fit in so many minutes."""
     batch_size: int = 128
-    """Images a step."""
+    """Images a step, of all processes together."""
     seed: int = 0
     """Root of every seed of the run."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
@@ -49,6 +49,10 @@ class Config:
     """torch.compile the model (a minute or more at the start)."""
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
+    devices: int = 1
+    """Processes on each machine, a GPU or a CPU process each; torchrun and SLURM say it themselves."""
+    nodes: int = 1
+    """Machines."""
     validation_steps: int = 10
     """PGD steps of the validation after each epoch."""
     checkpoint_minutes: float = 2.0
@@ -69,6 +73,8 @@ class Config:
             "epochs",
             "minutes",
             "batch_size",
+            "devices",
+            "nodes",
             "validation_steps",
             "checkpoint_minutes",
             "log_every",

@@ -12,8 +12,9 @@ from robust_adapt.attacks import ATTACKS
 from robust_adapt.data import Split
 from robust_adapt.doors import check_callable, check_known, check_model, check_seed, check_whole
 from robust_adapt.errors import ConfigError, DataError, shown
-from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, batches_of, projected
+from robust_adapt.evaluation.rows import ALONE, DEFAULT_LIMITS, ROWS, batches_of, merged, projected
 from robust_adapt.models import images_hash, model_device, weights_hash
+from robust_adapt.processes import Processes
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import wilson
 from robust_adapt.units import check_eps
@@ -35,13 +36,14 @@ def evaluate_model(
     split_name: str = "test",
     config: dict[str, Any] | None = None,
     report: Callable[[AttackRecord], None] | None = None,
+    processes: Processes = ALONE,
 ) -> EvaluationRecord:
     """Accuracy of a model on the first n images of a split's stratified order, under every row, in float32.
 
     model: takes images in [0, 1]; put on the device by the caller, left as it came. eps, norm: the budget. rows:
     names of ``ROWS``, all by default. limits: most images of an attack, by its name (``DEFAULT_LIMITS``). report:
-    called with each finished row. Raises ``DataError`` for images that are not in [0, 1], ``ConfigError`` for an
-    unknown row.
+    called with each finished row. processes: share the batches; the flags are those of one process. Raises
+    ``DataError`` for images that are not in [0, 1], ``ConfigError`` for an unknown row.
     """
     begin = time.monotonic()
     chosen, limits = _chosen(rows), DEFAULT_LIMITS if limits is None else limits
@@ -56,7 +58,7 @@ def evaluate_model(
     records, robust, made = [], torch.ones(len(part), dtype=torch.bool), {}
     for row in chosen:
         limited = part.first(limits.get(ROWS[row].attack or ""), seed=seed)
-        record, flags = _one_row(model, limited, row, eps, norm, batch_size, seed, made)
+        record, flags = _one_row(model, limited, row, eps, norm, batch_size, seed, made, processes)
         records.append(record)
         if len(flags) == len(robust) and (ROWS[row].bounded or ROWS[row].attack is None):
             robust &= flags
@@ -132,16 +134,17 @@ def _one_row(
     batch_size: int,
     seed: int,
     made: dict[tuple[str, int], list[dict[str, Tensor]]],
+    processes: Processes,
 ) -> tuple[AttackRecord, Tensor]:
     begin, row = time.monotonic(), ROWS[row_name]
     key = (row.attack or "", len(split))
     if row.attack is not None and not row.bounded:
-        made[key] = batches = list(batches_of(model, split, row, eps, norm, batch_size, seed))
+        made[key] = batches = list(batches_of(model, split, row, eps, norm, batch_size, seed, processes))
     elif key in made:  # the same adversarial images, projected: crafted once
-        batches = list(projected(model, split, made[key], eps, norm, batch_size))
+        batches = list(projected(model, split, made[key], eps, norm, batch_size, processes))
     else:
-        batches = list(batches_of(model, split, row, eps, norm, batch_size, seed))
-    figures = {name: torch.cat([batch[name] for batch in batches]) for name in ("right", "l2", "clean_right")}
+        batches = list(batches_of(model, split, row, eps, norm, batch_size, seed, processes))
+    figures = merged(batches, processes)
     bounded = row.bounded and row.attack is not None
     used_norm = norm if bounded else (ATTACKS[row.attack].norm if row.attack else "")
     seconds = time.monotonic() - begin

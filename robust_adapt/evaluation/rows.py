@@ -1,7 +1,9 @@
 """The rows of an evaluation, and one row of it in batches: flags, sizes, adversarial images."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from robust_adapt.data import Split
 from robust_adapt.doors import ask, check_logits
 from robust_adapt.models import model_device
 from robust_adapt.precision import exact_arithmetic
+from robust_adapt.processes import Processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,7 @@ ROWS: dict[str, Row] = {
     "DeepFool in the ball": Row("deepfool", 50, note="the same images, projected"),
 }
 
+ALONE = Processes()
 DEFAULT_LIMITS: Mapping[str, int | None] = {"deepfool": 200}  # a Python loop over samples
 
 
@@ -51,22 +55,41 @@ def robust_flags(
     step_ratio: float | None = None,
     batch_size: int = 250,
     seed: int = 0,
+    processes: Processes = ALONE,
 ) -> Tensor:
-    """True for each sample that the model gets right under one attack of the table (None: on the clean image)."""
+    """True for each sample that the model gets right under one attack of the table (None: on the clean image).
+
+    processes: each asks about its own batches of the one-process run, and gets the flags of all.
+    """
     row = Row(attack, steps, step_ratio)
-    return torch.cat([batch["right"] for batch in batches_of(model, split, row, eps, norm, batch_size, seed)])
+    own = batches_of(model, split, row, eps, norm, batch_size, seed, processes)
+    return merged(own, processes)["right"]
+
+
+def merged(own: Iterable[dict[str, Tensor]], processes: Processes) -> dict[str, Tensor]:
+    """The figures of all batches in order, out of every process's own ones."""
+    figures = [{name: batch[name] for name in ("right", "l2", "clean_right")} for batch in own]
+    rounds = itertools.zip_longest(*processes.gather(figures))
+    batches = [batch for one_each in rounds for batch in one_each if batch is not None]
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def own_batches(split: Split, batch_size: int, processes: Processes) -> Iterator[tuple[int, Split]]:
+    """Number and samples of every ``count``-th whole batch, beginning with the process's own."""
+    for number in range(processes.index, math.ceil(len(split) / batch_size), processes.count):
+        rows = slice(number * batch_size, (number + 1) * batch_size)
+        yield number, Split(split.images[rows], split.labels[rows])
 
 
 def batches_of(
-    model: nn.Module, split: Split, row: Row, eps: float, norm: str, batch_size: int, seed: int
+    model: nn.Module, split: Split, row: Row, eps: float, norm: str, batch_size: int, seed: int, processes: Processes
 ) -> Iterator[dict[str, Tensor]]:
-    """Flags, L2 sizes and (for attacks without a bound) the adversarial images, a batch at a time."""
+    """Flags, L2 sizes and (for attacks without a bound) the adversarial images, an own batch at a time."""
     device = model_device(model)
     attack = None
     if row.attack is not None:
         attack = make_attack(row.attack, model, eps=eps, steps=row.steps, step_ratio=row.step_ratio)
-    for number, start in enumerate(range(0, len(split), batch_size)):
-        part = Split(split.images[start : start + batch_size], split.labels[start : start + batch_size])
+    for number, part in own_batches(split, batch_size, processes):
         images, labels = part.tensors(device)
         check_images(images, labels)
         with exact_arithmetic(), crafting(model, seed=seed * 1_000_003 + number):
@@ -85,12 +108,17 @@ def batches_of(
 
 
 def projected(
-    model: nn.Module, split: Split, made: list[dict[str, Tensor]], eps: float, norm: str, batch_size: int
+    model: nn.Module,
+    split: Split,
+    made: list[dict[str, Tensor]],
+    eps: float,
+    norm: str,
+    batch_size: int,
+    processes: Processes,
 ) -> Iterator[dict[str, Tensor]]:
     device = model_device(model)
-    for number, batch in enumerate(made):
-        start = number * batch_size
-        part = Split(split.images[start : start + batch_size], split.labels[start : start + batch_size])
+    """As ``batches_of``, of adversarial images that are ``made`` already."""
+    for batch, (_, part) in zip(made, own_batches(split, batch_size, processes), strict=True):
         images, labels = part.tensors(device)
         with exact_arithmetic(), crafting(model):
             adversarial = project(batch["adversarial"].to(device), images, eps, norm=norm)

@@ -62,6 +62,7 @@ def benchmark(
     seed: int = 0,
     batch_size: int = 250,
     fast: bool = False,
+    shard: tuple[int, int] | None = None,
     out: str | Path | None = None,
     name: str = "model",
     files: dict[str, str] | None = None,
@@ -72,7 +73,8 @@ def benchmark(
     """AutoAttack on the first n test images (all by default) of a data set, and the place that this would take.
 
     model: for images in [0, 1], on its own device. eps: by default the board's, 8/255 of Linf or 0.5 of L2. out: a
-    folder for ``benchmark.json`` and the state, from which the same call goes on after a crash. more_data: the model
+    folder for ``benchmark.json`` and the state, from which the same call goes on after a crash. shard: (index, count),
+    one process of several with the same ``out``, of which the first writes the record. more_data: the model
     saw extra or synthetic images. The first n of a fixed, stratified order are taken, of which the record says that
     they are a subset. Raises ``ConfigError``, ``DataError``, ``CheckpointError``.
     """
@@ -95,6 +97,7 @@ def benchmark(
         seed=seed,
         batch_size=batch_size,
         fast=fast,
+        shard=shard,
         state_dir=folder / STATE if folder else None,
         report=report,
     )
@@ -110,7 +113,7 @@ def benchmark(
         reasons=reasons,
         config=config or {},
     )
-    if folder is not None:
+    if folder is not None and not (shard and shard[0]):
         write_record(folder / RECORD, result)
     return result
 

@@ -3,6 +3,7 @@
 from robust_adapt.pipeline.building import build_for, build_parts, device_of
 from robust_adapt.pipeline.finding import Candidate, find_model
 from robust_adapt.pipeline.judging import evaluate, study_cases
+from robust_adapt.pipeline.launching import launch, processes_of
 from robust_adapt.pipeline.planning import Probe, RunPlan, plan_run
 from robust_adapt.pipeline.questioning import check_run
 from robust_adapt.pipeline.running import Run, load_run, train
@@ -18,8 +19,10 @@ __all__ = [
     "device_of",
     "evaluate",
     "find_model",
+    "launch",
     "load_run",
     "plan_run",
+    "processes_of",
     "study_cases",
     "train",
 ]

@@ -18,9 +18,10 @@ from robust_adapt.features import FeatureTap
 from robust_adapt.models import build_model
 
 
-def build_parts(config: Config, data: ImageData) -> trainer.Parts:
-    """Everything that ``trainer.fit`` needs, on its device."""
-    fabric = Fabric(accelerator=device_of(config.device), devices=1, precision=precision_of(config))
+def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -> trainer.Parts:
+    """Everything that ``trainer.fit`` needs, on its device. fabric: of several processes; by default this one alone."""
+    if fabric is None:
+        fabric = Fabric(accelerator=device_of(config.device), devices=1, precision=precision_of(config))
     model = build_for(config, data)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -35,7 +36,7 @@ def build_parts(config: Config, data: ImageData) -> trainer.Parts:
         model=model,
         forward=forward,
         optimizer=optimizer,
-        attack=_attack(config, model),
+        attack=_attack(config, model, stream=fabric.global_rank),
         controller=_controller(config),
         batches=Batches(
             data.train,
@@ -44,6 +45,7 @@ def build_parts(config: Config, data: ImageData) -> trainer.Parts:
             augmentation=data.augmentation,
             device=fabric.device,
             channels_last=config.channels_last,
+            share=(fabric.global_rank, fabric.world_size),
         ),
         validation=data.validation,
         fabric=fabric,
@@ -94,7 +96,7 @@ def _optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def _attack(config: Config, model: nn.Module) -> DiverseAttack | None:
+def _attack(config: Config, model: nn.Module, *, stream: int) -> DiverseAttack | None:
     settings = config.attack
     if not settings.attacks:
         return None
@@ -109,6 +111,7 @@ def _attack(config: Config, model: nn.Module) -> DiverseAttack | None:
         step_ratio=settings.step_ratio,
         objective=_objective(config, model) if settings.adaptive else None,
         seed=config.seed,
+        stream=stream,
         strict=settings.strict,
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from robust_adapt.attacks import DiverseAttack
@@ -13,7 +14,9 @@ from robust_adapt.data import ImageData, load_data
 from robust_adapt.evaluation import ROWS, evaluate_model
 from robust_adapt.models import weights_hash
 from robust_adapt.pipeline.building import device_of
+from robust_adapt.pipeline.launching import processes_of
 from robust_adapt.pipeline.running import Run, load_run
+from robust_adapt.processes import Processes
 from robust_adapt.records import Answer, AttackRecord, Case, EvaluationRecord, write_json
 
 
@@ -25,15 +28,18 @@ def evaluate(
     n: int | None = None,
     eps: float | None = None,
     reuse: bool = False,
+    fabric: Fabric | None = None,
     report: Callable[[AttackRecord], None] | None = None,
 ) -> EvaluationRecord:
     """Evaluate a run's best model on the test split; the record lands in its folder as ``evaluation.json``.
 
-    reuse: take the record that is there where it is of the same weights, data, budget and images.
+    reuse: take the record that is there where it is of the same weights, data, budget and images. fabric: of several
+    processes, which share the batches; the flags are those of one.
     """
     run = run if isinstance(run, Run) else load_run(run)
     data = data if data is not None else load_data(run.config.data)
     settings = run.config.evaluation
+    processes = processes_of(fabric) if fabric is not None else Processes()
     budget = {"eps": eps if eps is not None else run.config.eps, "norm": run.config.attack.norm}
     images = {"n": n if n is not None else settings.n, "seed": settings.seed}
     present = run.folder / "evaluation.json"
@@ -41,7 +47,7 @@ def evaluate(
     if record is not None and _same(record, run, data, budget, images, rows):
         return record
     record = evaluate_model(
-        run.model.to(device_of(run.config.device)),
+        run.model.to(fabric.device if fabric is not None else device_of(run.config.device)),
         data.test,
         **budget,
         **images,
@@ -52,8 +58,9 @@ def evaluate(
         data=data.title,
         config=run.config.shareable(),
         report=report,
+        processes=processes,
     )
-    write_json(present, record)
+    processes.first(lambda: write_json(present, record))
     return record
 
 

@@ -1,5 +1,6 @@
 """Train a config into a run folder, and load one."""
 
+import contextlib
 import dataclasses
 import json
 import random
@@ -18,7 +19,9 @@ from robust_adapt.doors import check_callable, check_flag, check_path
 from robust_adapt.errors import CheckpointError, ConfigError, DataError, shown
 from robust_adapt.models import build_model
 from robust_adapt.pipeline.building import build_parts, precision_of, put_weights
+from robust_adapt.pipeline.launching import launch, processes_of
 from robust_adapt.pipeline.planning import count_steps
+from robust_adapt.processes import Processes
 from robust_adapt.records import BrakeRecord, EpochRecord, RunRecord, StepRecord, read_lines, write_json
 
 
@@ -48,15 +51,31 @@ def train(
     """
     folder = _check_arguments(config, out, resume, data, report)
     if resume and is_run(folder):
-        config = read_config(folder)
-    data = data if data is not None else load_data(config.data)
+        config = dataclasses.replace(read_config(folder), devices=config.devices, nodes=config.nodes)
+    fabric = launch(config.device, devices=config.devices, nodes=config.nodes, precision=precision_of(config))
+    processes = processes_of(fabric)
+    if processes.together and config.minutes is not None:
+        raise ConfigError("Expected `epochs` with several processes, but got `minutes`: its probe measures one alone.")
+    data = data if data is not None else _load_data(config, processes)
     torch.manual_seed(config.seed)
-    parts = build_parts(config, data)  # before the folder: a config that cannot run leaves none
-    with locked(folder):
-        open_run(folder, config, resume=resume)
+    parts = build_parts(config, data, fabric)  # before the folder: a config that cannot run leaves none
+    with contextlib.ExitStack() as stack:
+        processes.first(lambda: _open(stack, folder, config, resume))
         state, passed_over = load_checkpoint(folder) if resume and has_checkpoint(folder) else (None, [])
         _train(parts, config, folder, data, state, passed_over, report)
     return load_run(folder)
+
+
+def _load_data(config: Config, processes: Processes) -> ImageData:
+    """The first process may download and unpack, the others read what it has left."""
+    loaded = []
+    processes.first(lambda: loaded.append(load_data(config.data)))
+    return loaded[0] if loaded else load_data(config.data)
+
+
+def _open(stack: contextlib.ExitStack, folder: Path, config: Config, resume: bool) -> None:
+    stack.enter_context(locked(folder))
+    open_run(folder, config, resume=resume)
 
 
 def _train(
@@ -69,19 +88,23 @@ def _train(
     report: trainer.Report,
 ) -> None:
     """From a checkpoint's state on, or from the start."""
-    np.random.seed(config.seed)
-    random.seed(config.seed)
+    processes = parts.processes
+    np.random.seed(config.seed + processes.index)
+    random.seed(config.seed + processes.index)
+    if processes.together:  # a dropout mask of its own each; one process goes on from the draws of its weights
+        torch.manual_seed(config.seed + processes.index)
     if state is None:
         total_steps, position = count_steps(parts, config, data), trainer.Position()
         parts.controller.total_steps = total_steps
     else:
         parts.controller.total_steps = state["total_steps"]
         position, total_steps = trainer.load_state_dict(parts, state)
-        position.warnings += passed_over + _other_versions(state)
+        position.warnings += passed_over + _other_versions(state) + _other_processes(state, processes)
     records = _read_records(folder).until(position)
     good = state and (state.get("good") or state)
     record = _run_record(parts, config, data, total_steps)
-    write_json(folder / "run.json", record)
+    processes.first(lambda: write_json(folder / "run.json", record))
+    report = report if processes.is_first else lambda _record: None
     report(record)
     own = {"position": position, "records": records, "good": good}
     trainer.fit(parts, config, folder, total_steps=total_steps, report=report, **own)
@@ -137,6 +160,13 @@ def _other_versions(state: dict[str, Any]) -> list[str]:
     return [f"Resumed with other versions, so not to the bit: {', '.join(changed)}."] if changed else []
 
 
+def _other_processes(state: dict[str, Any], processes: Processes) -> list[str]:
+    before = len(state["random"])
+    if before == processes.count:
+        return []
+    return [f"Resumed on {processes.count} processes instead of {before}, so not to the bit."]
+
+
 def _run_record(parts: trainer.Parts, config: Config, data: ImageData, total_steps: int) -> RunRecord:
     return RunRecord(
         recipe=config.recipe,
@@ -149,6 +179,7 @@ def _run_record(parts: trainer.Parts, config: Config, data: ImageData, total_ste
         total_steps=total_steps,
         steps_per_epoch=len(parts.batches),
         device=str(parts.fabric.device),
+        processes=parts.processes.count,
         threads=torch.get_num_threads(),
         precision=precision_of(config),
         versions=upstream.versions(),

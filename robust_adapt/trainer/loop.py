@@ -32,9 +32,10 @@ def fit(
     """Train to ``total_steps``, from ``position`` on; writes records, checkpoints and the best weights to ``folder``.
 
     The best epoch is chosen by adversarial accuracy on the validation split. Where the brake alarms, or a number is
-    not finite, the run goes back to ``good``, the state of the last step known to be sound. Raises
-    ``RobustAdaptError`` when numbers go bad again after that, before anything is overwritten, and ``Stopped`` after
-    SIGTERM or SIGINT, when the step is done and the checkpoint written.
+    not finite, the run goes back to ``good``, the state of the last step known to be sound. Several processes take
+    every decision together, and the first one writes. Raises ``RobustAdaptError`` when numbers go bad again after
+    that, before anything is overwritten, or where another process has died, and ``Stopped`` after SIGTERM or SIGINT,
+    when the step is done and the checkpoint written.
     """
     position, records = position or Position(), records or Records()
     run = Training(parts, config, folder, total_steps, position, records, report, Watch(parts.fabric.device), good)
@@ -65,8 +66,9 @@ def _steps_of_epoch(run: Training) -> bool:
         recording = run.finished or position.step % config.log_every == 0
         probing = run.parts.brake is not None and (ends or position.step % config.brake.every == 0)
         late = time.monotonic() - written > 60 * config.checkpoint_minutes
+        stop, late = _agree(run, late, anyway=ends or recording or probing)
         writing = not ends and (late if every is None else position.step % every == 0)
-        waits = run.stop.signal or ends or recording or probing or writing or run.watch.on_cpu
+        waits = stop or ends or recording or probing or writing or run.watch.on_cpu
         if waits and goes_bad(run):
             return False
         if recording:
@@ -76,15 +78,31 @@ def _steps_of_epoch(run: Training) -> bool:
         if writing:
             write(run)
             written = time.monotonic()
-        run.stop.check()
+        if stop:
+            raise Stopped(stop)
     return True
 
 
+def _agree(run: Training, late: bool, *, anyway: bool) -> tuple[int, bool]:
+    """The signal that any process has got, and whether it is late for any of them: all do the same at the same step.
+
+    anyway: the device is waited for now; on a GPU several processes do not wait for it only to agree.
+    """
+    own, processes = int(run.stop.signal or 0), run.parts.processes
+    if processes.together and not (anyway or run.watch.on_cpu):
+        return 0, False
+    stop, agreed = processes.highest([own, int(late)], run.parts.fabric.device)
+    return stop, bool(agreed)
+
+
 def _how_to_go_on(run: Training, name: str) -> str:
-    folder, position = run.folder, run.position
+    folder, position, config = run.folder, run.position, run.config
+    several = "".join(
+        f" --{name} {getattr(config, name)}" for name in ("devices", "nodes") if getattr(config, name) > 1
+    )
     return (
         f"Stopped by {name} after step {position.step} of {run.total_steps}, with a checkpoint in {folder}; go on: "
-        f"robust-adapt train {run.config.recipe} --out {folder} --resume"
+        f"robust-adapt train {config.recipe} --out {folder} --resume{several}"
     )
 
 

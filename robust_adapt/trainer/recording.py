@@ -1,5 +1,6 @@
 """What a run writes: records of steps and epochs, the best weights, checkpoints."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -18,10 +19,9 @@ def add_figures(run: Training, figures: dict[str, Any]) -> None:
     """Add one step's figures and attacks to the sums that the next records are means of."""
     position, attack = run.position, run.parts.attack
     if attack is not None and attack.last is not None:
-        figures["unchanged_share"] = attack.last.unchanged
         for sums in (position.step_attacks, position.epoch_attacks):
             for name, count in attack.last.attacks.items():
-                sums[name] = sums.get(name, 0) + count
+                sums[name] = sums.get(name, 0) + count * run.parts.processes.count
     for sums in (position.step_sums, position.epoch_sums):
         for name, value in figures.items():
             sums["sum " + name] = sums.get("sum " + name, 0.0) + value
@@ -44,9 +44,10 @@ def end_epoch(run: Training) -> None:
     """Validate the weights that would be kept, keep them if they are the best so far, record the epoch."""
     parts, config, position = run.parts, run.config, run.position
     judged = parts.average.module if parts.average is not None else parts.model
-    budget = {"eps": config.eps, "norm": config.attack.norm, "seed": config.seed}
+    budget = {"eps": config.eps, "norm": config.attack.norm, "seed": config.seed, "processes": parts.processes}
     attack, steps = STRONG_ATTACKS[config.attack.norm], config.validation_steps
-    with run.stop.interrupting():  # nothing has changed yet: a resumed run validates again
+    # nothing has changed yet, a resumed run validates again; but no process may leave the others waiting
+    with contextlib.nullcontext() if parts.processes.together else run.stop.interrupting():
         clean = robust_flags(judged, parts.validation, None, **budget).float().mean().item()
         flags = robust_flags(judged, parts.validation, attack, steps=steps, step_ratio=STEP_RATIO, **budget)
     adversarial = flags.float().mean().item()
@@ -54,7 +55,7 @@ def end_epoch(run: Training) -> None:
     best = score > position.best
     if best:
         position.best = score
-        save_weights(run.folder / BEST, judged.state_dict())
+        parts.processes.first(lambda: save_weights(run.folder / BEST, judged.state_dict()))
     run.clock.tick()
     record = EpochRecord(
         epoch=position.epoch,
@@ -77,8 +78,13 @@ def end_epoch(run: Training) -> None:
 
 
 def write(run: Training) -> None:
-    """Records, then the checkpoint that has them behind it."""
+    """Records, then the checkpoint that has them behind it, by the first process."""
     run.clock.tick()
+    state = state_dict(run.parts, run.position, run.total_steps)  # of all processes
+    run.parts.processes.first(lambda: _write(run, state))
+
+
+def _write(run: Training, state: dict[str, Any]) -> None:
     try:
         write_lines(run.folder / "steps.jsonl", run.records.steps)
         write_lines(run.folder / "epochs.jsonl", run.records.epochs)
@@ -88,7 +94,6 @@ def write(run: Training) -> None:
         raise CheckpointError(
             f"Expected to write the records in {run.folder}, but got: {error}; the last checkpoint is untouched."
         ) from error
-    state = state_dict(run.parts, run.position, run.total_steps)
     assert run.good is not None
     here = run.good["position"]["step"] == run.position.step
     own = {

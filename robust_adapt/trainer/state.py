@@ -96,13 +96,15 @@ def state_dict(parts: Parts, position: Position, total_steps: int) -> dict[str, 
         "brake": parts.brake.state_dict() if parts.brake is not None else None,
         "position": plain,
         "total_steps": total_steps,
-        "random": torch.get_rng_state(),
-        "other_random": _other_random(),
+        "random": parts.processes.gather({"torch": torch.get_rng_state(), **_other_random()}),
     }
 
 
 def load_state_dict(parts: Parts, state: dict[str, Any]) -> tuple[Position, int]:
-    """Put the state back; returns the position and the number of steps of the run. ``state`` stays as it is."""
+    """Put the state back; returns the position and the number of steps of the run. ``state`` stays as it is.
+
+    Another number of processes than wrote it keeps the random states that it has.
+    """
     parts.model.load_state_dict(state["model"])
     parts.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # torch would go on in these very tensors
     parts.controller.load_state_dict(state["controller"])
@@ -112,8 +114,8 @@ def load_state_dict(parts: Parts, state: dict[str, Any]) -> tuple[Position, int]
         parts.attack.load_state_dict(state["attack"])
     if parts.brake is not None and state.get("brake"):
         parts.brake.load_state_dict(state["brake"])
-    torch.set_rng_state(state["random"])
-    _put_other_random(state.get("other_random", {}))
+    if len(state["random"]) == parts.processes.count:
+        _put_random(state["random"][parts.processes.index])
     return Position(**copy.deepcopy(state["position"])), state["total_steps"]
 
 
@@ -125,9 +127,8 @@ def _other_random() -> dict[str, Any]:
     return {"python": [version, list(numbers), gauss], "numpy": [kind, keys.tolist(), *rest], "cuda": cuda}
 
 
-def _put_other_random(state: dict[str, Any]) -> None:
-    if not state:
-        return
+def _put_random(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, *rest = state["numpy"]

@@ -13,6 +13,7 @@ from robust_adapt.config import Config, LossConfig, OptimizerConfig
 from robust_adapt.data import Batches, Split
 from robust_adapt.epsilon import EpsilonController
 from robust_adapt.features import FeatureTap
+from robust_adapt.processes import Processes, listening
 from robust_adapt.trainer.average import WeightAverage
 from robust_adapt.trainer.finite import largest
 
@@ -20,7 +21,7 @@ from robust_adapt.trainer.finite import largest
 @dataclasses.dataclass
 class Parts:
     """What a run is made of. ``model`` is the bare module on its device, ``forward`` the one that trains (inside
-    Fabric, compiled or not); both hold the same weights."""
+    Fabric and DDP, compiled or not); both hold the same weights. ``batches`` gives this process's share."""
 
     model: nn.Module
     forward: nn.Module
@@ -34,13 +35,17 @@ class Parts:
     average: WeightAverage | None = None
     tap: FeatureTap | None = None
 
+    def __post_init__(self) -> None:
+        self.processes = Processes(self.fabric.global_rank, self.fabric.world_size)
+
 
 def train_step(parts: Parts, config: Config, images: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
     """Craft, one forward over adversarial and (where needed) clean images, one update; returns 0-d tensors.
 
     images ``(B, C, H, W)`` float in [0, 1], labels ``(B,)``. Keys: loss, adv_loss, adv_accuracy, and where clean
-    images were seen clean_loss, clean_accuracy, and consistency, feature_norm; gradients, weights: the largest
-    magnitude in them.
+    images were seen clean_loss, clean_accuracy, and consistency, feature_norm; with attacks unchanged_share;
+    gradients, weights: the largest magnitude in them. With several processes images and labels are this one's share
+    of the batch, and the figures those of the whole.
     """
     parts.forward.train()
     adversarial = images
@@ -59,14 +64,21 @@ def train_step(parts: Parts, config: Config, images: Tensor, labels: Tensor, pro
     else:
         logits, features = parts.forward(everything), None
     figures = combine(logits, features, labels, repeats, config.loss, progress, clean=together)
-    parts.fabric.backward(figures["loss"])
+    with listening():
+        parts.fabric.backward(figures["loss"])
     figures["gradients"] = largest(parameter.grad for parameter in parts.model.parameters())
     parts.optimizer.step()
     figures["weights"] = largest(parts.model.parameters())
     parts.optimizer.zero_grad()
+    if parts.attack is not None and parts.attack.last is not None:
+        figures["unchanged_share"] = parts.attack.last.unchanged
+    figures = {name: value.detach() for name, value in figures.items()}
+    # running statistics too: the attack of every process must meet the same model
+    buffers = [buffer for buffer in parts.model.buffers() if buffer.is_floating_point()]
+    parts.processes.average_([*figures.values(), *buffers])
     if parts.average is not None:
         parts.average.update(parts.model)
-    return {name: value.detach() for name, value in figures.items()}
+    return figures
 
 
 def combine(
@@ -82,7 +94,7 @@ def combine(
     """Total loss and figures of a forward over ``repeats * B`` adversarial images, then (``clean``) the first clean
     ones of the batch."""
     count = repeats * len(labels)
-    adversarial, adversarial_labels = logits[:count].float(), labels.repeat(repeats)
+    adversarial, adversarial_labels = logits[:count], labels.repeat(repeats)
     adv_loss = losses.cross_entropy(adversarial, adversarial_labels, label_smoothing=config.label_smoothing)
     figures = {
         "adv_loss": adv_loss,
@@ -90,7 +102,7 @@ def combine(
     }
     total = (config.adversarial or config.clean) * adv_loss
     if clean:
-        ordinary = logits[count:].float()
+        ordinary = logits[count:]
         known = labels[: len(ordinary)]
         clean_loss = losses.cross_entropy(ordinary, known, label_smoothing=config.label_smoothing)
         figures |= {"clean_loss": clean_loss, "clean_accuracy": (ordinary.argmax(1) == known).float().mean()}

@@ -1,0 +1,57 @@
+"""Fabric for a config: one process, or several that it starts here or that torchrun or SLURM have started."""
+
+import inspect
+import os
+
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
+
+from robust_adapt.errors import ConfigError, RobustAdaptError
+from robust_adapt.pipeline.building import device_of
+from robust_adapt.processes import Processes
+
+
+def launch(device: str = "auto", *, devices: int = 1, nodes: int = 1, precision: str = "32-true") -> Fabric:
+    """Fabric with all its processes running; more than one are ``devices`` on each of ``nodes`` machines.
+
+    torchrun's own numbers come before ours. Where nobody has started the other processes Fabric does, by running this
+    very command again: whatever stands before this call happens in each of them. Raises ``ConfigError``.
+    """
+    accelerator = device_of(device)
+    devices, nodes = _of_torchrun() or (devices, nodes)
+    if devices * nodes == 1:
+        return Fabric(accelerator=accelerator, devices=1, precision=precision)
+    # attacks ask the module inside DDP, where a broadcast of buffers comes too late: they are averaged after each step
+    known = inspect.signature(DistributedDataParallel).parameters
+    broadcast = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    strategy = DDPStrategy(gradient_as_bucket_view=True, **{broadcast: False})
+    try:
+        fabric = Fabric(
+            accelerator=accelerator, devices=devices, num_nodes=nodes, precision=precision, strategy=strategy
+        )
+        fabric.launch()
+        fabric.barrier()  # none leaves before all have come
+    except ValueError as error:
+        raise ConfigError(
+            f"Expected {devices} devices of {accelerator} on {nodes} machine(s), but got: "
+            f"{str(error).splitlines()[0]} Give as many `--devices` as there are."
+        ) from error
+    except RuntimeError as error:
+        raise RobustAdaptError(
+            f"Expected {devices * nodes} processes to meet, but got: {str(error).splitlines()[0]}; see what the others "
+            "said."
+        ) from error
+    return fabric
+
+
+def processes_of(fabric: Fabric) -> Processes:
+    return Processes(fabric.global_rank, fabric.world_size)
+
+
+def _of_torchrun() -> tuple[int, int] | None:
+    """Processes a machine and machines, as torchrun has started them."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    return here, int(os.environ["WORLD_SIZE"]) // here

@@ -1,0 +1,99 @@
+"""The processes that train or judge together: which one this is, and what they tell each other.
+
+Alone, every call is free. Together all of them must make the same calls in the same order; one that has died shows
+as a ``RobustAdaptError`` in the others.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from robust_adapt.errors import RobustAdaptError
+
+T = TypeVar("T")
+_LOST = ("closed by peer", "reset by peer", "broken pipe", "timed out", "timeout", "nccl", "gloo")
+
+
+class Processes:
+    """Process ``index`` of ``count``; torch.distributed connects them, Fabric has started it."""
+
+    def __init__(self, index: int = 0, count: int = 1) -> None:
+        self.index, self.count = index, count
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.index == 0
+
+    @property
+    def together(self) -> bool:
+        return self.count > 1
+
+    def average_(self, tensors: Sequence[Tensor]) -> None:
+        """Every floating tensor becomes its mean over all processes, in place; one message in float32 or wider."""
+        if not self.together or not tensors:
+            return
+        wide = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+        flat = torch.cat([tensor.detach().reshape(-1).to(wide) for tensor in tensors])
+        with listening():
+            torch.distributed.all_reduce(flat)
+        flat /= self.count
+        for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.detach().copy_(mean.view_as(tensor))
+
+    def highest(self, numbers: Sequence[int], device: torch.device) -> list[int]:
+        """The highest of each number over all processes."""
+        if not self.together:
+            return list(numbers)
+        highest = torch.tensor(numbers, device=device)
+        with listening():
+            torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX)
+        return highest.tolist()
+
+    def gather(self, value: T) -> list[T]:
+        """What every process has given, by index."""
+        if not self.together:
+            return [value]
+        values: list[Any] = [None] * self.count
+        with listening():
+            torch.distributed.all_gather_object(values, value)
+        return values
+
+    def first(self, work: Callable[[], T]) -> T:
+        """``work()`` in the first process alone; all get its result, or its ``RobustAdaptError``."""
+        if not self.together:
+            return work()
+        answer: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                answer[0] = work()
+            except RobustAdaptError as error:
+                answer[1] = error
+        with listening():
+            torch.distributed.broadcast_object_list(answer)
+        if answer[1] is not None:
+            raise answer[1] if self.is_first else _told(answer[1])
+        return answer[0]
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Around what needs the other processes: one that has died is a ``RobustAdaptError``."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, RobustAdaptError) or not any(word in str(error).lower() for word in _LOST):
+            raise
+        raise RobustAdaptError(
+            f"Expected an answer of every process, but one has ended or hangs ({str(error).splitlines()[0][:120]}); "
+            "see what it said before, then go on with --resume."
+        ) from error
+
+
+def _told(error: RobustAdaptError) -> RobustAdaptError:
+    """The first process's error in another one, which need not say it again."""
+    error.said = True
+    return error

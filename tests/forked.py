@@ -1,0 +1,32 @@
+"""Real processes of their own that start in a moment: forked from one that has imported everything."""
+
+import multiprocessing
+import os
+import sys
+import time
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    ["robust_adapt.pipeline", "robust_adapt.cli", "robustbench.model_zoo.architectures.resnet", "sklearn.datasets"]
+)
+
+
+def command(output, *arguments):
+    """The command line, what it prints in a file."""
+    import torch
+
+    from robust_adapt.cli import main
+
+    torch.set_num_threads(1)
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.exit(main(arguments))
+
+
+def wait_for(path, seconds=120):
+    """A first epoch is behind the run once its checkpoint is there."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"no {path} after {seconds} seconds"
+        time.sleep(0.02)

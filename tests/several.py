@@ -1,0 +1,175 @@
+"""What test_processes.py runs in one process and in two: every function returns what the two must agree on."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from robust_adapt import evaluation, pipeline, trainer
+from robust_adapt.config import AttackConfig, BrakeConfig, ControllerConfig, DataConfig, LossConfig, ModelConfig
+from robust_adapt.data import load_data
+from robust_adapt.errors import CheckpointError, RobustAdaptError
+from robust_adapt.recipes import recipe
+
+SEEN = DataConfig(name="digits", validation=60, subset=192)
+
+
+class FrozenNorm(nn.BatchNorm2d):
+    """Batch-norm that stays in eval mode, so that an image's logits do not depend on its batch."""
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes, dtype):
+        super().__init__()
+        self.dtype = dtype
+        self.body = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), FrozenNorm(6), nn.ReLU(), nn.AvgPool2d(2))
+        self.head = nn.Linear(6 * 16, num_classes)
+        self.to(dtype)
+
+    def forward(self, images):
+        return self.head(self.body(images.to(self.dtype)).flatten(1))
+
+
+def double_net():
+    return Net(10, torch.float64)
+
+
+def float_net():
+    return Net(10, torch.float32)
+
+
+def config(net, **changes):
+    """Attacks without a random start, a rule that reads the losses, every clean image seen."""
+    plain = recipe(
+        "literal",
+        data=SEEN,
+        model=ModelConfig(name=f"several:{net}", normalize=False),
+        attack=AttackConfig(attacks=("bim", "fgsm"), mode="chain"),
+        controller=ControllerConfig(rule="literal"),
+        loss=LossConfig(clean=1.0, consistency=0.5, consistency_on="softmax"),
+        brake=BrakeConfig(watch="never"),
+        batch_size=32,
+        epochs=2,
+        log_every=1,
+        validation_steps=2,
+        precision="32-true",
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def connect(index, count, port):
+    """What a launcher sets before it starts a process."""
+    torch.set_num_threads(1)
+    if count > 1:
+        numbers = {"MASTER_PORT": port, "WORLD_SIZE": count, "LOCAL_RANK": index, "NODE_RANK": 0}
+        os.environ.update({"MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in numbers.items()})
+
+
+def run(work, index, count, port, out, *arguments):
+    """One process of ``count``; its result, or the text of its error, as a file."""
+    connect(index, count, port)
+    try:
+        result = work(count, *arguments)
+    except RobustAdaptError as error:
+        result = (type(error).__name__, str(error), error.said)
+    torch.save(result, out)
+
+
+def gradients(count, net):
+    """Of one training step, averaged over the processes; and its figures."""
+    settings = config(net)
+    fabric = pipeline.launch("cpu", devices=count)
+    torch.manual_seed(0)
+    parts = pipeline.build_parts(settings, load_data(settings.data), fabric)
+    seen = {}
+    parts.optimizer.optimizer.register_step_pre_hook(
+        lambda *_: seen.update({name: each.grad.clone() for name, each in parts.model.named_parameters()})
+    )
+    figures = trainer.train_step(parts, settings, *next(parts.batches.epoch(0)), 0.5)
+    return seen, {name: value.item() for name, value in figures.items()}
+
+
+def trained(count, folder):
+    """eps of every step, as each process has it, and the weights that it ends with."""
+    settings = config("double_net")
+    fabric = pipeline.launch("cpu", devices=count)
+    torch.manual_seed(0)
+    parts = pipeline.build_parts(settings, load_data(settings.data), fabric)
+    records = []
+    Path(folder).mkdir(exist_ok=True)
+    trainer.fit(parts, settings, Path(folder), total_steps=8, report=records.append)
+    steps = [record.eps for record in records if type(record).__name__ == "StepRecord"]
+    return steps, parts.model.state_dict(), records[-1].to_dict()
+
+
+def flags(count):
+    """Of an evaluation in batches of which the last is smaller, and the images are no multiple of the processes."""
+    settings = config("float_net", evaluation=evaluation_of(7))
+    fabric = pipeline.launch("cpu", devices=count)
+    data = load_data(settings.data)
+    torch.manual_seed(0)
+    model = pipeline.build_for(settings, data)
+    record = evaluation.evaluate_model(
+        model,
+        data.test,
+        eps=0.1,
+        rows=["Clean", "PGD-20", "CW", "CW in the ball", "DeepFool"],
+        n=41,
+        limits={"deepfool": 10},
+        batch_size=8,
+        processes=pipeline.processes_of(fabric),
+    )
+    return [(row.name, row.flags, row.mean_l2, row.unchanged_share) for row in (*record.attacks, record.worst_case)]
+
+
+def evaluation_of(n):
+    return dataclasses.replace(recipe("pgd").evaluation, n=n)
+
+
+def run_of(epochs):
+    """A real recipe with random starts, batch-norm that trains, a brake and a moving average."""
+    return recipe(
+        "deepseek",
+        data=SEEN,
+        model=ModelConfig(width=4),
+        batch_size=32,
+        epochs=epochs,
+        log_every=1,
+        validation_steps=2,
+        checkpoint_steps=3,
+        precision="32-true",
+        brake=BrakeConfig(watch="always", every=4),
+    )
+
+
+def train(count, folder, epochs, resume):
+    """A whole run through ``pipeline.train``."""
+    settings = dataclasses.replace(run_of(epochs), devices=count)
+    done = pipeline.train(settings, folder, resume=resume)
+    return done.model.state_dict(), [record.to_dict() for record in done.steps]
+
+
+def talk(count):
+    """Every kind of message."""
+    processes = pipeline.processes_of(pipeline.launch("cpu", devices=count))
+    numbers = [torch.tensor(float(processes.index)), torch.full((2, 2), 10.0 * processes.index, dtype=torch.float64)]
+    processes.average_(numbers)
+    highest = processes.highest([processes.index, 5 - processes.index], torch.device("cpu"))
+
+    def fails():
+        raise CheckpointError("Expected a folder.")
+
+    try:
+        processes.first(fails)
+    except CheckpointError as error:
+        told = (str(error), error.said)
+    return [number.tolist() for number in numbers], highest, processes.gather(processes.index), told
+
+
+def train_minutes(count, folder):
+    pipeline.train(dataclasses.replace(run_of(1.0), devices=count, minutes=1.0), folder)
