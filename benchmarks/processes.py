@@ -23,8 +23,8 @@ from robust_adapt.data import load_data
 from robust_adapt.recipes import recipe
 
 ARRANGEMENTS = {"2 processes x 1 thread": (2, 1), "1 process x 2 threads": (1, 2), "1 process x 1 thread": (1, 1)}
-RECIPES = {"deepseek": 8, "pgd": 4}  # steps to measure
-WARM_UP, BATCH = 2, 128
+RECIPES = {"deepseek": 6, "pgd": 2}  # steps to measure
+WARM_UP, BATCH = 1, 128
 
 
 def configuration(name: str, data: str, devices: int) -> Config:
@@ -77,6 +77,7 @@ def measure(name: str, data: str, rounds: int) -> dict[str, Any]:
         for arrangement in list(ARRANGEMENTS)[:: 1 if round_number % 2 == 0 else -1]:
             found = start(name, data, *ARRANGEMENTS[arrangement])
             speeds[arrangement].append(BATCH / statistics.median(found["seconds"]))
+            print(name, round_number, arrangement, found["seconds"], file=sys.stderr, flush=True)
     first, *others = speeds
     ratios = {
         f"{first} / {other}": [one / two for one, two in zip(speeds[first], speeds[other], strict=True)]
