@@ -39,7 +39,7 @@ def work(rank: int, folder: str, epochs: int, eps: float, width: int) -> None:
     average = robust_adapt.WeightAverage(model, decay=0.98)
     ddp = DistributedDataParallel(model)
     optimizer = torch.optim.SGD(ddp.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    batches = Batches(data.train, 64, seed=0)  # the same order everywhere: each process takes its share of a batch
+    batches = Batches(data.train, 64, seed=0, share=(rank, PROCESSES))  # together they are the batch of one process
 
     # the attack unwraps DDP: ranks that draw different attacks need different numbers of forwards, and none waits
     attack = robust_adapt.DiverseAttack(ddp, ["pgd", "mifgsm", "upgd-margin"], eps=eps, steps=2, seed=rank)
@@ -48,7 +48,6 @@ def work(rank: int, folder: str, epochs: int, eps: float, width: int) -> None:
     with robust_adapt.FeatureTap(ddp) as tap:  # the hook sits in the module inside
         for epoch in range(epochs):
             for x, y in batches.epoch(epoch):
-                x, y = x[rank::PROCESSES], y[rank::PROCESSES]
                 attack.eps = controller.eps
                 logits, features = tap(torch.cat([x, attack(x, y)]))  # one forward a backward, as DDP wants it
                 clean_logits, adv_logits = logits.chunk(2)

@@ -34,6 +34,7 @@ class Parts:
     brake: Brake | None = None
     average: WeightAverage | None = None
     tap: FeatureTap | None = None
+    processes: Processes = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         self.processes = Processes(self.fabric.global_rank, self.fabric.world_size)
