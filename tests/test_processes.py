@@ -1,5 +1,6 @@
 """Two real gloo processes against one: the same gradients, eps, flags and records; and what happens when one dies."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import several
@@ -137,22 +139,49 @@ def test_a_process_that_dies_ends_the_others(start, tmp_path):
     assert text.endswith("); see what it said before, then go on with --resume.")
 
 
+TRAIN = (
+    "-m robust_adapt train pgd --data.name digits --data.validation 60 --data.subset 256 --model.width 4 "
+    "--batch-size 64 --attack.steps 1 --epochs 400 --out"
+).split()
+
+
+@contextlib.contextmanager
+def command_line(folder, *arguments):
+    """A job that has written its first checkpoint; what it prints is in ``output``."""
+    with open(folder / "output", "w") as output:
+        job = subprocess.Popen([sys.executable, *arguments], stdout=output, stderr=output, start_new_session=True)
+        try:
+            wait_for(folder / "run" / "last.ckpt")
+            yield job
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+
+
 def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path):
     """Through the command line and Fabric's launcher."""
     run = tmp_path / "run"
-    options = "--data.name digits --data.validation 60 --data.subset 256 --model.width 4 --batch-size 64".split()
-    command = [sys.executable, "-m", "robust_adapt", "train", "pgd", *options, "--attack.steps", "1", "--epochs", "400"]
-    with open(tmp_path / "output", "w") as output:
-        job = subprocess.Popen([*command, "--devices", "2", "--out", str(run)], stdout=output, stderr=output)
-        try:
-            wait_for(run / "last.ckpt")
-            job.send_signal(signal.SIGTERM)
-            assert job.wait(60) == 143
-        finally:
-            job.kill()
+    with command_line(tmp_path, *TRAIN, str(run), "--devices", "2") as job:
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(60) == 143
     text = " ".join((tmp_path / "output").read_text().split())
     assert text.count("Stopped by SIGTERM after step ") == 1
     assert text.endswith(f"go on: robust-adapt train pgd --out {run} --resume --devices 2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["fabric", "torchrun"])
+def test_a_dead_process_ends_the_whole_command(tmp_path, launcher):
+    run = str(tmp_path / "run")
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511"]
+    words = [*torchrun, *TRAIN, run] if launcher == "torchrun" else [*TRAIN, run, "--devices", "2"]
+    with command_line(tmp_path, *words) as job:
+        children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        assert job.wait(60) != 0
+    text = " ".join((tmp_path / "output").read_text().split())
+    assert "Expected an answer of every process, but one has ended or hangs" in text or "SIGKILL" in text
 
 
 def test_a_share_is_a_part_of_the_one_batch():
