@@ -30,6 +30,7 @@ from robust_adapt import config as sections
 from robust_adapt.attacks import ATTACKS
 from robust_adapt.data import Augmentation, ImageData, Split
 from robust_adapt.evaluation import ROWS
+from robust_adapt.processes import Processes
 from robust_adapt.recipes import RECIPES, on_digits
 from robust_adapt.units import NORMS, Epsilon
 
@@ -196,6 +197,7 @@ def _attacks():
         "step_ratio": 0.5,
         "objective": None,
         "seed": 0,
+        "stream": 0,
         "strict": False,
     }
     names = wrong_name(*ATTACKS)
@@ -211,6 +213,7 @@ def _attacks():
         "step_ratio": wrong_number(0, optional=True),
         "objective": wrong_function(),
         "seed": wrong_whole(0, 2**32),
+        "stream": wrong_whole(0, 2**32),
         "strict": wrong_flag(),
     }
     call = {"images": IMAGES, "labels": LABELS}
@@ -385,6 +388,7 @@ def _no_flags(value):
 def _evaluations():
     good = {"model": MODEL, "split": SPLIT, "eps": 0.1, "norm": "Linf", "rows": ["Clean", "FGSM"], "n": None}
     good |= {"limits": None, "batch_size": 4, "seed": 0, "name": "model", "data": "", "config": None, "report": None}
+    good |= {"processes": Processes()}
     splits = st.one_of(
         wrong_images()
         .map(lambda images: Split(images, LABELS))
@@ -408,6 +412,7 @@ def _evaluations():
         "data": wrong(st.integers(), but=str),
         "config": wrong(st.integers(), but=dict).filter(lambda value: value is not None),
         "report": wrong_function(),
+        "processes": wrong(st.integers()),
     }
     aa_good = {"model": SmallNet().eval(), "images": IMAGES, "labels": LABELS, "eps": 0.1, "norm": "Linf", "seed": 0}
     aa_good |= {"version": "custom", "attacks": ["apgd-ce"], "settings": {"apgd": {"n_restarts": 1}}, "batch_size": 4}
@@ -432,9 +437,9 @@ def _evaluations():
     }
     sanity = {"model": MODEL, "split": SPLIT, "eps": 0.1, "n": 4, "steps": 1, "queries": 1, "batch_size": 4}
     judged = {"model": MODEL, "data": DATA, "eps": 0.1, "norm": "Linf", "n": 4, "version": "rand", "seed": 0}
-    judged |= {"batch_size": 4, "fast": False, "name": "model", "more_data": False}
+    judged |= {"batch_size": 4, "fast": False, "shard": None, "name": "model", "more_data": False}
     judging = {name: bad[name] for name in ("model", "n", "batch_size", "seed", "name", "report", "config")}
-    judging |= {name: aa_bad[name] for name in ("version", "norm")} | {"out": aa_bad["state_dir"]}
+    judging |= {name: aa_bad[name] for name in ("version", "norm", "shard")} | {"out": aa_bad["state_dir"]}
     judging["name"] = wrong(st.integers()).filter(lambda value: not isinstance(value, str) or not value.strip())
     judging |= {"data": wrong(st.integers()), "fast": wrong_flag(), "more_data": wrong_flag()}
     judging |= {"eps": aa_bad["eps"].filter(lambda value: value is not None)}

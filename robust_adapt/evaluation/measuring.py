@@ -48,7 +48,7 @@ def evaluate_model(
     begin = time.monotonic()
     chosen, limits = _chosen(rows), DEFAULT_LIMITS if limits is None else limits
     eps = check_eps(eps, norm=norm)
-    _check_arguments(model, split, n, batch_size, seed, limits, report)
+    _check_arguments(model, split, n, batch_size, seed, limits, processes, report)
     for text, value in (("name", name), ("data", data), ("split_name", split_name)):
         if not isinstance(value, str):
             raise ConfigError(f"Expected `{text}` as a text, but got {shown(value)}; it only names the record.")
@@ -108,6 +108,7 @@ def _check_arguments(
     batch_size: int,
     seed: int,
     limits: Mapping[str, int | None],
+    processes: Processes,
     report: Callable[[AttackRecord], None] | None,
 ) -> None:
     check_model(model)
@@ -121,6 +122,8 @@ def _check_arguments(
             check_whole(name, value)
     check_whole("batch_size", batch_size)
     check_seed("seed", seed)
+    if not isinstance(processes, Processes):
+        raise ConfigError(f"Expected `processes` as Processes, but got {shown(processes)}; leave it out for one.")
     if report is not None:
         check_callable("report", report)
 
