@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from robust_adapt.config import Config
-from robust_adapt.errors import CheckpointError
+from robust_adapt.errors import CheckpointError, shown
 from robust_adapt.records import is_whole_archive, write_atomically, write_json
 
 try:
@@ -22,6 +22,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+LOGS = (".err", ".log", ".out", ".txt")
 LAST, PREVIOUS, BEST, LOCK = "last.ckpt", "previous.ckpt", "best.pt", ".lock"
 log = logging.getLogger(__name__)
 _MARK = b"\nrobust_adapt sha256 "
@@ -44,18 +45,19 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """The newest undamaged checkpoint of a run folder, and a sentence for each damaged one that was passed over."""
+    present = [name for name in (LAST, PREVIOUS) if (folder / name).exists()]
+    if not present:
+        raise CheckpointError(f"Expected a checkpoint in {folder}, but found none; train without --resume.")
     passed_over = []
-    for name in (LAST, PREVIOUS):
-        path = folder / name
-        if not path.exists():
-            continue
+    for name in present:
         try:
-            return read_checkpoint(path), passed_over
+            return read_checkpoint(folder / name), passed_over
         except CheckpointError as error:
             passed_over.append(str(error))
-    if passed_over:
-        raise CheckpointError(" ".join(passed_over))
-    raise CheckpointError(f"Expected a checkpoint in {folder}, but found none; train without --resume.")
+    raise CheckpointError(
+        f"Expected a whole checkpoint in {folder}, but {' and '.join(present)} {'are' if present[1:] else 'is'} "
+        "truncated or damaged; restore one from a copy, or train anew with another --out."
+    )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -142,6 +144,26 @@ def open_run(folder: Path, config: Config, *, resume: bool) -> None:
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run. A path that cannot be looked at is a ``CheckpointError``."""
     return _exists(folder / "config.json")
+
+
+def can_resume(folder: Path) -> bool:
+    """Whether a folder holds a run to go on with; False for one that is absent or empty, where a run can start.
+
+    Hidden files and logs, which schedulers write first, do not count. Raises ``CheckpointError`` for another folder.
+    """
+    if is_run(folder) or not _exists(folder):
+        return is_run(folder)
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise CheckpointError(f"Expected a folder that can be read, but got: {error}; give another one.") from error
+    others = [name for name in names if not name.startswith(".") and not name.endswith(LOGS)]
+    if others:
+        raise CheckpointError(
+            f"Expected a run folder with config.json, or an empty one, but {folder} holds {shown(others[0])} and no "
+            "config.json; give the folder that `robust-adapt train` wrote, or a new one."
+        )
+    return False
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -64,7 +64,7 @@ def build_model(
     name: a key of ``RESNETS``, or ``module:function`` (called without arguments). width: channels of the first
     stage. mean, std: normalisation as the first layer, none where absent. Raises ``ConfigError``.
     """
-    check_text("name", name, example="ResNet18 or module:function")
+    check_architecture(name)
     check_whole("num_classes", num_classes, low=2, high=10**6, example=10)
     check_whole("channels", channels, high=LARGEST + 1, example=3)
     check_whole("width", width, high=LARGEST + 1, example=64)
@@ -74,13 +74,15 @@ def build_model(
             raise ConfigError(
                 f"Expected `mean` and `std` of {channels} channels, but got {len(mean)} values; one a channel each."
             )
-    if ":" in name:
-        model = _call(name)
-    elif name in RESNETS:
-        model = _resnet(name, num_classes, channels, width, size)
-    else:
-        raise ConfigError(unknown_name("model", name, RESNETS) + " Or module:function.")
+    model = _call(name) if ":" in name else _resnet(name, num_classes, channels, width, size)
     return model if mean is None or std is None else normalize(model, mean=mean, std=std)
+
+
+def check_architecture(name: str) -> None:
+    """Raise ``ConfigError`` unless ``name`` is a key of ``RESNETS`` or reads ``module:function``."""
+    check_text("name", name, example="ResNet18 or module:function")
+    if ":" not in name and name not in RESNETS:
+        raise ConfigError(unknown_name("model", name, RESNETS) + " Or module:function.")
 
 
 def model_device(model: nn.Module, default: torch.device | None = None) -> torch.device:
@@ -149,8 +151,7 @@ def _list(values: object) -> object:
 
 
 def _resnet(name: str, num_classes: int, channels: int, width: int, size: int) -> nn.Module:
-    upstream.prepare()
-    zoo = importlib.import_module("robustbench.model_zoo.architectures.resnet")
+    zoo = upstream.resnets()
     if (num_classes, channels, width, size) == (10, 3, ORIGINAL_WIDTH, 32):
         return getattr(zoo, name)()  # the leaderboard's architecture itself, untouched
     block_name, blocks = RESNETS[name]

@@ -85,13 +85,6 @@ def test_the_checkpoint_before_stands_in_and_that_is_said(tmp_path):
     assert passed_over == [damaged(path, path.stat().st_size)]
 
 
-def test_two_damaged_checkpoints(tmp_path):
-    for name in ("last.ckpt", "previous.ckpt"):
-        (tmp_path / name).write_bytes(b"nothing")
-    names = [tmp_path / "last.ckpt", tmp_path / "previous.ckpt"]
-    assert error_of(load_checkpoint, tmp_path) == " ".join(damaged(path, 7) for path in names)
-
-
 def test_a_folder_without_a_checkpoint(tmp_path):
     assert error_of(load_checkpoint, tmp_path) == (
         f"Expected a checkpoint in {tmp_path}, but found none; train without --resume."
@@ -156,13 +149,6 @@ def test_a_run_is_not_overwritten(tmp_path):
     )
     open_run(tmp_path, recipe("literal"), resume=True)
     assert read_config(tmp_path) == recipe("pgd")
-
-
-def test_a_folder_that_is_no_run(tmp_path):
-    assert error_of(read_config, tmp_path) == (
-        f"Expected a run folder with config.json, but found none in {tmp_path}; give the folder that "
-        "`robust-adapt train` wrote."
-    )
 
 
 @pytest.mark.parametrize(

@@ -146,12 +146,8 @@ def test_too_few_classes_are_refused_with_what_is_left():
 @pytest.mark.parametrize(
     "change, kind, sentence",
     [
-        ({"images": lambda x: x * 255}, DataError, r"Expected `images` in \[0, 1\], but got .*; divide by 255\."),
         ({"images": lambda x: x.double()}, DataError, "Expected one or more float32 `images`, but got 9 of torch.fl"),
         ({"images": lambda x: x[:0], "labels": lambda y: y[:0]}, DataError, "Expected one or more float32 `images`, "),
-        ({"labels": lambda y: y + 10}, DataError, "Expected `labels` of 10 classes, numbers 0 to 9, but got labels"),
-        ({"labels": lambda y: y[:3]}, DataError, r"Expected `labels` of shape \(9,\), a label an image, but got"),
-        ({"eps": 8}, ConfigError, r"Expected `eps` in \[0, 1\], pixel units, but got 8; did you mean 8/255\?"),
         ({"eps": 0.0}, ConfigError, "Expected `eps` > 0, but got 0; without a perturbation the clean accuracy"),
         ({"norm": "L3"}, ConfigError, "Expected a known norm, but got 'L3'"),
         ({"seed": -1}, ConfigError, r"Expected `seed` as a whole number in \[0, 2\*\*32\), but got -1; give one"),

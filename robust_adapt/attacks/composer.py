@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from robust_adapt.attacks.crafting import check_form, check_images, crafting, inside_ddp, need_labels
+from robust_adapt.attacks.crafting import check_form, check_images, check_span, crafting, inside_ddp, need_labels
 from robust_adapt.attacks.drawing import check_pick, draw, parts_of_batch
 from robust_adapt.attacks.forms import Objective
 from robust_adapt.attacks.making import make_attack, step_ratio_of
@@ -18,7 +18,7 @@ from robust_adapt.attacks.members import check_failures, check_norms
 from robust_adapt.attacks.seam import ready, run_attack
 from robust_adapt.attacks.statistics import CallStatistics, statistics_of
 from robust_adapt.doors import ask, check_flag, check_known, check_logits, check_model, check_seed, check_tensor
-from robust_adapt.errors import ConfigError, DataError, shown
+from robust_adapt.errors import ConfigError, shown
 from robust_adapt.models import model_device
 from robust_adapt.units import NORMS, check_eps
 
@@ -203,14 +203,11 @@ class DiverseAttack(Attack):
     @contextlib.contextmanager
     def _members_ready(self, labels: Tensor | None) -> Iterator[None]:
         """Every member sees float32 logits; where ``labels`` are given they are checked against the first ones."""
-        highest = None if labels is None or not labels.numel() else int(labels.max())
+        span = None if labels is None or not labels.numel() else [int(bound) for bound in labels.aminmax()]
 
         def check(logits: Tensor) -> None:
-            if highest is not None and highest >= logits.shape[-1]:
-                raise DataError(
-                    f"Expected `labels` of {logits.shape[-1]} classes, numbers 0 to {logits.shape[-1] - 1}, but got "
-                    f"labels up to {highest}."
-                )
+            if span is not None:
+                check_span(*span, num_classes=logits.shape[-1])
 
         with contextlib.ExitStack() as stack:
             for member, name in dict(zip(self.members, self.names, strict=True)).items():

@@ -48,11 +48,16 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
 
 def _repeatable_backward(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
     """FAB, DeepFool and JSMA go back through one graph several times, which a compiled model refuses by default."""
-    if not any(hasattr(part, "_orig_mod") or part._compiled_call_impl for part in model.modules()):
+    if not is_compiled(model):
         return contextlib.nullcontext()
     from torch._functorch import config
 
     return config.patch(donated_buffer=False)
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether the model or a part of it went through torch.compile."""
+    return any(hasattr(part, "_orig_mod") or part._compiled_call_impl for part in model.modules())
 
 
 @contextlib.contextmanager
@@ -180,10 +185,14 @@ def check_images(images: Tensor, labels: Tensor | None = None, *, num_classes: i
         if not (low >= 0 and high <= 1):
             raise DataError(f"Expected `images` in [0, 1], but got [{low:.3g}, {high:.3g}]; {_cause(low, high)}")
     if labels is not None and labels.numel():
-        low, high = (int(bound) for bound in labels.aminmax())
-        if low < 0 or (num_classes is not None and high >= num_classes):
-            classes = "classes" if num_classes is None else f"{num_classes} classes, numbers 0 to {num_classes - 1}"
-            raise DataError(f"Expected `labels` of {classes}, but got labels from {low} to {high}.")
+        check_span(*(int(bound) for bound in labels.aminmax()), num_classes=num_classes)
+
+
+def check_span(low: int, high: int, *, num_classes: int | None = None) -> None:
+    """Raise ``DataError`` unless labels from ``low`` to ``high`` number the classes from 0."""
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        span = ">= 0" if num_classes is None else f"of {num_classes} classes, numbers 0 to {num_classes - 1}"
+        raise DataError(f"Expected `labels` {span}, but got labels from {low} to {high}; count classes from 0.")
 
 
 def need_labels(labels: Tensor | None) -> None:
@@ -210,7 +219,7 @@ def check_form(images: Tensor, labels: Tensor | None = None) -> None:
     check_dense("labels", labels)
     if labels.shape != images.shape[:1]:
         raise DataError(
-            f"Expected `labels` of shape ({len(images)},), a label an image, but got {tuple(labels.shape)}."
+            f"Expected `labels` of shape ({len(images)},), but got {tuple(labels.shape)}; give a class number an image."
         )
 
 

@@ -60,6 +60,7 @@ def benchmark(arguments: Sequence[str]) -> int:
     from robust_adapt import leaderboard, pipeline
     from robust_adapt.data import load_data
 
+    pipeline.check_name(options.model_name, threat=options.norm)  # before the data, which may be a download
     data_config = dataclasses.replace(options.data, offline=options.data.offline or options.offline)
     fabric = pipeline.launch(options.device, devices=options.devices)
     processes = pipeline.processes_of(fabric)

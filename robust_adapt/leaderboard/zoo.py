@@ -44,7 +44,7 @@ def load_zoo_model(
     """
     check_path("model_dir", model_dir)
     check_flag("offline", offline)
-    entry = _entry(name, dataset, threat)
+    entry = zoo_entry(name, dataset, threat)
     ids = entry["gdrive_id"]
     folder = Path(model_dir) / dataset / threat
     files = [folder / f"{name}.pt_m{number}.pt" for number in range(len(ids))] if isinstance(ids, list) else []
@@ -82,8 +82,8 @@ def refuse_damaged(path: Path) -> None:
     )
 
 
-def _entry(name: str, dataset: str, threat: str) -> dict[str, Any]:
-    """What the zoo knows about a name."""
+def zoo_entry(name: str, dataset: str = "cifar10", threat: str = "Linf") -> dict[str, Any]:
+    """What the zoo knows about a name. Raises ``ConfigError`` for an unknown one."""
     upstream.prepare()
     from robustbench.model_zoo import model_dicts
 

@@ -1,7 +1,7 @@
 """The whole story: train, find, evaluate, case study. Nothing here prints."""
 
 from robust_adapt.pipeline.building import build_for, build_parts, device_of
-from robust_adapt.pipeline.finding import Candidate, find_model
+from robust_adapt.pipeline.finding import Candidate, check_name, find_model
 from robust_adapt.pipeline.judging import evaluate, study_cases
 from robust_adapt.pipeline.launching import launch, processes_of
 from robust_adapt.pipeline.planning import Probe, RunPlan, plan_run
@@ -15,6 +15,7 @@ __all__ = [
     "RunPlan",
     "build_for",
     "build_parts",
+    "check_name",
     "check_run",
     "device_of",
     "evaluate",

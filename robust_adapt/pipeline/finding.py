@@ -14,6 +14,7 @@ from robust_adapt.data import ImageData
 from robust_adapt.errors import CheckpointError, ConfigError
 from robust_adapt.leaderboard import load_zoo_model, published
 from robust_adapt.leaderboard.ranking import BOARDS
+from robust_adapt.leaderboard.zoo import zoo_entry
 from robust_adapt.models import build_model
 from robust_adapt.pipeline.running import load_run
 
@@ -32,6 +33,20 @@ class Candidate:
     more_data: bool
 
 
+def check_name(name: str, *, threat: str = "Linf") -> None:
+    """Raise ``CheckpointError`` or ``ConfigError`` for a name that ``find_model`` cannot find; reads no data."""
+    path = Path(name)
+    if path.is_dir():
+        read_config(path)
+    elif not path.is_file() and ":" not in name:
+        if path.suffix or len(path.parts) != 1:
+            raise CheckpointError(
+                "Expected a run folder, a checkpoint file, module:function or a RobustBench name, but there is no "
+                f"file {name!r}; look at the path."
+            )
+        zoo_entry(name, threat=threat)
+
+
 def find_model(
     name: str,
     data: ImageData,
@@ -46,6 +61,7 @@ def find_model(
     data: whose classes and image size a checkpoint file needs. threat: of the RobustBench name. model: the
     architecture of a checkpoint file that lies in no run folder. Raises ``CheckpointError``, ``ConfigError``.
     """
+    check_name(name, threat=threat)
     path = Path(name)
     if path.is_dir():
         run = load_run(path)
@@ -68,11 +84,6 @@ def find_model(
         )
     if ":" in name:
         return Candidate(name=name, model=build_model(name).eval(), files={}, config={}, more_data=False)
-    if path.suffix or len(path.parts) != 1:
-        raise CheckpointError(
-            f"Expected a run folder, a checkpoint file, module:function or a RobustBench name, but there is no file "
-            f"{name!r}; look at the path."
-        )
     found = load_zoo_model(name, threat=threat, model_dir=model_dir, offline=offline)
     entries = published(threat) if threat in BOARDS else ()
     more_data = any(entry.more_data for entry in entries if entry.id == name)

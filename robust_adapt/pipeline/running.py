@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from robust_adapt import trainer, upstream
-from robust_adapt.checkpoint import BEST, has_checkpoint, is_run, load_checkpoint, locked, open_run, read_config
+from robust_adapt.attacks import ATTACKS
+from robust_adapt.checkpoint import BEST, can_resume, has_checkpoint, load_checkpoint, locked, open_run, read_config
 from robust_adapt.config import Config
 from robust_adapt.data import ImageData, load_data
-from robust_adapt.doors import check_callable, check_flag, check_path
+from robust_adapt.doors import check_callable, check_flag, check_known, check_path
 from robust_adapt.errors import CheckpointError, ConfigError, DataError, shown
-from robust_adapt.models import build_model
+from robust_adapt.models import build_model, check_architecture
 from robust_adapt.pipeline.building import build_parts, precision_of, put_weights
 from robust_adapt.pipeline.launching import launch, processes_of
 from robust_adapt.pipeline.planning import count_steps
@@ -44,13 +45,13 @@ def train(
     data: ImageData | None = None,
     report: trainer.Report = lambda _record: None,
 ) -> Run:
-    """Train ``config`` into the folder ``out``; with ``resume`` go on from its last checkpoint.
+    """Train ``config`` into the folder ``out``; with ``resume`` go on from its last checkpoint, where there is one.
 
     data: in place of ``config.data``. report: called with every record as it is made. Raises ``RobustAdaptError``, and
     ``Stopped`` after SIGTERM or SIGINT.
     """
     folder = _check_arguments(config, out, resume, data, report)
-    if resume and is_run(folder):
+    if resume and can_resume(folder):
         config = dataclasses.replace(read_config(folder), devices=config.devices, nodes=config.nodes)
     fabric = launch(config.device, devices=config.devices, nodes=config.nodes, precision=precision_of(config))
     processes = processes_of(fabric)
@@ -119,6 +120,9 @@ def _check_arguments(
         raise DataError(f"Expected `data` as ImageData, but got {shown(data)}; data.from_datasets() makes it.")
     check_flag("resume", resume)
     check_callable("report", report)
+    check_architecture(config.model.name)  # names before the data, which may be a download
+    for name in config.attack.attacks:
+        check_known("attack", name, ATTACKS)
     return check_path("out", out)
 
 

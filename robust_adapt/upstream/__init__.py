@@ -4,7 +4,17 @@ Call ``prepare()`` before importing torchattacks, robustbench or autoattack. Imp
 """
 
 from robust_adapt.upstream.checks import Check, bf16_is_fast, doctor
-from robust_adapt.upstream.imports import MEND_ROBUSTBENCH, is_shadowed, prepare
+from robust_adapt.upstream.imports import MEND_ROBUSTBENCH, is_shadowed, prepare, resnets
 from robust_adapt.upstream.provenance import commit, versions
 
-__all__ = ["MEND_ROBUSTBENCH", "Check", "bf16_is_fast", "commit", "doctor", "is_shadowed", "prepare", "versions"]
+__all__ = [
+    "MEND_ROBUSTBENCH",
+    "Check",
+    "bf16_is_fast",
+    "commit",
+    "doctor",
+    "is_shadowed",
+    "prepare",
+    "resnets",
+    "versions",
+]

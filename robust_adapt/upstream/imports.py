@@ -4,15 +4,17 @@ import ast
 import importlib
 import importlib.resources
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.util import spec_from_loader
+from importlib.util import module_from_spec, spec_from_file_location, spec_from_loader
 from pathlib import Path
 from types import ModuleType
 
 from robust_adapt.errors import UpstreamError
 
+RESNETS = "robustbench.model_zoo.architectures.resnet"
 MEND_ROBUSTBENCH = "pip install --force-reinstall --no-deps robustbench==1.1.1"
 
 
@@ -33,6 +35,21 @@ def is_shadowed() -> bool:
     return _is_stale(_find_elsewhere("robustbench"))
 
 
+def resnets() -> ModuleType:
+    """RobustBench's ``resnet.py`` alone: the package around it brings timm and the whole zoo, which takes seconds."""
+    prepare()
+    spec = None if RESNETS in sys.modules or "robustbench" in sys.modules else _find_elsewhere("robustbench")
+    _refuse_stale(spec)
+    if spec is None or not spec.submodule_search_locations:
+        return importlib.import_module(RESNETS)
+    parts = RESNETS.split(".")[1:]
+    file = Path(next(iter(spec.submodule_search_locations)), *parts).with_suffix(".py")
+    own = spec_from_file_location(RESNETS, file)
+    sys.modules[RESNETS] = module = module_from_spec(own)  # robustbench, when it is imported, takes this one
+    own.loader.exec_module(module)
+    return module
+
+
 class UpstreamFinder(MetaPathFinder):
     """Answers for four names and leaves every other import alone; what is really installed always wins."""
 
@@ -42,6 +59,8 @@ class UpstreamFinder(MetaPathFinder):
         if fullname == "robustbench":
             spec = _find_elsewhere(fullname)
             _refuse_stale(spec)
+            if spec is not None and isinstance(spec.loader, SourceFileLoader):
+                spec.loader = _QuietLoader(spec.loader.name, spec.loader.path)
             return spec
         if fullname == "robustbench.loaders" and not _is_installed("pkg_resources"):
             return _with_pkg_resources(_find_elsewhere(fullname, path))
@@ -75,6 +94,16 @@ class _AliasLoader(Loader):
         # A module may replace itself while it is executed; handing the object out of create_module would
         # instead overwrite pyautoattack's own __spec__.
         sys.modules[module.__name__] = importlib.import_module(f"py{module.__name__}")
+
+
+class _QuietLoader(SourceFileLoader):
+    """Executes ``robustbench`` without what timm and torch.jit say of themselves while they are imported."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".torch.jit.* is deprecated")
+            warnings.filterwarnings("ignore", "Importing from timm")
+            super().exec_module(module)
 
 
 class _LoadersLoader(SourceFileLoader):
