@@ -26,7 +26,7 @@ class TrainOptions:
     out: Path | None = None
     """Folder of the run; by default runs/RECIPE-DATA."""
     resume: bool = False
-    """Go on from the last checkpoint of the run folder, with the config that stands there."""
+    """Go on from the last checkpoint of the run folder, with its config; where there is no run yet, start one."""
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -38,6 +38,8 @@ def train(arguments: Sequence[str]) -> int:
     options = read(TrainOptions, arguments[1:], f"train {arguments[0]}", default=TrainOptions(config=config))
     config = options.config
     out = options.out or Path("runs") / f"{config.recipe}-{_slug(config.data.name)}"
+    if options.resume:
+        _say_start(out)
     run = train_with_progress(config, out, resume=options.resume)
     best = max(run.epochs, key=lambda record: (record.best, record.epoch))
     console.print(
@@ -49,11 +51,20 @@ def train(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _say_start(out: Path) -> None:
+    """A line where there is nothing to resume: the same command starts a run and goes on with it."""
+    from robust_adapt.checkpoint import can_resume
+
+    if not can_resume(out):
+        console.print(f"No run in {plain(str(out))} yet: starting one.", soft_wrap=True)
+
+
 def list_recipes(command: str) -> None:
     recipes = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, build in RECIPES.items():
         recipes.add_row(f"  [bold]{name}[/]", plain(build.__doc__ or ""))
-    console.print(plain(f"robust-adapt {command} RECIPE [--help] [--section.field VALUE ...]\n\nRecipes:"))
+    console.print(plain(f"robust-adapt {command} RECIPE [--help] [--section.field VALUE ...]"))
+    console.print("\nRecipes:")
     console.print(recipes)
 
 
