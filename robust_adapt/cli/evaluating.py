@@ -19,7 +19,7 @@ from robust_adapt.units import Epsilon
 class EvaluateOptions:
     """Evaluate a run under every attack of the table; writes evaluation.json into its folder."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
     n: int | None = None
     """Test images; by default as the run's config says."""

@@ -17,9 +17,9 @@ from robust_adapt.reporting import plain
 class CompareOptions:
     """The paired difference of two models on the same images, with McNemar's exact test, row by row."""
 
-    a: Annotated[Path, tyro.conf.Positional]
+    a: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="A")]
     """A run folder, a benchmark folder, or a JSON record."""
-    b: Annotated[Path, tyro.conf.Positional]
+    b: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="B")]
     """The other one."""
     out: Path | None = None
     """JSON file for the figures."""

@@ -15,7 +15,7 @@ from robust_adapt.reporting import plain
 class SubmitOptions:
     """Weights in the zoo's form, the entry, the filled form and the evaluation of a run, ready for RobustBench."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
     benchmark: Path
     """Folder or file that `robust-adapt benchmark RUN` wrote for these weights."""

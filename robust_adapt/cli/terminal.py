@@ -1,17 +1,23 @@
 """What every command shares: the two consoles, and tyro with eps as 8/255."""
 
+import dataclasses
 import os
 import sys
+import types
+import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import tyro
 from rich.console import Console
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from robust_adapt.reporting import plain
 from robust_adapt.units import Epsilon, format_eps
 
 WIDE = 130
+OPTIONAL = (int, float, str, Path, Epsilon, tuple[str, ...])
 # set by torchrun, Fabric and SLURM: of the processes of one job the first one speaks
 PROCESS = next((value for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if (value := os.environ.get(name))), "0")
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE, quiet=PROCESS != "0")
@@ -33,19 +39,45 @@ def refuse(error: Exception) -> None:
     errors.print(f"[bold red]{type(error).__name__}[/] {text}", soft_wrap=not errors.is_terminal)
 
 
-def _registry() -> tyro.constructors.ConstructorRegistry:
-    registry = tyro.constructors.ConstructorRegistry()
+def _registry() -> ConstructorRegistry:
+    registry = ConstructorRegistry()
 
     @registry.primitive_rule
-    def epsilon(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    def epsilon(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         if info.type is not Epsilon:
             return None
-        return tyro.constructors.PrimitiveConstructorSpec(
+        return PrimitiveConstructorSpec(
             nargs=1,
             metavar="EPS",
             instance_from_str=lambda words: Epsilon(words[0]),
             is_instance=lambda value: isinstance(value, float),
             str_from_instance=lambda value: [format_eps(value)],
+        )
+
+    @registry.primitive_rule
+    def names(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        if info.type != tuple[str, ...]:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="[NAME ...]",
+            instance_from_str=tuple,
+            is_instance=lambda value: isinstance(value, tuple),
+            str_from_instance=list,
+        )
+
+    @registry.primitive_rule
+    def optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        """``X | None`` reads as X in help and errors; the word None is None still."""
+        kinds = [kind for kind in typing.get_args(info.type) if kind is not types.NoneType]
+        if info.type_origin is not types.UnionType or len(kinds) != 1 or kinds[0] not in OPTIONAL:
+            return None
+        inner = registry.get_primitive_spec(PrimitiveTypeInfo.make(kinds[0], info.markers))
+        return dataclasses.replace(
+            inner,
+            instance_from_str=lambda words: None if words == ["None"] else inner.instance_from_str(words),
+            is_instance=lambda value: value is None or inner.is_instance(value),
+            str_from_instance=lambda value: ["None"] if value is None else inner.str_from_instance(value),
         )
 
     return registry
