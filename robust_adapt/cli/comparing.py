@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from robust_adapt import reporting
 from robust_adapt.cli.evaluating import row_text
@@ -80,24 +81,20 @@ def _compare(names: Sequence[str], build: Callable[[str], Config], out: Path, n:
     from robust_adapt import pipeline
     from robust_adapt.data import load_data
 
-    runs = {}
-    for name in names:
-        if (Path(name) / "config.json").exists():
-            run = pipeline.load_run(name)
-            runs[run.config.recipe] = run
-        else:
-            runs[name] = train_with_progress(build(name), out / name, resume=True)
+    names = list(dict.fromkeys(str(Path(name)) for name in names))
+    present = {name: pipeline.load_run(name) for name in names if (Path(name) / "config.json").exists()}
+    configs = {name: build(name) for name in names if name not in present}  # an unknown recipe is said before training
+    runs = _named([present.get(name) or train_with_progress(configs[name], out / name, resume=True) for name in names])
     config = next(iter(runs.values())).config
     eps = max(run.config.eps for run in runs.values())
     data = load_data(config.data)
     records = []
     for name, run in runs.items():
-        with console.status(f"evaluating {name}") as status:
-            records.append(
-                pipeline.evaluate(
-                    run, data=data, n=n, eps=eps, reuse=True, report=lambda row: status.update(row_text(row))
-                )
+        with console.status(f"evaluating {reporting.plain(name)}") as status:
+            record = pipeline.evaluate(
+                run, data=data, n=n, eps=eps, reuse=True, report=lambda row: status.update(row_text(row))
             )
+        records.append(dataclasses.replace(record, model=name))
     cases = pipeline.study_cases(runs, data, eps=eps)
     out.mkdir(parents=True, exist_ok=True)
     histories = {name: (run.epochs, run.steps) for name, run in runs.items()}
@@ -110,6 +107,17 @@ def _compare(names: Sequence[str], build: Callable[[str], Config], out: Path, n:
     console.print(reporting.terminal_table(records))
     written = ["table.html", "table.md", "table.csv", "table.json", *[path.name for path in pictures.values()]]
     console.print(f"Written to {reporting.plain(str(out))}: {', '.join(written)}")
+
+
+def _named(runs: Sequence[Any]) -> dict[str, Any]:
+    """Runs by their recipe; of one recipe, by recipe and folder."""
+    recipes = [run.config.recipe for run in runs]
+    folders = [(run.config.recipe, run.folder.name) for run in runs]
+    named = {}
+    for run, recipe_name, folder in zip(runs, recipes, folders, strict=True):
+        where = run.folder.name if folders.count(folder) == 1 else run.folder
+        named[recipe_name if recipes.count(recipe_name) == 1 else f"{recipe_name}, {where}"] = run
+    return named
 
 
 def _write_comparison(out: Path, records: Sequence[EvaluationRecord], pictures: dict[str, Path]) -> None:

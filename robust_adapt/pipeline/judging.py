@@ -101,6 +101,8 @@ def study_cases(
         with torch.no_grad():
             right &= run.model.cpu()(images).argmax(1) == labels
     chosen = _one_a_class(labels, right, data.classes, count)
+    if not chosen:
+        return []
     shown = {"clean": images[chosen]}
     for name, run in runs.items():
         one = DiverseAttack(run.model, [attack], eps=eps, pick="all")
