@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from conftest import same
 from torch import nn
 
-from robust_adapt import pipeline, trainer
+from robust_adapt import pipeline, trainer, upstream
 from robust_adapt.checkpoint import load_weights, read_checkpoint
 from robust_adapt.config import DataConfig, LossConfig, OptimizerConfig
 from robust_adapt.epsilon import controller as rules_in_time
@@ -102,6 +102,41 @@ def test_a_damaged_checkpoint_is_passed_over_and_recorded(tmp_path):
         [],
         [f"Expected the whole checkpoint {path}, but it is truncated or damaged ({len(short)} bytes, hash differs)."],
     ]
+
+
+def test_checkpoints_by_steps_take_the_place_of_the_clock(tmp_path):
+    config, seen = small("standard", epochs=2, checkpoint_minutes=1e-9, checkpoint_steps=2), []
+    path = tmp_path / "last.ckpt"
+
+    def look(record):
+        if isinstance(record, StepRecord):  # before the checkpoint of its own step
+            seen.append(read_checkpoint(path)["position"]["step"] if path.exists() else None)
+
+    train(config, tmp_path, report=look)
+    assert seen == [None, None, 2, 3, 4, 4]  # an epoch has 3 steps and ends in a checkpoint too
+    assert read_checkpoint(path)["position"]["step"] == 6
+
+
+def test_going_on_with_other_versions_is_said_in_the_records(tmp_path, monkeypatch):
+    config = small("standard", epochs=2, checkpoint_steps=1)
+
+    def kill(record):
+        if isinstance(record, StepRecord) and record.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path, report=kill)
+    before = upstream.versions()
+    monkeypatch.setattr(upstream, "versions", lambda: before | {"torch": "99.0", "torchattacks": "0.1"})
+    resumed = train(config, tmp_path, resume=True)
+    assert [record.warnings for record in resumed.epochs] == [
+        [],
+        [
+            "Resumed with other versions, so not to the bit: "
+            f"torch {before['torch']} -> 99.0, torchattacks {before['torchattacks']} -> 0.1."
+        ],
+    ]
+    assert json.loads((tmp_path / "run.json").read_text())["versions"]["torch"] == "99.0"
 
 
 def test_the_same_seed_gives_the_same_run_and_another_another(tmp_path):
