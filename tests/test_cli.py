@@ -76,6 +76,23 @@ def test_train_evaluate_and_table_on_the_digits(capsys, tmp_path, monkeypatch):
         assert condition in rows
 
 
+def test_two_runs_of_one_recipe_both_stand_in_the_table(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny = [*DIGITS, "--model.width", "1", "--data.subset", "20", "--batch-size", "20", "--epochs", "1"]
+    for seed, out in enumerate(["a/one", "b/one", "two"]):
+        assert run(capsys, "train", "standard", *tiny, "--seed", str(seed), "--out", out)[0] == 0
+    flags = ["--standard", "a/one", "--robust", "b/one", "two", "two/", "--evaluation.n", "2", "--eps", "0.1"]
+    code, _, err = run(capsys, "table", *flags, *DIGITS)
+    assert (code, err) == (0, "")
+    folder = tmp_path / "runs" / "table"
+    names = ["standard, a/one", "standard, b/one", "standard, two"]
+    assert [record["model"] for record in json.loads((folder / "table.json").read_text())] == names
+    assert (folder / "table.md").read_text().splitlines()[0] == (
+        f"| attack | norm | eps | steps | n | {' | '.join(names)} | gain of {names[1]}, points | gain of {names[2]}, "
+        "points | article |"
+    )
+
+
 def test_a_second_run_into_the_same_folder_needs_resume(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = ["train", "standard", *TINY, "--epochs", "0.2", "--out", "one"]
