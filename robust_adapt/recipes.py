@@ -76,5 +76,6 @@ def on_digits(config: Config, *, epochs: float = 15.0, eps: float = 0.1) -> Conf
         evaluation=dataclasses.replace(config.evaluation, deepfool_n=50),
         batch_size=64,
         epochs=epochs,
+        validation_steps=5,
         log_every=10,
     )
