@@ -8,7 +8,6 @@ import torch
 import torchattacks
 from torch import Tensor, nn
 
-from robust_adapt.attacks.crafting import is_compiled
 from robust_adapt.doors import check_callable, check_known, check_number
 from robust_adapt.losses import cross_entropy, feature_consistency, kl_consistency, margin, softmax_consistency
 
@@ -33,45 +32,6 @@ class MarginUPGD(torchattacks.UPGD):
         """Sum of the margins, of the target labels where the attack is targeted."""
         logits = self.get_logits(images)
         return margin(logits, labels).sum() if target_labels is None else -margin(logits, target_labels).sum()
-
-
-class BatchDeepFool(torchattacks.DeepFool):
-    """DeepFool on all images at once; torchattacks' own loops over them, one forward and K backwards for each."""
-
-    def forward_return_target_labels(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Adversarial images, and the class that each one reached or went for last."""
-        adversarial, found = images.detach().to(self.device).clone(), labels.detach().to(self.device).clone()
-        labels, everything = found.clone(), torch.arange(len(images), device=self.device)
-        left, whole = everything, is_compiled(self.model)  # a compiled model is compiled anew for each size of a batch
-        for _ in range(self.steps):
-            rows = everything if whole else left
-            current = adversarial[rows].requires_grad_()
-            logits = self.get_logits(current)
-            found[rows] = logits.argmax(1)
-            right = found[rows] == labels[rows]
-            if not right.any():
-                break
-            step, targets = _nearest_boundary(logits, current, labels[rows])
-            left = rows[right]
-            found[left] = targets[right]
-            adversarial[left] = (adversarial[left] + (1 + self.overshoot) * step[right]).clamp(0, 1)
-        return adversarial, found
-
-
-def _nearest_boundary(logits: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The step of each image onto the nearest boundary of its class, were the model linear, and the class behind it."""
-    own = logits.gather(1, labels[:, None])[:, 0]
-    nearest, targets = torch.full_like(own, torch.inf).detach(), labels.clone()
-    steps = torch.zeros_like(images)
-    for number in range(logits.shape[1]):
-        gap = logits[:, number] - own
-        (slope,) = torch.autograd.grad(gap.sum(), images, retain_graph=number + 1 < logits.shape[1])
-        length = slope.flatten(1).norm(dim=1)
-        distance = gap.detach().abs() / length
-        closer = (labels != number) & (distance < nearest)  # False for NaN too: no slope, no boundary
-        nearest, targets[closer] = torch.where(closer, distance, nearest), number
-        steps[closer] = (distance / length).view(-1, *[1] * (images.ndim - 1))[closer] * slope[closer]
-    return steps, targets
 
 
 class ObjectiveUPGD(torchattacks.UPGD):

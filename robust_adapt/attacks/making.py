@@ -89,8 +89,6 @@ def spec_of(attack: Attack) -> AttackSpec | None:
     """The row of a torchattacks object: of its class or the nearest one above, of the options it has; None without."""
     for cls in type(attack).__mro__:
         rows = [spec for spec in ATTACKS.values() if spec.cls is cls]
-        if not rows and cls is not Attack:  # torchattacks' own class of one that has another form here
-            rows = [spec for spec in ATTACKS.values() if issubclass(spec.cls, cls) and issubclass(cls, Attack)]
         if rows:
             return max(rows, key=lambda spec: sum(getattr(attack, key, None) == want for key, want in spec.options))
     return None

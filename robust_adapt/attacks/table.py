@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torchattacks as ta
 from torchattacks.attack import Attack
 
-from robust_adapt.attacks.forms import BatchDeepFool, BestAPGD, MarginUPGD
+from robust_adapt.attacks.forms import BestAPGD, MarginUPGD
 from robust_adapt.attacks.l1 import APGDL1
 
 Kind = Literal["max_loss", "success_only", "min_norm", "black_box", "noise"]
@@ -161,7 +161,7 @@ ATTACKS: dict[str, AttackSpec] = {
     # the nearest wrong point
     "fab": _auto(ta.FAB, "min_norm", "Linf", **_FAB),
     "fab-l2": _auto(ta.FAB, "min_norm", "L2", **_FAB),  # in L1, FAB of torchattacks 3.5.1 raises UnboundLocalError
-    "deepfool": _without_eps(BatchDeepFool, "min_norm", "L2", lambda s, c: (s, c * s), 50, steps="steps"),
+    "deepfool": _without_eps(ta.DeepFool, "min_norm", "L2", lambda s, c: (s, c * s), 50, steps="steps"),
     "sparsefool": _without_eps(
         ta.SparseFool,
         "min_norm",

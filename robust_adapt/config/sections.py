@@ -201,7 +201,7 @@ class EvaluationConfig:
     cw_n: int | None = None
     """Most test images for CW (its 50 steps cost as much as all the other rows); by default n."""
     deepfool_n: int | None = 200
-    """Most test images for DeepFool (its 50 steps cost a backward a class each)."""
+    """Most test images for DeepFool, a Python loop over samples."""
     eps: Epsilon | None = None
     """Budget of the evaluation; by default the training's target."""
     batch_size: int = 250

@@ -41,7 +41,7 @@ ROWS: dict[str, Row] = {
 }
 
 ALONE = Processes()
-DEFAULT_LIMITS: Mapping[str, int | None] = {"deepfool": 200}  # a backward a class in each of its 50 steps
+DEFAULT_LIMITS: Mapping[str, int | None] = {"deepfool": 200}  # a Python loop over samples
 
 
 def robust_flags(
