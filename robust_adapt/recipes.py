@@ -73,7 +73,7 @@ def on_digits(config: Config, *, epochs: float = 15.0, eps: float = 0.1) -> Conf
         model=ModelConfig(width=8),
         controller=dataclasses.replace(config.controller, target=Epsilon(eps)),
         optimizer=dataclasses.replace(config.optimizer, average=min(config.optimizer.average, 0.99)),
-        evaluation=dataclasses.replace(config.evaluation, deepfool_n=50),
+        evaluation=dataclasses.replace(config.evaluation, deepfool_n=20),
         batch_size=64,
         epochs=epochs,
         validation_steps=5,

@@ -14,3 +14,16 @@ def test_the_published_weights_are_those_of_the_table():
     records = {record["model"]: record for record in json.loads((RESULTS / "table.json").read_text())}
     assert weights_hash(run.model) == records["deepseek"]["weights_sha256"]
     assert records["deepseek"]["data"] == "CIFAR-10 (JPEG copy)"
+
+
+def test_the_article_s_rule_ends_at_its_bound_and_says_so():
+    """The run that docs/epsilon.md tells of: 250 steps of ``literal`` from a standard model on real images."""
+    folder = RESULTS.parent / "literal-from-standard"
+    steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    assert [round(255 * step["eps"], 1) for step in steps] == [35.1, 50.3, 67.4, 76.5, 76.5]
+    last = json.loads((folder / "epochs.jsonl").read_text())
+    assert last["step"] == 250 and last["eps"] == 0.3
+    assert last["warnings"] == [
+        "eps has been at its bound 0.3 (76.5/255) for 20 steps: the rule 'literal' feeds back positively; use 'ramp' or "
+        "'ramp-trim' for training."
+    ]
