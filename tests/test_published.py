@@ -24,6 +24,6 @@ def test_the_article_s_rule_ends_at_its_bound_and_says_so():
     last = json.loads((folder / "epochs.jsonl").read_text())
     assert last["step"] == 250 and last["eps"] == 0.3
     assert last["warnings"] == [
-        "eps has been at its bound 0.3 (76.5/255) for 20 steps: the rule 'literal' feeds back positively; use 'ramp' or "
-        "'ramp-trim' for training."
+        "eps has been at its bound 0.3 (76.5/255) for 20 steps: the rule 'literal' feeds back positively; use 'ramp' "
+        "or 'ramp-trim' for training."
     ]
