@@ -194,7 +194,8 @@ def main() -> None:
     parser.add_argument("--upstream-chunks", type=int, default=1, help="chunks that benchmark() runs on")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    sys.path.remove(str(Path(__file__).resolve().parent))  # `import autoattack` would find this very file
+    here = Path(__file__).resolve().parent  # where `import autoattack` would find this very file
+    sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != here]
     commit = upstream.commit()  # as it stood at the start of a long run
     torch.set_num_threads(1)
     images, labels, title = images_of(arguments.data, arguments.n)
