@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from robust_adapt.errors import RobustAdaptError
+from robust_adapt.errors import CheckpointError, RobustAdaptError
 
 T = TypeVar("T")
 _LOST = ("closed by peer", "reset by peer", "broken pipe", "timed out", "timeout", "nccl", "gloo")
@@ -33,7 +33,7 @@ class Processes:
         return self.count > 1
 
     def average_(self, tensors: Sequence[Tensor]) -> None:
-        """Every floating tensor becomes its mean over all processes, in place; one message in float32 or wider."""
+        """Each tensor becomes its mean over all processes, in place; one message in float32 or wider."""
         if not self.together or not tensors:
             return
         wide = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
@@ -63,7 +63,7 @@ class Processes:
         return values
 
     def first(self, work: Callable[[], T]) -> T:
-        """``work()`` in the first process alone; all get its result, or its ``RobustAdaptError``."""
+        """``work()`` in the first process alone; all get its result, or its error."""
         if not self.together:
             return work()
         answer: list[Any] = [None, None]
@@ -72,11 +72,16 @@ class Processes:
                 answer[0] = work()
             except RobustAdaptError as error:
                 answer[1] = error
+            except OSError as error:  # a full disk
+                answer[1] = CheckpointError(f"Expected to read and write files, but got: {error}; see to the folder.")
         with listening():
             torch.distributed.broadcast_object_list(answer)
         if answer[1] is not None:
             raise answer[1] if self.is_first else _told(answer[1])
         return answer[0]
+
+
+ALONE = Processes()
 
 
 @contextlib.contextmanager

@@ -164,10 +164,15 @@ def talk(count):
     def fails():
         raise CheckpointError("Expected a folder.")
 
-    try:
-        processes.first(fails)
-    except CheckpointError as error:
-        told = (str(error), error.said)
+    def is_full():
+        raise OSError(28, "No space left on device")
+
+    told = []
+    for work in (fails, is_full):
+        try:
+            processes.first(work)
+        except CheckpointError as error:
+            told.append((str(error), error.said))
     return [number.tolist() for number in numbers], highest, processes.gather(processes.index), told
 
 

@@ -94,7 +94,8 @@ def test_flags_of_an_evaluation_are_those_of_one_process(results):
 def test_what_processes_tell_each_other(results):
     for index, (means, highest, gathered, told) in enumerate(results(several.talk, 2)):
         assert means == [0.5, [[5, 5], [5, 5]]] and highest == [1, 5] and gathered == [0, 1]
-        assert told == ("Expected a folder.", index == 1)
+        full = "Expected to read and write files, but got: [Errno 28] No space left on device; see to the folder."
+        assert told == [("Expected a folder.", index == 1), (full, index == 1)]
 
 
 def test_alone_nothing_is_asked():
@@ -226,3 +227,10 @@ def test_random_starts_differ_on_the_same_draws():
         assert ours.last.attacks == theirs.last.attacks
     assert not all(starts)
     assert ours.state_dict() == theirs.state_dict()
+
+
+@pytest.mark.parametrize(("name", "value"), [("devices", -1), ("devices", 0), ("nodes", 1.5)])
+def test_numbers_of_processes_that_are_none(name, value):
+    with pytest.raises(ConfigError) as caught:
+        pipeline.launch("cpu", **{name: value})
+    assert str(caught.value) == f"Expected `{name}` as a whole number >= 1, but got {value}; give one such as 1."

@@ -48,16 +48,11 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
 
 def _repeatable_backward(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
     """FAB, DeepFool and JSMA go back through one graph several times, which a compiled model refuses by default."""
-    if not is_compiled(model):
+    if not any(hasattr(part, "_orig_mod") or part._compiled_call_impl for part in model.modules()):
         return contextlib.nullcontext()
     from torch._functorch import config
 
     return config.patch(donated_buffer=False)
-
-
-def is_compiled(model: nn.Module) -> bool:
-    """Whether the model or a part of it went through torch.compile."""
-    return any(hasattr(part, "_orig_mod") or part._compiled_call_impl for part in model.modules())
 
 
 @contextlib.contextmanager

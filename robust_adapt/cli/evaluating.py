@@ -47,7 +47,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     run = pipeline.load_run(options.run)
     fabric = pipeline.launch(run.config.device, devices=options.devices)
     processes = pipeline.processes_of(fabric)
-    data = load_data(options.data)
+    data = pipeline.load_together(processes, lambda: load_data(options.data))
     eps = None if options.eps is None else float(options.eps)
     with console.status("evaluating") as status:
         record = pipeline.evaluate(

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from robust_adapt.cli.terminal import console, read
 from robust_adapt.config import DataConfig, ModelConfig
+from robust_adapt.errors import ConfigError
 from robust_adapt.reporting import plain
 from robust_adapt.units import Epsilon, format_eps
 
@@ -60,18 +61,23 @@ def benchmark(arguments: Sequence[str]) -> int:
     from robust_adapt import leaderboard, pipeline
     from robust_adapt.data import load_data
 
+    if options.norm == "corruptions" and options.devices > 1:
+        raise ConfigError(f"Expected one process for corruptions, but got {options.devices}; leave out `--devices`.")
     pipeline.check_name(options.model_name, threat=options.norm)  # before the data, which may be a download
     data_config = dataclasses.replace(options.data, offline=options.data.offline or options.offline)
     fabric = pipeline.launch(options.device, devices=options.devices)
     processes = pipeline.processes_of(fabric)
-    data = load_data(data_config)
-    found = pipeline.find_model(
-        options.model_name,
-        data,
-        threat=options.norm,
-        model=options.model,
-        model_dir=options.model_dir,
-        offline=options.offline,
+    data = pipeline.load_together(processes, lambda: load_data(data_config))
+    found = pipeline.load_together(
+        processes,
+        lambda: pipeline.find_model(
+            options.model_name,
+            data,
+            threat=options.norm,
+            model=options.model,
+            model_dir=options.model_dir,
+            offline=options.offline,
+        ),
     )
     model = found.model.to(fabric.device)
     out = options.out or Path("runs") / f"benchmark-{slug(options.model_name)}"

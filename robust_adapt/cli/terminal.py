@@ -18,8 +18,9 @@ from robust_adapt.units import Epsilon, format_eps
 
 WIDE = 130
 OPTIONAL = (int, float, str, Path, Epsilon, tuple[str, ...])
-# set by torchrun, Fabric and SLURM: of the processes of one job the first one speaks
-PROCESS = next((value for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if (value := os.environ.get(name))), "0")
+# of the processes that torchrun or Fabric has started together the first one speaks; tasks of SLURM
+# may be jobs of their own
+PROCESS = (os.environ.get("RANK") or os.environ.get("LOCAL_RANK", "0")) if "MASTER_ADDR" in os.environ else "0"
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE, quiet=PROCESS != "0")
 errors = Console(stderr=True, highlight=False)
 

@@ -12,9 +12,9 @@ from robust_adapt.attacks import ATTACKS
 from robust_adapt.data import Split
 from robust_adapt.doors import check_callable, check_known, check_model, check_seed, check_whole
 from robust_adapt.errors import ConfigError, DataError, shown
-from robust_adapt.evaluation.rows import ALONE, DEFAULT_LIMITS, ROWS, batches_of, merged, projected
+from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, batches_of, merged, projected
 from robust_adapt.models import images_hash, model_device, weights_hash
-from robust_adapt.processes import Processes
+from robust_adapt.processes import ALONE, Processes
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import wilson
 from robust_adapt.units import check_eps

@@ -14,7 +14,7 @@ from robust_adapt.data import Split
 from robust_adapt.doors import ask, check_logits
 from robust_adapt.models import model_device
 from robust_adapt.precision import exact_arithmetic
-from robust_adapt.processes import Processes
+from robust_adapt.processes import ALONE, Processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,6 @@ ROWS: dict[str, Row] = {
     "DeepFool in the ball": Row("deepfool", 50, note="the same images, projected"),
 }
 
-ALONE = Processes()
 DEFAULT_LIMITS: Mapping[str, int | None] = {"deepfool": 200}  # a Python loop over samples
 
 
@@ -116,8 +115,8 @@ def projected(
     batch_size: int,
     processes: Processes,
 ) -> Iterator[dict[str, Tensor]]:
-    device = model_device(model)
     """As ``batches_of``, of adversarial images that are ``made`` already."""
+    device = model_device(model)
     for batch, (_, part) in zip(made, own_batches(split, batch_size, processes), strict=True):
         images, labels = part.tensors(device)
         with exact_arithmetic(), crafting(model):

@@ -2,14 +2,20 @@
 
 import inspect
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.nn.parallel import DistributedDataParallel
 
+from robust_adapt.doors import check_whole
 from robust_adapt.errors import ConfigError, RobustAdaptError
 from robust_adapt.pipeline.building import device_of
 from robust_adapt.processes import Processes
+
+T = TypeVar("T")
 
 
 def launch(device: str = "auto", *, devices: int = 1, nodes: int = 1, precision: str = "32-true") -> Fabric:
@@ -18,6 +24,8 @@ def launch(device: str = "auto", *, devices: int = 1, nodes: int = 1, precision:
     torchrun's own numbers come before ours. Where nobody has started the other processes Fabric does, by running this
     very command again: whatever stands before this call happens in each of them. Raises ``ConfigError``.
     """
+    check_whole("devices", devices, example=1)
+    check_whole("nodes", nodes, example=1)
     accelerator = device_of(device)
     devices, nodes = _of_torchrun() or (devices, nodes)
     if devices * nodes == 1:
@@ -32,7 +40,7 @@ def launch(device: str = "auto", *, devices: int = 1, nodes: int = 1, precision:
         )
         fabric.launch()
         fabric.barrier()  # none leaves before all have come
-    except ValueError as error:
+    except (ValueError, TypeError, MisconfigurationException) as error:
         raise ConfigError(
             f"Expected {devices} devices of {accelerator} on {nodes} machine(s), but got: "
             f"{str(error).splitlines()[0]} Give as many `--devices` as there are."
@@ -43,6 +51,13 @@ def launch(device: str = "auto", *, devices: int = 1, nodes: int = 1, precision:
             "said."
         ) from error
     return fabric
+
+
+def load_together(processes: Processes, load: Callable[[], T]) -> T:
+    """What ``load`` gives, in the first process first: it may download and unpack what the others only read."""
+    loaded: list[T] = []
+    processes.first(lambda: loaded.append(load()))
+    return loaded[0] if loaded else load()
 
 
 def processes_of(fabric: Fabric) -> Processes:

@@ -20,7 +20,7 @@ from robust_adapt.doors import check_callable, check_flag, check_known, check_pa
 from robust_adapt.errors import CheckpointError, ConfigError, DataError, shown
 from robust_adapt.models import build_model, check_architecture
 from robust_adapt.pipeline.building import build_parts, precision_of, put_weights
-from robust_adapt.pipeline.launching import launch, processes_of
+from robust_adapt.pipeline.launching import launch, load_together, processes_of
 from robust_adapt.pipeline.planning import count_steps
 from robust_adapt.processes import Processes
 from robust_adapt.records import BrakeRecord, EpochRecord, RunRecord, StepRecord, read_lines, write_json
@@ -57,7 +57,7 @@ def train(
     processes = processes_of(fabric)
     if processes.together and config.minutes is not None:
         raise ConfigError("Expected `epochs` with several processes, but got `minutes`: its probe measures one alone.")
-    data = data if data is not None else _load_data(config, processes)
+    data = data if data is not None else load_together(processes, lambda: load_data(config.data))
     torch.manual_seed(config.seed)
     parts = build_parts(config, data, fabric)  # before the folder: a config that cannot run leaves none
     with contextlib.ExitStack() as stack:
@@ -65,13 +65,6 @@ def train(
         state, passed_over = load_checkpoint(folder) if resume and has_checkpoint(folder) else (None, [])
         _train(parts, config, folder, data, state, passed_over, report)
     return load_run(folder)
-
-
-def _load_data(config: Config, processes: Processes) -> ImageData:
-    """The first process may download and unpack, the others read what it has left."""
-    loaded = []
-    processes.first(lambda: loaded.append(load_data(config.data)))
-    return loaded[0] if loaded else load_data(config.data)
 
 
 def _open(stack: contextlib.ExitStack, folder: Path, config: Config, resume: bool) -> None:
@@ -165,6 +158,8 @@ def _other_versions(state: dict[str, Any]) -> list[str]:
 
 
 def _other_processes(state: dict[str, Any], processes: Processes) -> list[str]:
+    if not isinstance(state["random"], list):
+        return ["Resumed from a checkpoint of an earlier version without its random states, so not to the bit."]
     before = len(state["random"])
     if before == processes.count:
         return []

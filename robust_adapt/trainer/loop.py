@@ -103,6 +103,7 @@ def _how_to_go_on(run: Training, name: str) -> str:
     return (
         f"Stopped by {name} after step {position.step} of {run.total_steps}, with a checkpoint in {folder}; go on: "
         f"robust-adapt train {config.recipe} --out {folder} --resume{several}"
+        + (" with the same launcher" if run.parts.processes.together and not several else "")
     )
 
 

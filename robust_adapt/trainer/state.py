@@ -114,7 +114,7 @@ def load_state_dict(parts: Parts, state: dict[str, Any]) -> tuple[Position, int]
         parts.attack.load_state_dict(state["attack"])
     if parts.brake is not None and state.get("brake"):
         parts.brake.load_state_dict(state["brake"])
-    if len(state["random"]) == parts.processes.count:
+    if isinstance(state["random"], list) and len(state["random"]) == parts.processes.count:
         _put_random(state["random"][parts.processes.index])
     return Position(**copy.deepcopy(state["position"])), state["total_steps"]
 

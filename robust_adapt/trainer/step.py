@@ -60,12 +60,12 @@ def train_step(parts: Parts, config: Config, images: Tensor, labels: Tensor, pro
     seen = max(1, round(config.loss.clean_share * len(images)))  # batches are shuffled: the first ones are a sample
     everything = torch.cat([adversarial, images[:seen]]) if together else adversarial
     everything = everything.contiguous(memory_format=parts.batches.format)
-    if parts.tap is not None:
-        logits, features = parts.tap(everything)
-    else:
-        logits, features = parts.forward(everything), None
-    figures = combine(logits, features, labels, repeats, config.loss, progress, clean=together)
     with listening():
+        if parts.tap is not None:
+            logits, features = parts.tap(everything)
+        else:
+            logits, features = parts.forward(everything), None
+        figures = combine(logits, features, labels, repeats, config.loss, progress, clean=together)
         parts.fabric.backward(figures["loss"])
     figures["gradients"] = largest(parameter.grad for parameter in parts.model.parameters())
     parts.optimizer.step()
