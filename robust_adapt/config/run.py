@@ -50,7 +50,7 @@ class Config:
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
     devices: int = 1
-    """Processes on each machine, a GPU or a CPU process each; torchrun and SLURM say it themselves."""
+    """Processes on each machine, a GPU or a CPU process each; torchrun says it itself."""
     nodes: int = 1
     """Machines."""
     validation_steps: int = 10
