@@ -6,9 +6,10 @@ as a ``RobustAdaptError`` in the others.
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from robust_adapt.errors import CheckpointError, RobustAdaptError
@@ -22,6 +23,11 @@ class Processes:
 
     def __init__(self, index: int = 0, count: int = 1) -> None:
         self.index, self.count = index, count
+
+    @classmethod
+    def of(cls, fabric: Fabric) -> Self:
+        """Those that Fabric has started."""
+        return cls(fabric.global_rank, fabric.world_size)
 
     @property
     def is_first(self) -> bool:

@@ -11,6 +11,7 @@ from robust_adapt import evaluation, pipeline, trainer
 from robust_adapt.config import AttackConfig, BrakeConfig, ControllerConfig, DataConfig, LossConfig, ModelConfig
 from robust_adapt.data import load_data
 from robust_adapt.errors import CheckpointError, RobustAdaptError
+from robust_adapt.processes import Processes
 from robust_adapt.recipes import recipe
 
 SEEN = DataConfig(name="digits", validation=60, subset=192)
@@ -122,7 +123,7 @@ def flags(count):
         n=41,
         limits={"deepfool": 10},
         batch_size=8,
-        processes=pipeline.processes_of(fabric),
+        processes=Processes.of(fabric),
     )
     return [(row.name, row.flags, row.mean_l2, row.unchanged_share) for row in (*record.attacks, record.worst_case)]
 
@@ -156,7 +157,7 @@ def train(count, folder, epochs, resume):
 
 def talk(count):
     """Every kind of message."""
-    processes = pipeline.processes_of(pipeline.launch("cpu", devices=count))
+    processes = Processes.of(pipeline.launch("cpu", devices=count))
     numbers = [torch.tensor(float(processes.index)), torch.full((2, 2), 10.0 * processes.index, dtype=torch.float64)]
     processes.average_(numbers)
     highest = processes.highest([processes.index, 5 - processes.index], torch.device("cpu"))

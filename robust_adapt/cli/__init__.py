@@ -2,7 +2,6 @@
 
 import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 
 from rich.table import Table
@@ -36,7 +35,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for a failed check, 2 for a refused input, 130 for ctrl-c."""
-    warnings.filterwarnings("ignore", ".torch.jit.* is deprecated", FutureWarning)  # libraries underneath, at import
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if not given or given[0] in ("-h", "--help"):

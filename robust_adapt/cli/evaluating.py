@@ -43,10 +43,11 @@ def evaluate(arguments: Sequence[str]) -> int:
     options = read(EvaluateOptions, arguments, "evaluate", default=_defaults(arguments))
     from robust_adapt import pipeline
     from robust_adapt.data import load_data
+    from robust_adapt.processes import Processes
 
     run = pipeline.load_run(options.run)
     fabric = pipeline.launch(run.config.device, devices=options.devices)
-    processes = pipeline.processes_of(fabric)
+    processes = Processes.of(fabric)
     data = pipeline.load_together(processes, lambda: load_data(options.data))
     eps = None if options.eps is None else float(options.eps)
     with console.status("evaluating") as status:

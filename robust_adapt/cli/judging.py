@@ -60,13 +60,14 @@ def benchmark(arguments: Sequence[str]) -> int:
     options = read(BenchmarkOptions, arguments, "benchmark", default=_defaults(arguments))
     from robust_adapt import leaderboard, pipeline
     from robust_adapt.data import load_data
+    from robust_adapt.processes import Processes
 
     if options.norm == "corruptions" and options.devices > 1:
         raise ConfigError(f"Expected one process for corruptions, but got {options.devices}; leave out `--devices`.")
     pipeline.check_name(options.model_name, threat=options.norm)  # before the data, which may be a download
     data_config = dataclasses.replace(options.data, offline=options.data.offline or options.offline)
     fabric = pipeline.launch(options.device, devices=options.devices)
-    processes = pipeline.processes_of(fabric)
+    processes = Processes.of(fabric)
     data = pipeline.load_together(processes, lambda: load_data(data_config))
     found = pipeline.load_together(
         processes,

@@ -3,7 +3,7 @@
 from robust_adapt.pipeline.building import build_for, build_parts, device_of
 from robust_adapt.pipeline.finding import Candidate, check_name, find_model
 from robust_adapt.pipeline.judging import evaluate, study_cases
-from robust_adapt.pipeline.launching import launch, load_together, processes_of
+from robust_adapt.pipeline.launching import launch, load_together
 from robust_adapt.pipeline.planning import Probe, RunPlan, plan_run
 from robust_adapt.pipeline.questioning import check_run
 from robust_adapt.pipeline.running import Run, load_run, train
@@ -24,7 +24,6 @@ __all__ = [
     "load_run",
     "load_together",
     "plan_run",
-    "processes_of",
     "study_cases",
     "train",
 ]

@@ -14,9 +14,8 @@ from robust_adapt.data import ImageData, load_data
 from robust_adapt.evaluation import ROWS, evaluate_model
 from robust_adapt.models import weights_hash
 from robust_adapt.pipeline.building import device_of
-from robust_adapt.pipeline.launching import processes_of
 from robust_adapt.pipeline.running import Run, load_run
-from robust_adapt.processes import ALONE
+from robust_adapt.processes import ALONE, Processes
 from robust_adapt.records import Answer, AttackRecord, Case, EvaluationRecord, write_json
 
 
@@ -39,7 +38,7 @@ def evaluate(
     run = run if isinstance(run, Run) else load_run(run)
     data = data if data is not None else load_data(run.config.data)
     settings = run.config.evaluation
-    processes = processes_of(fabric) if fabric is not None else ALONE
+    processes = Processes.of(fabric) if fabric is not None else ALONE
     budget = {"eps": eps if eps is not None else run.config.eps, "norm": run.config.attack.norm}
     images = {"n": n if n is not None else settings.n, "seed": settings.seed}
     present = run.folder / "evaluation.json"

@@ -60,10 +60,6 @@ def load_together(processes: Processes, load: Callable[[], T]) -> T:
     return loaded[0] if loaded else load()
 
 
-def processes_of(fabric: Fabric) -> Processes:
-    return Processes(fabric.global_rank, fabric.world_size)
-
-
 def _of_torchrun() -> tuple[int, int] | None:
     """Processes a machine and machines, as torchrun has started them."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:

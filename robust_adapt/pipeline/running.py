@@ -20,7 +20,7 @@ from robust_adapt.doors import check_callable, check_flag, check_known, check_pa
 from robust_adapt.errors import CheckpointError, ConfigError, DataError, shown
 from robust_adapt.models import build_model, check_architecture
 from robust_adapt.pipeline.building import build_parts, precision_of, put_weights
-from robust_adapt.pipeline.launching import launch, load_together, processes_of
+from robust_adapt.pipeline.launching import launch, load_together
 from robust_adapt.pipeline.planning import count_steps
 from robust_adapt.processes import Processes
 from robust_adapt.records import BrakeRecord, EpochRecord, RunRecord, StepRecord, read_lines, write_json
@@ -54,7 +54,7 @@ def train(
     if resume and can_resume(folder):
         config = dataclasses.replace(read_config(folder), devices=config.devices, nodes=config.nodes)
     fabric = launch(config.device, devices=config.devices, nodes=config.nodes, precision=precision_of(config))
-    processes = processes_of(fabric)
+    processes = Processes.of(fabric)
     if processes.together and config.minutes is not None:
         raise ConfigError("Expected `epochs` with several processes, but got `minutes`: its probe measures one alone.")
     data = data if data is not None else load_together(processes, lambda: load_data(config.data))

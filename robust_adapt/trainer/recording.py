@@ -18,7 +18,7 @@ FIGURES = ("loss", "clean_loss", "adv_loss", "clean_accuracy", "adv_accuracy", "
 def add_figures(run: Training, figures: dict[str, Any]) -> None:
     """Add one step's figures and attacks to the sums that the next records are means of."""
     position, attack = run.position, run.parts.attack
-    if attack is not None and attack.last is not None:
+    if attack is not None:
         for sums in (position.step_attacks, position.epoch_attacks):
             for name, count in attack.last.attacks.items():
                 sums[name] = sums.get(name, 0) + count * run.parts.processes.count

@@ -37,7 +37,7 @@ class Parts:
     processes: Processes = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        self.processes = Processes(self.fabric.global_rank, self.fabric.world_size)
+        self.processes = Processes.of(self.fabric)
 
 
 def train_step(parts: Parts, config: Config, images: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
@@ -71,7 +71,7 @@ def train_step(parts: Parts, config: Config, images: Tensor, labels: Tensor, pro
     parts.optimizer.step()
     figures["weights"] = largest(parts.model.parameters())
     parts.optimizer.zero_grad()
-    if parts.attack is not None and parts.attack.last is not None:
+    if parts.attack is not None:
         figures["unchanged_share"] = parts.attack.last.unchanged
     figures = {name: value.detach() for name, value in figures.items()}
     # running statistics too: the attack of every process must meet the same model
