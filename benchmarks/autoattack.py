@@ -1,22 +1,23 @@
 """AutoAttack here against AutoAttack as it comes: the same bits, and the time of both.
 
-    python benchmarks/autoattack.py identity --data folder:PATH --n 200 --out identity.json
-    python benchmarks/autoattack.py shipped --data folder:PATH --n 200 --out shipped.json
-    python benchmarks/autoattack.py speed --data folder:PATH --n 400 --out speed.json
+    python -m benchmarks.autoattack identity --data folder:PATH --n 200 --out identity.json
+    python -m benchmarks.autoattack shipped --data folder:PATH --n 200 --out shipped.json
+    python -m benchmarks.autoattack speed --data folder:PATH --n 400 --out speed.json
 
 identity: one `standard` run of pyautoattack against ours, attack by attack with its state on disk: flags and
-adversarial images equal bit for bit. shipped: the standard ResNet-18 that pyautoattack's wheel carries, which has no
-robustness to lose. speed: CPU seconds of one thread of `robustbench.benchmark()` as it comes (batches of 32) and tuned
-(batches of 100, frozen weights) against ours, exact and fast, in chunks of 100 images, the order turned round in every
-other chunk; every attack is the standard one with a tenth of its steps (10 of 100), a third of its targets (3 of 9) and
-a fiftieth of Square's queries (100 of 5,000), the same for all; `benchmark()` runs on the first chunks only. All on the
-first n of the fixed, seeded, stratified order of the test split, Linf 8/255.
+adversarial images equal bit for bit; both at once, a process each. shipped: the standard ResNet-18 that pyautoattack's
+wheel carries, which has no robustness to lose. speed: CPU seconds of one thread of `robustbench.benchmark()` as it
+comes (batches of 32) and tuned (batches of 100, frozen weights) against ours, exact and fast, in chunks of 100 images,
+the order turned round in every other chunk; every attack is the standard one with a tenth of its steps (10 of 100), a
+third of its targets (3 of 9) and a fiftieth of Square's queries (100 of 5,000), the same for all; `benchmark()` runs on
+the first chunks only. All on the first n of the fixed, seeded, stratified order of the test split, Linf 8/255.
 """
 
 import argparse
 import copy
 import importlib.util
 import json
+import multiprocessing
 import os
 import pickle
 import platform
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,10 +39,12 @@ import robust_adapt
 from robust_adapt import upstream
 from robust_adapt.config import DataConfig
 from robust_adapt.data import load_data
-from robust_adapt.leaderboard import autoattack
+from robust_adapt.leaderboard import AutoAttackRecord, autoattack
 
 RUN = Path(__file__).parent / "results" / "cifar10-jpeg-width16" / "deepseek"
 EPS, SEED = 8 / 255, 0
+
+Seconds = tuple[float, float]  # wall, CPU
 
 
 def images_of(name: str, n: int) -> tuple[Tensor, Tensor, str]:
@@ -61,47 +65,46 @@ def shipped_model() -> nn.Module:
 
 
 def identity(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -> dict[str, Any]:
-    """Ours against one run of upstream: equal or not, and the seconds of both (wall and CPU)."""
-    clocks = [_clocks()]
-    with tempfile.TemporaryDirectory() as folder:
-        record = autoattack(
-            model,
-            images,
-            labels,
-            eps=EPS,
-            seed=SEED,
-            batch_size=batch_size,
-            state_dir=folder,
-            return_adversarial=True,
-            report=print,
-        )
-    clocks.append(_clocks())
-    engine = pyautoattack.AutoAttack(model, norm="Linf", eps=EPS, seed=SEED, version="standard", device="cpu")
-    adversarial, predictions = engine.run_standard_evaluation(images, labels, batch_size=batch_size)
-    clocks.append(_clocks())
-    flags = (predictions == labels).tolist()
-    (ours, ours_cpu), (theirs, theirs_cpu) = (
-        (round(after[0] - before[0], 1), round(after[1] - before[1], 1))
-        for before, after in zip(clocks, clocks[1:], strict=False)
-    )
+    """Ours and one run of upstream, a process of one thread each: equal or not, and their seconds (wall and CPU)."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as processes:
+        shared = (model, images, labels, batch_size)
+        upstreams = processes.submit(_one_shot, *shared)
+        record, ours = processes.submit(_ours, *shared).result()
+        (adversarial, flags), theirs = upstreams.result()
     return {
         "flags_equal": record.flags == flags,
         "images_equal": torch.equal(record.adversarial, adversarial),
         "flags_that_differ": sum(a != b for a, b in zip(record.flags, flags, strict=True)),
-        "seconds": {"ours": ours, "one_shot": theirs},
-        "cpu_seconds": {"ours": ours_cpu, "one_shot": theirs_cpu},
+        "seconds": {"ours": ours[0], "one_shot": theirs[0]},
+        "cpu_seconds": {"ours": ours[1], "one_shot": theirs[1]},
         "autoattack": record.to_dict(),
     }
+
+
+def _ours(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -> tuple[AutoAttackRecord, Seconds]:
+    begin, settings = _clocks(), {"eps": EPS, "seed": SEED, "batch_size": batch_size, "report": print}
+    with tempfile.TemporaryDirectory() as folder:
+        record = autoattack(model, images, labels, state_dir=folder, return_adversarial=True, **settings)
+    return record, _since(begin)
+
+
+def _one_shot(
+    model: nn.Module, images: Tensor, labels: Tensor, batch_size: int
+) -> tuple[tuple[Tensor, list[bool]], Seconds]:
+    begin = _clocks()
+    engine = pyautoattack.AutoAttack(model, norm="Linf", eps=EPS, seed=SEED, version="standard", device="cpu")
+    adversarial, predictions = engine.run_standard_evaluation(images, labels, batch_size=batch_size)
+    return (adversarial, (predictions == labels).tolist()), _since(begin)
 
 
 def shipped(images: Tensor, labels: Tensor, batch_size: int) -> dict[str, Any]:
     """AutoAttack standard on the model that the wheel carries."""
     begin, model = _clocks(), shipped_model()
     record = autoattack(model, images, labels, eps=EPS, seed=SEED, batch_size=batch_size, report=print)
-    end = _clocks()
+    seconds, cpu_seconds = _since(begin)
     return {
-        "seconds": round(end[0] - begin[0], 1),
-        "cpu_seconds": round(end[1] - begin[1], 1),
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "autoattack": record.to_dict(),
     }
 
@@ -180,8 +183,13 @@ def _write_as_torchvision(folder: Path, images: Tensor, labels: Tensor) -> None:
     torchvision.datasets.cifar.check_integrity = lambda *_, **__: True
 
 
-def _clocks() -> tuple[float, float]:
+def _clocks() -> Seconds:
     return time.perf_counter(), time.process_time()
+
+
+def _since(begin: Seconds) -> Seconds:
+    wall, cpu = (round(after - before, 1) for after, before in zip(_clocks(), begin, strict=True))
+    return wall, cpu
 
 
 def main() -> None:
