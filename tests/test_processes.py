@@ -185,6 +185,27 @@ def test_a_dead_process_ends_the_whole_command(tmp_path, launcher):
     assert "Expected an answer of every process, but one has ended or hangs" in text or "SIGKILL" in text
 
 
+@pytest.mark.slow
+def test_a_benchmark_ends_with_its_first_process(tmp_path):
+    train = [*TRAIN, str(tmp_path / "run"), "--epochs", "1"]
+    subprocess.run([sys.executable, *train], check=True, capture_output=True)
+    state = tmp_path / "bench" / "state"
+    words = f"-m robust_adapt benchmark {tmp_path / 'run'} --devices 2 --batch-size 10 --out {tmp_path / 'bench'}"
+    job = subprocess.Popen([sys.executable, *words.split()], start_new_session=True, stdout=subprocess.DEVNULL)
+    wait_for(state / "clean.pt")
+    (child,) = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    try:
+        os.kill(job.pid, signal.SIGKILL)
+        job.wait()
+        end = time.monotonic() + 60
+        while (stat := Path(f"/proc/{child}/stat")).exists() and ") Z" not in stat.read_text():
+            assert time.monotonic() < end, "the other process still waits"
+            time.sleep(0.2)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+
+
 def test_a_share_is_a_part_of_the_one_batch():
     data = load_data(several.SEEN)
     settings = {"seed": 3, "augmentation": data.augmentation}
@@ -227,6 +248,16 @@ def test_random_starts_differ_on_the_same_draws():
         assert ours.last.attacks == theirs.last.attacks
     assert not all(starts)
     assert ours.state_dict() == theirs.state_dict()
+
+
+def test_shares_of_one_image_meet_different_attacks():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    met = []
+    for stream in range(3):
+        attack = DiverseAttack(net, ["pgd", "fgsm", "bim"], eps=0.1, steps=1, pick="all", seed=1, stream=stream)
+        attack(torch.rand(1, 3, 2, 2), torch.zeros(1, dtype=torch.long))
+        met += [name for name, images in attack.last.attacks.items() if images]
+    assert sorted(met) == ["bim", "fgsm", "pgd"]
 
 
 @pytest.mark.parametrize(("name", "value"), [("devices", -1), ("devices", 0), ("nodes", 1.5)])

@@ -162,7 +162,7 @@ class DiverseAttack(Attack):
             return self._run(drawn[0][0], images, images, labels, slice(None), counts)
         order = torch.randperm(len(images)).to(images.device)
         result = torch.empty_like(images)
-        for index, start, end in parts_of_batch(len(images), drawn):
+        for index, start, end in parts_of_batch(len(images), drawn, stream=self.stream):
             part = order[start:end]
             clean = images[part]
             result[part] = self._run(index, clean, clean, labels[part], part, counts)

@@ -38,8 +38,13 @@ def draw(pick: Pick, count: int, *, split: bool, source: random.Random) -> list[
     return [(source.choices(everyone, weights=pick)[0], 1.0)]
 
 
-def parts_of_batch(size: int, drawn: Sequence[tuple[int, float]]) -> list[tuple[int, int, int]]:
-    """(index of the attack, start, end) of each drawn attack's part of a batch, together all of it; none is empty."""
+def parts_of_batch(size: int, drawn: Sequence[tuple[int, float]], *, stream: int = 0) -> list[tuple[int, int, int]]:
+    """(index of the attack, start, end) of each drawn attack's part of a batch, together all of it; none is empty.
+
+    A batch smaller than its attacks leaves some out; processes of other streams then leave out others.
+    """
+    first = stream % len(drawn)
+    drawn = [*drawn[first:], *drawn[:first]]
     total = sum(share for _, share in drawn)
     parts, start, reached = [], 0, 0.0
     for index, share in drawn:

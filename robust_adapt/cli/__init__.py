@@ -1,5 +1,6 @@
 """The command line: the only place that prints or exits. Flags and help are the fields of the configs."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for a failed check, 2 for a refused input, 130 for ctrl-c."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # no banner of processes
     try:
         if not given or given[0] in ("-h", "--help"):
             _overview()

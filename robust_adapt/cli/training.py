@@ -1,7 +1,6 @@
 """``robust-adapt train``, and the progress of a training for every command that trains."""
 
 import dataclasses
-import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +70,6 @@ def list_recipes(command: str) -> None:
 def train_with_progress(config: Config, out: Path, *, resume: bool) -> Any:
     from robust_adapt import pipeline
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # no banner of processes
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

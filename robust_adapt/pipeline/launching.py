@@ -2,10 +2,13 @@
 
 import inspect
 import os
+import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.nn.parallel import DistributedDataParallel
@@ -16,6 +19,7 @@ from robust_adapt.pipeline.building import device_of
 from robust_adapt.processes import Processes
 
 T = TypeVar("T")
+_LOOK_SECONDS, _GRACE_SECONDS = 5, 25
 
 
 def launch(device: str = "auto", *, devices: int = 1, nodes: int = 1, precision: str = "32-true") -> Fabric:
@@ -50,6 +54,8 @@ def launch(device: str = "auto", *, devices: int = 1, nodes: int = 1, precision:
             f"Expected {devices * nodes} processes to meet, but got: {str(error).splitlines()[0]}; see what the others "
             "said."
         ) from error
+    if fabric.local_rank and isinstance(strategy.cluster_environment, LightningEnvironment):
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     return fabric
 
 
@@ -58,6 +64,15 @@ def load_together(processes: Processes, load: Callable[[], T]) -> T:
     loaded: list[T] = []
     processes.first(lambda: loaded.append(load()))
     return loaded[0] if loaded else load()
+
+
+def _end_with(parent: int) -> None:
+    """End this process once the one that started it has: it may wait for files that nobody writes any more. What a
+    broken message to the dead one has to say is said first."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    time.sleep(_GRACE_SECONDS)
+    os._exit(1)
 
 
 def _of_torchrun() -> tuple[int, int] | None:
