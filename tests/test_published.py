@@ -16,6 +16,13 @@ def test_the_published_weights_are_those_of_the_table():
     assert records["deepseek"]["data"] == "CIFAR-10 (JPEG copy)"
 
 
+def test_autoattack_was_bit_identical_on_the_published_weights():
+    record = json.loads((RESULTS.parent / "autoattack" / "identity-width16-200.json").read_text())
+    assert record["n"] == 200 and record["flags_equal"] and record["images_equal"]
+    published = robust_adapt.load_run(RESULTS / "deepseek").model
+    assert record["autoattack"]["fingerprint"]["weights"] == weights_hash(published)
+
+
 def test_the_article_s_rule_ends_at_its_bound_and_says_so():
     """The run that docs/epsilon.md tells of: 250 steps of ``literal`` from a standard model on real images."""
     folder = RESULTS.parent / "literal-from-standard"
