@@ -238,7 +238,7 @@ def test_a_run_is_benchmarked_and_submitted(few_queries, capsys, tmp_path, monke
     config = dataclasses.replace(on_digits(recipe("standard"), epochs=1), epochs=0.2, model=ModelConfig(width=2))
     trained = pipeline.train(config, tmp_path / "run")
     flags = ["--eps", "0.3", "--n", "6", "--out", tmp_path / "judged"]
-    code, out, err = run(capsys, "benchmark", tmp_path / "run", *flags)  # the run says its data
+    code, out, err = run(capsys, "benchmark", *flags, tmp_path / "run")  # the run says its data
     assert (code, err) == (0, "") and "of digits: AutoAttack standard" in out
     about = ["--name", "Author2026Digits", "--title", "A paper", "--authors", "A. Author", "--link", "https://x.org"]
     submission = ["submit", tmp_path / "run", "--benchmark", tmp_path / "judged", *about]

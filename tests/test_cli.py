@@ -1,12 +1,18 @@
 """The command line: what it prints, returns and refuses. Commands that train run on a few steps of the digits."""
 
+import dataclasses
 import json
 import re
 
 import pytest
 
 from robust_adapt import cli, upstream
+from robust_adapt.cli.evaluating import EvaluateOptions
+from robust_adapt.cli.judging import BenchmarkOptions
+from robust_adapt.cli.terminal import read_of_run
 from robust_adapt.cli.training import _slug
+from robust_adapt.config import DataConfig
+from robust_adapt.recipes import on_digits, recipe
 
 DIGITS = ["--data.name", "digits", "--data.validation", "60"]
 TINY = [*DIGITS, "--model.width", "4", "--batch-size", "32"]
@@ -126,6 +132,18 @@ def test_help_of_resume_says_that_it_starts_too(capsys):
         "--resume, --no-resume Go on from the last checkpoint of the run folder, with its config; where there is no "
         "run yet, start one. (default: False)" in text
     )
+
+
+@pytest.mark.parametrize("options, folder", [(EvaluateOptions, "run"), (BenchmarkOptions, "model_name")])
+def test_a_run_brings_its_data_wherever_it_stands_among_the_flags(tmp_path, options, folder):
+    config = on_digits(recipe("standard"))
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    flags, name = ["--n", "6", "--data.seed", "7"], str(tmp_path)
+    for words in ([name, *flags], [*flags, name], [*flags[:2], name, *flags[2:]]):
+        read = read_of_run(options, words, "evaluate", folder)
+        assert (str(getattr(read, folder)), read.n) == (name, 6)
+        assert read.data == dataclasses.replace(config.data, seed=7)
+    assert read_of_run(options, ["--n", "6", "elsewhere"], "evaluate", folder).data == DataConfig()
 
 
 COLUMNS = ["doctor", "demo", "plan pgd", "train pgd", "evaluate", "table", "benchmark", "compare", "submit"]

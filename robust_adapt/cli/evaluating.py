@@ -9,7 +9,7 @@ import tyro
 from rich.table import Table
 
 from robust_adapt import reporting
-from robust_adapt.cli.terminal import console, read
+from robust_adapt.cli.terminal import console, read_of_run
 from robust_adapt.config import DataConfig
 from robust_adapt.records import AttackRecord
 from robust_adapt.units import Epsilon
@@ -40,7 +40,7 @@ class EvaluateOptions:
 
 def evaluate(arguments: Sequence[str]) -> int:
     """Evaluate a run on the test images: robust-adapt evaluate RUN [--n N] [--eps EPS]."""
-    options = read(EvaluateOptions, arguments, "evaluate", default=_defaults(arguments))
+    options = read_of_run(EvaluateOptions, arguments, "evaluate", "run")
     from robust_adapt import pipeline
     from robust_adapt.data import load_data
     from robust_adapt.processes import Processes
@@ -92,13 +92,3 @@ def show_sanity(record: Any) -> None:
 
 def row_text(row: AttackRecord) -> str:
     return f"{reporting.plain(row.name)}: {100 * row.accuracy:.1f} %"
-
-
-def _defaults(arguments: Sequence[str]) -> EvaluateOptions | None:
-    """A run folder says its own data; flags say otherwise."""
-    name = arguments[0] if arguments else ""
-    if not name or name.startswith("-") or not (Path(name) / "config.json").exists():
-        return None
-    from robust_adapt.checkpoint import read_config
-
-    return EvaluateOptions(run=Path(name), data=read_config(Path(name)).data)

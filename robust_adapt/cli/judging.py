@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
-from robust_adapt.cli.terminal import console, read
+from robust_adapt.cli.terminal import console, read_of_run
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.errors import ConfigError
 from robust_adapt.reporting import plain
@@ -57,7 +57,7 @@ class BenchmarkOptions:
 
 def benchmark(arguments: Sequence[str]) -> int:
     """The leaderboard's protocol on a model: robust-adapt benchmark MODEL [--n N] [--norm Linf] [--eps EPS] ..."""
-    options = read(BenchmarkOptions, arguments, "benchmark", default=_defaults(arguments))
+    options = read_of_run(BenchmarkOptions, arguments, "benchmark", "model_name")
     from robust_adapt import leaderboard, pipeline
     from robust_adapt.data import load_data
     from robust_adapt.processes import Processes
@@ -149,16 +149,6 @@ def show_benchmark(record: Any) -> None:
 def slug(name: str) -> str:
     """A model's name as part of a folder name: harmless characters only."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "model"
-
-
-def _defaults(arguments: Sequence[str]) -> BenchmarkOptions | None:
-    """A run folder says its own data; flags say otherwise."""
-    name = arguments[0] if arguments else ""
-    if not name or name.startswith("-") or not (Path(name) / "config.json").exists():
-        return None
-    from robust_adapt.checkpoint import read_config
-
-    return BenchmarkOptions(model_name=name, data=read_config(Path(name)).data)
 
 
 def _show(status: Any, progress: Any) -> None:

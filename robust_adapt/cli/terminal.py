@@ -31,6 +31,17 @@ def read(options: Any, arguments: Sequence[str], command: str, **settings: Any) 
         return tyro.cli(options, args=list(arguments), prog=f"robust-adapt {command}", **settings)
 
 
+def read_of_run(options: Any, arguments: Sequence[str], command: str, folder: str) -> Any:
+    """``read``, where the field ``folder`` may name a run: then its data stand unless `--data.*` says otherwise."""
+    given = read(options, arguments, command)
+    run = getattr(given, folder)
+    if not (Path(run) / "config.json").exists():
+        return given
+    from robust_adapt.checkpoint import read_config
+
+    return read(options, arguments, command, default=options(**{folder: run}, data=read_config(Path(run)).data))
+
+
 def refuse(error: Exception) -> None:
     """One readable block on stderr: wrapped at words in a terminal, one line in a file."""
     if getattr(error, "said", False):  # by another process of the job
