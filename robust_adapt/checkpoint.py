@@ -201,7 +201,7 @@ def _pack(state: Any) -> bytes:
 
 
 def _unpack(payload: bytes, path: Path) -> Any:
-    if not is_whole_archive(payload):
+    if not is_whole_archive(io.BytesIO(payload)):
         raise CheckpointError(
             f"Expected a file of tensors and numbers at {path}, but it is truncated or damaged ({len(payload)} bytes, "
             "check sums differ); fetch or write it anew."

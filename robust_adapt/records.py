@@ -1,13 +1,12 @@
 """What passes between the stages and lands on disk as JSON: training and evaluation write, reporting reads."""
 
 import dataclasses
-import io
 import json
 import os
 import typing
 import zipfile
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from robust_adapt.doors import fits
 from robust_adapt.errors import CheckpointError, DataError, shown
@@ -232,15 +231,16 @@ def read_lines(path: Path, kind: type[Record]) -> list[Any]:
     return records
 
 
-def is_whole_archive(data: bytes) -> bool:
+def is_whole_archive(content: BinaryIO) -> bool:
     """Whether every part of a file of ``torch.save`` has the check sum that stands in it; torch itself does not look.
 
     Files of another kind pass: whoever reads them says what they are.
     """
-    if not zipfile.is_zipfile(io.BytesIO(data)):
-        return not data.startswith(b"PK")
+    if not zipfile.is_zipfile(content):
+        content.seek(0)
+        return content.read(2) != b"PK"
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(content) as archive:
             return archive.testzip() is None
     except Exception:  # a damaged header makes zipfile raise a kind a field
         return False

@@ -12,7 +12,7 @@ import robust_adapt
 ROOT = Path(robust_adapt.__file__).parent
 LAYERS = [
     {"errors", "doors", "records", "units"},
-    {"brake", "config", "losses", "epsilon", "precision", "processes", "statistics", "upstream"},
+    {"brake", "config", "losses", "epsilon", "precision", "processes", "random_states", "statistics", "upstream"},
     {"recipes", "data", "models", "features", "reporting"},
     {"attacks"},
     {"checkpoint", "evaluation", "leaderboard"},

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyautoattack
 import pytest
 import torch
@@ -36,8 +37,9 @@ class Steps(nn.Module):
             if self.forwards_left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
         features = torch.relu(self.conv(images)).flatten(1)
-        if self.noise:
+        if self.noise:  # of torch, and of NumPy for a part of it
             features = features + self.noise * torch.randn_like(features)
+            features = features + self.noise * float(np.random.standard_normal())
         return self.head(features + torch.floor(features * 12) / 6)
 
 
@@ -63,6 +65,7 @@ def one_shot(model, images, labels, *, eps, norm, batch_size, seed, version="sta
             setattr(getattr(engine, part), name, value)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        np.random.seed(seed)
         adversarial, predictions = engine.run_standard_evaluation(images, labels, batch_size=batch_size)
     return adversarial, (predictions == labels).tolist()
 

@@ -52,13 +52,22 @@ def dynamic(logits, images):
     return logits
 
 
+def crowded(logits, images):
+    return logits - logits.mean(0)
+
+
 def stepped(logits, images):
     return 100 * torch.floor(logits * 4) + 0 * logits
 
 
 @pytest.mark.parametrize(
     "end, check",
-    [(noisy, "randomised output"), (softmax, "softmax output"), (dynamic, "optimisation at inference")],
+    [
+        (noisy, "randomised output"),
+        (softmax, "softmax output"),
+        (dynamic, "optimisation at inference"),
+        (crowded, "depends on the batch"),
+    ],
 )
 def test_a_model_that_autoattack_cannot_judge_is_a_finding_or_with_strict_an_error(end, check):
     model, images, labels = make(end=end)
@@ -66,6 +75,13 @@ def test_a_model_that_autoattack_cannot_judge_is_a_finding_or_with_strict_an_err
     assert [(finding.check, finding.attack) for finding in record.findings] == [(check, None)]
     with pytest.raises(ConfigError, match=f"^Expected a model that AutoAttack can judge, but found {check}: .*strict"):
         autoattack(model, images, labels, strict=True, **QUICK)
+
+
+def test_strict_reads_the_findings_of_a_state_too(tmp_path):
+    model, images, labels = make(end=softmax)
+    autoattack(model, images, labels, state_dir=tmp_path, **QUICK)
+    with pytest.raises(ConfigError, match="^Expected a model that AutoAttack can judge, but found softmax output: "):
+        autoattack(model, images, labels, strict=True, state_dir=tmp_path, **QUICK)
 
 
 def test_one_dynamic_model_does_not_mark_the_next():
@@ -137,10 +153,13 @@ def test_classes_decide_the_number_of_targets():
 def test_too_few_classes_are_refused_with_what_is_left():
     sentence = (
         "Expected at least 4 classes for apgd-t, whose DLR loss compares that many, but got 3; "
-        "use version='custom', attacks=['apgd-ce', 'fab-t', 'square']."
+        "use version='custom', attacks=['apgd-ce', 'fab-t', 'square'], settings={'apgd': {'n_restarts': 1}}."
     )
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         autoattack(*make(3), eps=0.02)
+    sentence = "use version='custom', attacks=['apgd-ce'], settings={'apgd': {'n_restarts': 1, 'eot_iter': 20}}."
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        autoattack(*make(2), eps=0.02, version="rand")
 
 
 @pytest.mark.parametrize(
@@ -193,6 +212,39 @@ def test_the_state_of_another_run_is_refused_and_kept(tmp_path):
     assert autoattack(*make(), state_dir=tmp_path, **QUICK) == record
     with pytest.raises(CheckpointError, match="^Expected batch 0 of apgd-ce with the same points and their images in"):
         autoattack(*make(), state_dir=tmp_path, return_adversarial=True, **QUICK)
+
+
+def test_the_state_of_a_model_that_answered_otherwise_is_refused(tmp_path):
+    """What is neither in the weights nor in the printed modules: a scale, a function."""
+    record = autoattack(*make(), state_dir=tmp_path, **QUICK)
+    with pytest.raises(
+        CheckpointError,
+        match=f"^Expected the state of this model in {tmp_path}, but the one it is of answered the first 9 images",
+    ):
+        autoattack(*make(end=lambda logits, images: -logits), state_dir=tmp_path, **QUICK)
+    assert autoattack(*make(), state_dir=tmp_path, **QUICK) == record
+
+
+def test_other_threads_and_other_arithmetic_are_another_run(tmp_path):
+    autoattack(*make(), state_dir=tmp_path, **QUICK)
+    with pytest.raises(CheckpointError, match="but it belongs to a run with other arithmetic; give the same"):
+        autoattack(*make(), state_dir=tmp_path, fast=True, **QUICK)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        with pytest.raises(CheckpointError, match="but it belongs to a run with other threads; give the same"):
+            autoattack(*make(), state_dir=tmp_path, **QUICK)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_damaged_run_file_is_named_and_can_be_deleted(tmp_path):
+    record = autoattack(*make(), state_dir=tmp_path, **QUICK)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(CheckpointError, match=f"^Expected to know the run by {tmp_path}/run.json, but it is damaged: "):
+        autoattack(*make(), state_dir=tmp_path, **QUICK)
+    (tmp_path / "run.json").unlink()
+    assert autoattack(*make(), state_dir=tmp_path, **QUICK) == record
 
 
 def test_a_damaged_batch_is_named_and_can_be_deleted(tmp_path):

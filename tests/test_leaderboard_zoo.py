@@ -81,6 +81,22 @@ def test_a_truncated_file_from_before_is_named_and_removed(zoo, tmp_path):
     assert not path.exists()
 
 
+def test_a_flipped_byte_and_an_old_file_that_ends_early_are_named_and_removed(tmp_path):
+    path, (whole, state) = tmp_path / "model.pt", weights(tmp_path)
+    damaged = bytearray(whole)
+    damaged[whole.index(state["head.weight"].numpy().tobytes()) + 1] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=f"^Expected a checkpoint at {path}, but got a damaged file, whose check"):
+        refuse_damaged(path)
+    assert not path.exists()
+    torch.save(Net().state_dict(), path, _use_new_zipfile_serialization=False)
+    refuse_damaged(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match=f"^Expected a checkpoint at {path}, but got a truncated file of "):
+        refuse_damaged(path)
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("data, found", [(b"", "an empty file"), (b"quota exceeded", "a file of another kind")])
 def test_other_files_are_named_and_removed(tmp_path, data, found):
     path = tmp_path / "model.pt"

@@ -2,17 +2,16 @@
 
 import contextlib
 import numbers
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
 from robust_adapt.doors import ask, check_dense, check_known, check_model, check_tensor, check_whole
 from robust_adapt.errors import ConfigError, DataError, shown
+from robust_adapt.random_states import random_fork
 from robust_adapt.units import NORMS
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -53,27 +52,6 @@ def _repeatable_backward(model: nn.Module) -> contextlib.AbstractContextManager[
     from torch._functorch import config
 
     return config.patch(donated_buffer=False)
-
-
-@contextlib.contextmanager
-def random_fork(seed: int | None, device: torch.device | None = None) -> Iterator[None]:
-    """Random states of torch (CPU, the model's and the current GPU), NumPy and Python, given back on leaving."""
-    cuda = {device.index or 0} if device is not None and device.type == "cuda" else set()
-    if torch.cuda.is_initialized():  # torchattacks seeds the current device, wherever the model is
-        cuda.add(torch.cuda.current_device())
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=sorted(cuda)):
-        try:
-            if seed is not None:
-                torch.default_generator.manual_seed(seed)
-                for index in cuda:
-                    torch.cuda.default_generators[index].manual_seed(seed)
-                np.random.seed(seed % 2**32)
-                random.seed(seed)
-            yield
-        finally:
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,8 @@ VERSIONS = {
     "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
     "rand": ("apgd-ce", "apgd-dlr"),
 }
+# what a version sets for Linf and L2 and `custom` does not: upstream's restarts are 5 there, its draws 1
+_SET = {"standard": {"apgd": {"n_restarts": 1}}, "rand": {"apgd": {"n_restarts": 1, "eot_iter": 20}}}
 SETTINGS = {
     "apgd": ("n_restarts", "eot_iter"),
     "apgd_targeted": ("n_restarts", "n_target_classes", "eot_iter"),
@@ -73,9 +75,10 @@ def attack_names(version: str, attacks: Sequence[str] | None, num_classes: int) 
     if impossible:
         left = [name for name in names if name not in impossible]
         needed = max(ATTACKS[name][2] for name in impossible)
+        settings = f", settings={_SET[version]}" if version in _SET else ""
         raise ConfigError(
             f"Expected at least {needed} classes for {', '.join(impossible)}, whose DLR loss compares that many, "
-            f"but got {num_classes}; use version='custom', attacks={left}."
+            f"but got {num_classes}; use version='custom', attacks={left}{settings}."
         )
     return names
 

@@ -60,13 +60,15 @@ def autoattack(
     plain = {part: dict(values) for part, values in (settings or {}).items()}
     conditions = {"norm": norm, "eps": check_eps(eps, norm=norm), "version": version, "settings": plain, "seed": seed}
     with fast_arithmetic() if fast else exact_arithmetic():
-        classes = check_logits(model, images, labels, device, batch_size)
+        answers = check_logits(model, images, labels, device, batch_size)
+        classes = answers.shape[1]
         names = attack_names(version, attacks, classes)
         attacked = fast_copy(model, images[:batch_size].to(device)) if fast else model
         adversary = Adversary(attacked, names, num_classes=classes, device=device, **conditions)
         conditions |= {"batch_size": batch_size}
         software = {"attacks": names, "pyautoattack": source_hash(), "torch": torch.__version__}
-        software |= {"device": device.type} | ({"arithmetic": "fast"} if fast else {})
+        software |= {"device": device.type} | ({"threads": torch.get_num_threads()} if device.type == "cpu" else {})
+        software |= {"arithmetic": "fast"} if fast else {}
         state = RunState(
             Path(state_dir) if state_dir else None, fingerprint(model, images, labels, conditions | software)
         )
@@ -84,6 +86,7 @@ def autoattack(
             report=report,
             keep_images=return_adversarial,
             strict=strict,
+            answers=answers,
         )
         with crafting(attacked, seed=seed):
             run.finish()

@@ -8,7 +8,11 @@ from robust_adapt.records import Record
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding(Record):
-    """One of the checks that spoke up. attack: during which attack, None before the first one."""
+    """One of the checks that spoke up. attack: during which attack, None before the first one.
+
+    count: images, for logits that are not finite and images outside the ball; else how often it spoke, once a restart
+    and target.
+    """
 
     check: str
     attack: str | None

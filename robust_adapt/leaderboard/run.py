@@ -21,10 +21,12 @@ from robust_adapt.leaderboard.checks import (
     ZERO_GRADIENT,
     outside,
     question_model,
+    same_answers,
     square_findings,
 )
 from robust_adapt.leaderboard.result import AutoAttackRow, Finding, Progress
 from robust_adapt.leaderboard.state import RunState
+from robust_adapt.random_states import random_states, restore_random_states
 from robust_adapt.statistics import wilson
 
 
@@ -45,6 +47,7 @@ class Run:
     report: Callable[[Progress], None] | None
     keep_images: bool
     strict: bool
+    answers: Tensor  # the judged model's logits on the first batch, by which a state knows it again
     flags: Tensor = field(init=False)
     broken_by: list[str | None] = field(init=False)
     rows: list[AutoAttackRow] = field(init=False, default_factory=list)
@@ -76,22 +79,39 @@ class Run:
             result = self._ask_clean()
             self.state.save("clean", result)
         result = result or self.state.wait("clean", self.patience)
-        self._restore_random(result)
+        restore_random_states(result["random"])
+        self.findings = [Finding(**values) for values in result["findings"]]
+        self._recognise(result["answers"])
+        if self.strict and self.findings:
+            raise ConfigError(
+                "Expected a model that AutoAttack can judge, but found "
+                f"{', '.join(one.check for one in self.findings)}: {self.findings[0].message} Use strict=False to run "
+                "with the finding in the record."
+            )
         self.flags = result["right"].clone()
         self.broken_by = [None if right else "clean" for right in self.flags.tolist()]
-        self.findings = [Finding(**values) for values in result["findings"]]
         self.rows.append(self._row("clean", len(self.flags), result["seconds"]))
         if self.shard[1] > 1 and any(finding.check == RANDOMISED for finding in self.findings):
             raise ConfigError(
                 "Expected a deterministic model with `shard`, but its output is randomised; use one process."
             )
 
+    def _recognise(self, answers: Tensor) -> None:
+        """Raise ``CheckpointError`` where the state is of a model that answered otherwise: not all of a model is in its
+        weights. A randomised one cannot be known by its answers."""
+        if self.randomised or any(finding.check == RANDOMISED for finding in self.findings):
+            return
+        if not same_answers(self.answers, answers):
+            raise CheckpointError(
+                f"Expected the state of this model in {self.state.folder}, but the one it is of answered the first "
+                f"{len(answers)} images otherwise, by up to {float((self.answers - answers).abs().max()):.3g}; give "
+                "that model to go on, or another `state_dir`."
+            )
+
     def _ask_clean(self) -> dict[str, Any]:
         begin = time.monotonic()
         first, labels = self.images[: self.batch_size].to(self.device), self.labels[: self.batch_size].to(self.device)
-        findings = question_model(
-            self.model, first, labels, adversary=self.adversary, randomised=self.randomised, strict=self.strict
-        )
+        findings = question_model(self.model, first, labels, adversary=self.adversary, randomised=self.randomised)
         right = []
         with torch.no_grad():
             for images, labels in zip(
@@ -104,8 +124,9 @@ class Run:
         return {
             "right": torch.cat(right),
             "findings": [finding.to_dict() for finding in findings],
+            "answers": self.answers,
             "seconds": time.monotonic() - begin,
-            "random": self._random_state(),
+            "random": random_states(),
         }
 
     def _attack(self, number: int, name: str, index: Tensor) -> Iterator[dict[str, Any]]:
@@ -132,7 +153,7 @@ class Run:
         """One batch: from the state, or computed and saved; None where another process computes it."""
         result, (index, count) = self.state.load(_key(number, name, batch)), self.shard
         if result is not None:
-            self._restore_random(result)
+            restore_random_states(result["random"])
             return result
         if batch % count != index:
             return None
@@ -164,7 +185,7 @@ class Run:
             "images": adversarial[fooled].detach().cpu() if self.keep_images else None,
             "findings": findings,
             "seconds": time.monotonic() - begin,
-            "random": self._random_state(),
+            "random": random_states(),
         }
 
     def _merge(self, name: str, results: list[dict[str, Any]]) -> None:
@@ -220,16 +241,6 @@ class Run:
                 seconds_left=round(waiting * seconds / passes / self.shard[1], 2),
             )
         )
-
-    def _random_state(self) -> list[Tensor]:
-        states = [torch.get_rng_state()]
-        return [*states, torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else states
-
-    def _restore_random(self, result: dict[str, Any]) -> None:
-        """A randomised model goes on where it stood; of no matter to any other, whose batches are re-seeded."""
-        torch.set_rng_state(result["random"][0])
-        if self.device.type == "cuda" and len(result["random"]) > 1:
-            torch.cuda.set_rng_state(result["random"][1], self.device)
 
 
 def _key(number: int, name: str, batch: int) -> str:

@@ -65,13 +65,19 @@ class RunState:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             present = json.loads(path.read_text()) if path.exists() else None
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
             raise CheckpointError(f"Expected to open the state folder {folder}, but got: {error}.") from error
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"Expected to know the run by {path}, but it is damaged: {error}; delete that file to go on: each "
+                "finished batch says itself which run it is of."
+            ) from error
         if present is None:
             self._write(path, (json.dumps(self.fingerprint, indent=2) + "\n").encode())
         elif present != self.fingerprint:
             known = present if isinstance(present, dict) else {}
-            other = ", ".join(name for name, value in self.fingerprint.items() if known.get(name) != value)
+            names = [*self.fingerprint, *(name for name in known if name not in self.fingerprint)]
+            other = ", ".join(name for name in names if known.get(name) != self.fingerprint.get(name))
             raise CheckpointError(
                 f"Expected the state of this run in {folder}, but it belongs to a run with other {other}; "
                 "give the same arguments to go on with that run, or another `state_dir`."
@@ -89,7 +95,7 @@ class RunState:
     def _read(self, path: Path) -> dict[str, Any]:
         try:
             data = path.read_bytes()
-            if not is_whole_archive(data):
+            if not is_whole_archive(io.BytesIO(data)):
                 raise ValueError("check sums differ")
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             run, result = content["run"], content["result"]

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from robust_adapt import upstream
 from robust_adapt.doors import check_flag, check_known, check_path
 from robust_adapt.errors import CheckpointError, ConfigError, UpstreamError, shown
+from robust_adapt.records import is_whole_archive
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_EARLY = ("Ran out of input", "unexpected EOF", "truncated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +69,16 @@ def refuse_damaged(path: Path) -> None:
     """Raise ``CheckpointError`` for a file that no checkpoint can be, and remove it, so that it is fetched again."""
     with open(path, "rb") as file:
         start = file.read(512)
+        whole = is_whole_archive(file)
     if not start:
         found = "an empty file"
     elif start.lstrip()[:1] == b"<":
         found = "an HTML page, which a download brings where the file's quota is used up or a login is needed"
     elif start.startswith(_ZIP) and not zipfile.is_zipfile(path):
+        found = f"a truncated file of {path.stat().st_size} bytes"
+    elif not whole:
+        found = "a damaged file, whose check sums differ"
+    elif start.startswith(_PICKLE) and _ends_early(path):
         found = f"a truncated file of {path.stat().st_size} bytes"
     elif not start.startswith((_ZIP, _PICKLE)):
         found = f"a file of another kind (it begins with {start[:8]!r})"
@@ -80,6 +88,15 @@ def refuse_damaged(path: Path) -> None:
     raise CheckpointError(
         f"Expected a checkpoint at {path}, but got {found}; it is removed: run again, or put the file there yourself."
     )
+
+
+def _ends_early(path: Path) -> bool:
+    """Whether a file of torch before 1.6, which has no check sums, stops before its end."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # EOFError, RuntimeError and UnpicklingError by where it stops
+        return any(word in str(error) for word in _EARLY)
+    return False
 
 
 def zoo_entry(name: str, dataset: str = "cifar10", threat: str = "Linf") -> dict[str, Any]:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from robust_adapt import trainer
 from robust_adapt.attacks import Plan, plan
-from robust_adapt.attacks.crafting import random_fork
 from robust_adapt.attacks.drawing import mean_shares
 from robust_adapt.config import Config
 from robust_adapt.data import ImageData, load_data
@@ -18,6 +17,7 @@ from robust_adapt.epsilon import EpsilonController
 from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.evaluation import robust_flags
 from robust_adapt.pipeline.building import build_parts
+from robust_adapt.random_states import random_fork
 
 PROBE_SECONDS = 10.0
 PROBE_STEPS = 12

@@ -2,16 +2,13 @@
 
 import copy
 import dataclasses
-import random
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from robust_adapt.config import Config
+from robust_adapt.random_states import random_states, restore_random_states
 from robust_adapt.records import BrakeRecord, EpochRecord, Record, StepRecord
 from robust_adapt.trainer.finite import Watch
 from robust_adapt.trainer.step import Parts
@@ -96,7 +93,7 @@ def state_dict(parts: Parts, position: Position, total_steps: int) -> dict[str, 
         "brake": parts.brake.state_dict() if parts.brake is not None else None,
         "position": plain,
         "total_steps": total_steps,
-        "random": parts.processes.gather({"torch": torch.get_rng_state(), **_other_random()}),
+        "random": parts.processes.gather(random_states()),
     }
 
 
@@ -115,26 +112,8 @@ def load_state_dict(parts: Parts, state: dict[str, Any]) -> tuple[Position, int]
     if parts.brake is not None and state.get("brake"):
         parts.brake.load_state_dict(state["brake"])
     if isinstance(state["random"], list) and len(state["random"]) == parts.processes.count:
-        _put_random(state["random"][parts.processes.index])
+        restore_random_states(state["random"][parts.processes.index])
     return Position(**copy.deepcopy(state["position"])), state["total_steps"]
-
-
-def _other_random() -> dict[str, Any]:
-    """Random states that nothing here draws from, but a model or a data set of the user's may."""
-    version, numbers, gauss = random.getstate()
-    kind, keys, *rest = np.random.get_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return {"python": [version, list(numbers), gauss], "numpy": [kind, keys.tolist(), *rest], "cuda": cuda}
-
-
-def _put_random(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 class Clock:
