@@ -87,7 +87,7 @@ def test_ratio(integral, quotient, pixels, integral_after):
 
 
 def test_constant_is_the_target_and_needs_nothing():
-    made = controller("constant", start=0.05)
+    made = controller("constant")
     assert (made.eps, made.needs, made.step()) == (8 * PIXEL, (), 8 * PIXEL)
 
 
@@ -262,6 +262,59 @@ def test_a_restored_controller_goes_on_identically(rule):
     for signal in signals[65:]:
         assert feed(restored, **signal) == feed(made, **signal)
     assert restored.state_dict() == made.state_dict()
+
+
+@pytest.mark.parametrize("rule", ["gap", "ratio", "ramp-trim"])
+def test_start_bounds_and_gains_are_measured_in_the_target(rule):
+    """Eps / target moves alike whatever the target and the norm."""
+    plain = controller(rule)
+    scaled = [controller(rule, target=4 * PIXEL), controller(rule, target=0.5, norm="L2")]
+    for step in range(100):
+        signal = {"gap_value": math.sin(step), "quotient": 0.6 + 0.3 * math.cos(step)}
+        moved = feed(plain, **signal) / plain.target
+        assert [feed(made, **signal) / made.target for made in scaled] == [pytest.approx(moved)] * 2
+    assert [made.upper / made.target for made in scaled] == [plain.upper / plain.target] * 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "takes"),
+    [
+        ("constant", "start", "none of start, lower, upper, goal"),
+        ("ramp", "lower", "none of start, lower, upper, goal"),
+        ("ramp-trim", "start", "lower, upper, goal"),
+        ("literal", "goal", "start, lower, upper"),
+    ],
+)
+def test_what_a_rule_does_not_take_is_refused(rule, name, takes):
+    with pytest.raises(ConfigError) as caught:
+        controller(rule, **{name: 0.02})
+    assert str(caught.value) == f"Expected no `{name}` for the rule {rule!r}, which takes {takes}; leave it out."
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"steps": "x"}, "Expected `steps` as a whole number >= 0, but got 'x'; give one such as 1."),
+        ({"steps": -5}, "Expected `steps` as a whole number >= 0, but got -5; give one such as 1."),
+        ({"integral": None}, "Expected `integral` as a finite number, but got None; give one such as 1."),
+        ({"averages": None}, "Expected the averages of 'ratio' in its state, but got None."),
+        ({"_cap": -1}, "Expected `_cap` as a finite number >= 0, but got -1; give one such as 1."),
+    ],
+)
+def test_a_damaged_state_is_refused_and_changes_nothing(change, sentence):
+    made = controller("ratio")
+    feed(made)
+    kept = made.state_dict()
+    with pytest.raises(ConfigError) as caught:
+        made.load_state_dict(kept | change)
+    assert str(caught.value) == sentence and made.state_dict() == kept
+
+
+def test_the_state_of_another_target_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"^Expected `_eps` as a finite number in \[0.0156863, 0.0156863\], but got 0.03"
+    ):
+        controller("constant", target=4 * PIXEL).load_state_dict(controller("constant").state_dict())
 
 
 def test_the_state_of_another_rule_is_refused():

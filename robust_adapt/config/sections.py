@@ -94,7 +94,7 @@ class ControllerConfig:
     rule: str = "constant"
     """How eps moves: `constant`, `literal`, `ramp`, `gap`, `ratio` or `ramp-trim`."""
     target: Epsilon = Epsilon("8/255")
-    """The eps to reach, also the budget of validation and evaluation."""
+    """The eps to reach (what `gap` and `ratio` are measured in), also the budget of validation and evaluation."""
     ramp_end: float = 0.6
     """Share of the steps after which `ramp` and `ramp-trim` stand at the target."""
     start: Epsilon | None = None

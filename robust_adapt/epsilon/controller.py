@@ -5,7 +5,7 @@ import warnings
 from typing import Any
 
 from robust_adapt.doors import check_known, check_number, check_whole
-from robust_adapt.epsilon.rules import PIXEL, clip, gap, literal, ramp, ratio
+from robust_adapt.epsilon.rules import clip, gap, literal, ramp, ratio
 from robust_adapt.errors import ConfigError, shown
 from robust_adapt.units import check_eps
 
@@ -17,16 +17,24 @@ SIGNALS = {
     "ratio": ("clean_accuracy", "adv_accuracy"),
     "ramp-trim": ("clean_accuracy", "adv_accuracy"),
 }
+# `literal`: eps as the article has them; the others: in eighths of the target, as their gains are
 DEFAULTS = {
     "constant": {},
     "literal": {"start": 0.05, "lower": 0.01, "upper": 0.3},
     "ramp": {},
-    "gap": {"start": 2 * PIXEL, "lower": PIXEL, "upper": 12 * PIXEL},
-    "ratio": {"start": 8 * PIXEL, "lower": PIXEL, "upper": 12 * PIXEL},
-    "ramp-trim": {},
+    "gap": {"start": 2, "lower": 1, "upper": 12},
+    "ratio": {"start": 8, "lower": 1, "upper": 12},
+    "ramp-trim": {"lower": 6, "upper": 10},
+}
+TAKES = {  # beside what every rule takes
+    "constant": (),
+    "literal": ("start", "lower", "upper"),
+    "ramp": (),
+    "gap": ("start", "lower", "upper", "goal"),
+    "ratio": ("start", "lower", "upper", "goal"),
+    "ramp-trim": ("lower", "upper", "goal"),
 }
 SMOOTHING = 0.98
-TRIM_WIDTH = 2 * PIXEL
 TRIM_END = 0.8
 BOUND_PATIENCE = 20
 
@@ -34,10 +42,11 @@ BOUND_PATIENCE = 20
 class EpsilonController:
     """A rule with its memory, in the shape of a torch scheduler: ``.eps``, ``.step(...)``, ``state_dict``.
 
-    rule: a name of ``SIGNALS``. target: the eps to reach. total_steps: needed by ``ramp`` and ``ramp-trim``.
-    every: steps between two updates of a feedback rule; its gains grow by as much. start, lower, upper: of the
-    feedback rules; by default the rule's own (``DEFAULTS``). goal: 0.50 nat for ``gap``, 0.60 for ``ratio`` and
-    ``ramp-trim``, where only [0.55, 0.80] is taken. Raises ``ConfigError`` on anything else.
+    rule: a name of ``SIGNALS``. target: the eps to reach; for ``gap`` and ``ratio`` what start, bounds and gains are
+    measured in, so that a target of 8/255 gives those of docs/epsilon.md; ``literal`` knows none. total_steps: needed
+    by ``ramp`` and ``ramp-trim``. every: steps between two updates of a feedback rule; its gains grow by as much.
+    start, lower, upper: of the feedback rules; by default the rule's own (``DEFAULTS``). goal: 0.50 nat for ``gap``,
+    0.60 for ``ratio`` and ``ramp-trim``, where only [0.55, 0.80] is taken. Raises ``ConfigError`` on anything else.
     """
 
     def __init__(
@@ -57,7 +66,12 @@ class EpsilonController:
         check_known("rule", rule, SIGNALS)
         self.rule, self.norm, self.every = rule, norm, every
         self.target = check_eps(target, norm=norm, name="target")
+        self.unit = self.target / 8
         self.total_steps, self.ramp_end = total_steps, ramp_end
+        for name, value in {"start": start, "lower": lower, "upper": upper, "goal": goal}.items():
+            if value is not None and name not in TAKES[rule]:
+                takes = ", ".join(TAKES[rule]) or "none of start, lower, upper, goal"
+                raise ConfigError(f"Expected no `{name}` for the rule {rule!r}, which takes {takes}; leave it out.")
         self._check(every, ramp_end, goal)
         self._bounds(start, lower, upper)
         self.goal = goal if goal is not None else (0.5 if rule == "gap" else 0.6)
@@ -80,9 +94,8 @@ class EpsilonController:
             raise ConfigError(f"Expected `goal` in [0.55, 0.80] for the rule {self.rule!r}, but got {goal}.")
 
     def _bounds(self, start: float | None, lower: float | None, upper: float | None) -> None:
-        defaults = DEFAULTS[self.rule]
-        if self.rule == "ramp-trim":
-            defaults = {"lower": max(0.0, self.target - TRIM_WIDTH), "upper": self.target + TRIM_WIDTH}
+        unit = 1.0 if self.rule == "literal" else self.unit
+        defaults = {name: value * unit for name, value in DEFAULTS[self.rule].items()}
         given = {"start": start, "lower": lower, "upper": upper}
         fallback = {"start": self.target, "lower": 0.0, "upper": math.inf}
         for name, value in given.items():
@@ -158,11 +171,13 @@ class EpsilonController:
             if self.rule == "literal":
                 self._eps = literal(self._eps, self.every * difference, **limits)
             else:
-                self._eps = gap(self._eps, difference, goal=self.goal, every=self.every, **limits)
+                gain = 0.03 * self.unit
+                self._eps = gap(self._eps, difference, goal=self.goal, gain=gain, every=self.every, **limits)
         elif fresh and self._averages["clean_accuracy"] > 0:
             quotient = self._averages["adv_accuracy"] / self._averages["clean_accuracy"]
             own = {"centre": self.target if self.rule == "ramp-trim" else self.start, "goal": self.goal}
-            self._eps, self.integral = ratio(self.integral, quotient, every=self.every, **own, **limits)
+            gains = {"proportional": 10 * self.unit, "integrating": 0.02 * self.unit}
+            self._eps, self.integral = ratio(self.integral, quotient, every=self.every, **own, **gains, **limits)
 
     def _watch_bounds(self) -> None:
         at_bound = self.rule in ("literal", "gap", "ratio") and self._eps in (self.lower, self.upper)
@@ -185,17 +200,30 @@ class EpsilonController:
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a restart, plain numbers only."""
-        names = ("rule", "steps", "integral", "frozen", "steps_at_bound", "warned", "_eps", "_cap")
-        return {name: getattr(self, name) for name in names} | {"averages": dict(self._averages)}
+        names = ("rule", "steps", "integral", "frozen", "steps_at_bound", "warned", "_eps")
+        cap = self._cap if math.isfinite(self._cap) else None  # JSON knows no infinity
+        return {name: getattr(self, name) for name in names} | {"_cap": cap, "averages": dict(self._averages)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state_dict`` of a controller with the same rule."""
+        """Go on from ``state_dict`` of a controller with the same rule, target and bounds; not ``total_steps``."""
         if not isinstance(state, dict) or state.keys() != self.state_dict().keys():
             raise ConfigError(f"Expected what state_dict() of a controller gave, but got {shown(state)}; start anew.")
         if state["rule"] != self.rule:
             raise ConfigError(f"Expected the state of the rule {self.rule!r}, but got that of {state['rule']!r}.")
         values = dict(state)
-        self._averages = dict(values.pop("averages"))
+        averages, cap = values.pop("averages"), values.pop("_cap")
+        if not isinstance(averages, dict) or not averages.keys() <= set(SIGNALS[self.rule]):
+            raise ConfigError(f"Expected the averages of {self.rule!r} in its state, but got {shown(averages)}.")
+        for name in ("steps", "steps_at_bound"):
+            check_whole(name, values[name], low=0)
+        for name, value in {"integral": values["integral"], **averages}.items():
+            check_number(name, value)
+        if cap not in (None, math.inf):
+            check_number("_cap", cap, low=0)
+        spans = {"constant": (self.target, self.target), "ramp": (0, self.target), "ramp-trim": (0, self.upper)}
+        low, high = spans.get(self.rule, (self.lower, self.upper))
+        check_number("_eps", values["_eps"], low=low, high=high, example=self.eps)
+        self._averages, self._cap = dict(averages), math.inf if cap is None else cap
         for name, value in values.items():
             setattr(self, name, value)
 
