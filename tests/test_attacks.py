@@ -378,6 +378,33 @@ def test_projection_with_an_eps_for_each_sample(norm, images):
         torch.testing.assert_close(together[one], project(far[one], images[one], eps[row].item(), norm=norm))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 8 / 255), ("L2", 0.5), ("L1", 3.0)])
+def test_rounding_to_16_bits_leads_nowhere_out_of_the_ball(dtype, norm, eps, images):
+    images = images.to(dtype)
+    far = images + torch.randn(images.shape, generator=torch.Generator().manual_seed(3))
+    found = project(far, images, eps, norm=norm)
+    assert found.dtype == dtype and 0 <= found.min() and found.max() <= 1
+    delta = (found.float() - images.float()).flatten(1)
+    sizes = torch.linalg.vector_norm(delta, {"Linf": torch.inf, "L2": 2, "L1": 1}[norm], dim=1)
+    assert (sizes <= eps * (1 + 1e-6)).all() and (sizes > 0.3 * eps).all()
+
+
+def test_the_step_of_an_attack_without_a_row_follows_eps(small_net, images, labels):
+    class Mine(torchattacks.attack.Attack):
+        def __init__(self, model):
+            super().__init__("Mine", model)
+            self.eps, self.alpha = 8 / 255, 2 / 255
+
+        def forward(self, images, labels):
+            return images + self.alpha
+
+    attack = DiverseAttack(small_net, [Mine(small_net)], eps=32 / 255)
+    attack(images, labels)
+    member = attack.members[0]
+    assert (member.eps, member.alpha) == (32 / 255, pytest.approx(8 / 255))
+
+
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 def test_pixels_that_are_not_finite_go_back_to_the_image(norm, images):
     adversarial = images + 0.001

@@ -226,6 +226,16 @@ def test_weight_average_by_hand(decay):
     assert restored.updates == 5 and torch.equal(restored.module[0].weight, average.module[0].weight)
 
 
+def test_tied_weights_move_once_a_step():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    model[1].weight = model[0].weight
+    average, before = WeightAverage(model, 0.5), model[0].weight.detach().clone()
+    with torch.no_grad():
+        model[0].weight += 1
+    average.update(model)
+    torch.testing.assert_close(average.module[1].weight, before + (1 - 2 / 11))
+
+
 @pytest.mark.parametrize(
     ("progress", "share"), [(0.0, 0.001), (0.15, 0.5), (0.3, 1.0), (0.65, 0.5), (0.93, 0.1), (1.0, 0.0)]
 )

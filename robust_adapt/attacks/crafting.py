@@ -92,10 +92,13 @@ def project(adversarial: Tensor, images: Tensor, eps: float | Tensor, *, norm: s
     """The nearest point of ``adversarial`` in the eps-ball around ``images`` and in [0, 1], detached.
 
     adversarial, images: ``(N, ...)`` in [0, 1]; eps: a float, or ``(N,)`` a sample. Pixels that are not finite go
-    back to the image: a failed attack is an unchanged sample, which the statistics count.
+    back to the image: a failed attack is an unchanged sample, which the statistics count. Images of 16 bits are
+    projected in float32 and rounded towards the image, so that rounding leads nowhere out of the ball.
     """
     _check_projection(adversarial, images, eps, norm)
     adversarial, images = adversarial.detach(), images.detach()
+    if images.dtype in (torch.bfloat16, torch.float16):
+        return _rounded_inwards(project(adversarial.float(), images.float(), eps, norm=norm), images)
     delta = torch.where(adversarial.isfinite(), adversarial - images, torch.zeros_like(images))
     size = _per_sample(eps, images)
     if norm == "Linf":
@@ -106,6 +109,13 @@ def project(adversarial: Tensor, images: Tensor, eps: float | Tensor, *, norm: s
     else:
         delta = _project_l1(delta, size)
     return (images + delta).clamp(0, 1)
+
+
+def _rounded_inwards(adversarial: Tensor, images: Tensor) -> Tensor:
+    """Float32 results in the type of the images, each pixel no farther from the image than it was."""
+    narrow = adversarial.to(images.dtype)
+    outwards = (narrow.float() - images.float()).abs() > (adversarial - images.float()).abs()
+    return torch.where(outwards, torch.nextafter(narrow, images), narrow)
 
 
 def _check_projection(adversarial: Tensor, images: Tensor, eps: float | Tensor, norm: str) -> None:

@@ -105,6 +105,12 @@ def eps_name_of(attack: Attack) -> str | None:
     return spec.eps if spec is not None else ("eps" if hasattr(attack, "eps") else None)
 
 
+def step_name_of(attack: Attack) -> str | None:
+    """The attribute that holds the step size of a torchattacks object with an eps, None where it has none."""
+    spec = spec_of(attack)
+    return spec.step if spec is not None else ("alpha" if hasattr(attack, "eps") and hasattr(attack, "alpha") else None)
+
+
 def takes_sample_eps(attack: Attack) -> bool:
     """Whether an eps a sample is one call; else one call for each distinct eps is needed."""
     spec = spec_of(attack)
@@ -115,11 +121,13 @@ def takes_sample_eps(attack: Attack) -> bool:
 
 def step_ratio_of(attack: Attack) -> float | None:
     """Step over eps of a torchattacks object as it stands, where it has both."""
-    spec = spec_of(attack)
-    if spec is None or spec.eps is None or spec.step is None:
+    spec, eps_name, step_name = spec_of(attack), eps_name_of(attack), step_name_of(attack)
+    if eps_name is None or step_name is None:
         return None
-    eps, step = getattr(attack, spec.eps), getattr(attack, spec.step)
-    return spec.ratio if isinstance(eps, Tensor) or not eps else step / eps
+    eps, step = getattr(attack, eps_name), getattr(attack, step_name)
+    if isinstance(eps, Tensor) or not eps:
+        return spec.ratio if spec is not None else None
+    return step / eps
 
 
 def set_eps(attack: Attack, eps: float | Tensor, *, ratio: float | None = None) -> None:
@@ -134,5 +142,5 @@ def set_eps(attack: Attack, eps: float | Tensor, *, ratio: float | None = None) 
         share = ratio if part is attack else step_ratio_of(part)
         flat = isinstance(eps, Tensor) and spec is not None and spec.sample_eps == "flat"
         setattr(part, name, eps.flatten() if flat else eps)
-        if spec is not None and spec.step is not None and share is not None:
-            setattr(part, spec.step, share * eps)
+        if (step := step_name_of(part)) is not None and share is not None:
+            setattr(part, step, share * eps)

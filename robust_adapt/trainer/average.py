@@ -24,6 +24,8 @@ class WeightAverage:
             raise ConfigError("Expected `decay` in [0, 1), but got 1; an average that never moves is the random start.")
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.updates = decay, 0
+        state = self.module.state_dict(keep_vars=True)
+        self._names = list({id(tensor): name for name, tensor in state.items()}.values())  # tied weights move once
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -36,9 +38,9 @@ class WeightAverage:
             )
         self.updates += 1
         weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
-        floating = [name for name, tensor in ours.items() if tensor.is_floating_point()]
+        floating = [name for name in self._names if ours[name].is_floating_point()]
         torch._foreach_lerp_([ours[name] for name in floating], [theirs[name] for name in floating], weight)
-        for name in ours.keys() - set(floating):
+        for name in set(self._names) - set(floating):
             ours[name].copy_(theirs[name])
 
     def state_dict(self) -> dict[str, Any]:
