@@ -344,6 +344,23 @@ def test_an_eps_of_pixel_values_is_refused(eps, small_net):
     assert sentence == f"Expected `eps` in [0, 1], pixel units, but got {got}; did you mean 8/255?"
 
 
+def test_a_call_inside_inference_mode_is_refused_and_inside_no_grad_it_is_none(small_net, images, labels):
+    attack = DiverseAttack(small_net, ["fgsm"], eps=0.1)
+    with torch.inference_mode():
+        sentence = error_of(ConfigError, attack, images, labels)
+    assert sentence == (
+        "Expected a place where gradients can be switched on, but got a call inside torch.inference_mode(); use "
+        "torch.no_grad() there."
+    )
+    with torch.no_grad():
+        assert not torch.equal(attack(images, labels), images)
+
+
+def test_a_name_in_other_letters_meets_its_own(small_net):
+    sentence = error_of(ConfigError, DiverseAttack, small_net, ["PGD"], eps=0.1)
+    assert sentence.startswith("Expected a known attack, but got 'PGD'; did you mean 'pgd'? Known: ")
+
+
 # projection
 
 

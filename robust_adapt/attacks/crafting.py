@@ -24,9 +24,15 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
 
     On leaving, also after an exception, every module's own ``training`` flag, every ``requires_grad`` and the random
     states of torch (CPU and the model's device), NumPy and Python are what they were; parameters got no gradient.
-    seed: of the random states inside; None goes on from copies of the caller's.
+    ``torch.no_grad()`` around it does not matter, ``torch.inference_mode()`` is a ``ConfigError``. seed: of the random
+    states inside; None goes on from copies of the caller's.
     """
     check_model(model)
+    if torch.is_inference_mode_enabled():
+        raise ConfigError(
+            "Expected a place where gradients can be switched on, but got a call inside torch.inference_mode(); use "
+            "torch.no_grad() there."
+        )
     if seed is not None:
         check_whole("seed", seed, low=0, high=2**63)
     modes = [(module, module.training) for module in model.modules()]
