@@ -1,4 +1,4 @@
-"""The checks, one function each: a subject in, (status, figure, what to do, values) out.
+"""The checks that attack, one function each: a subject in, (status, figure, what to do, values) out; the table of all.
 
 After Carlini et al. (2019), On Evaluating Adversarial Robustness, Athalye et al. (2018), Obfuscated Gradients Give a
 False Sense of Security, and AutoAttack's own flags. The bounds stand at each check.
@@ -8,60 +8,23 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from robust_adapt.attacks import crafting
 from robust_adapt.leaderboard import autoattack
 from robust_adapt.precision import exact_arithmetic
+from robust_adapt.sanity.asking import (
+    Answer,
+    eval_mode,
+    has_gradients,
+    is_deterministic,
+    is_right,
+    returns_logits,
+    same_alone,
+)
 from robust_adapt.sanity.subject import ATTACKS, Subject, accuracy, half_width
 
-Answer = tuple[str, str, str, dict[str, float]]
 FACTORS = (0.0, 0.5, 1.0, 2.0, 4.0)
 TARGETS = 3
-
-
-def eval_mode(subject: Subject) -> Answer:
-    """No module in training mode: batch-norm and dropout would change with the batch."""
-    status = "fail" if subject.was_training else "pass"
-    todo = "Call model.eval() before judging it; the other checks ran in eval mode."
-    return status, f"{subject.was_training} modules in training mode", todo, {"modules": subject.was_training}
-
-
-def returns_logits(subject: Subject) -> Answer:
-    """Finite logits, not probabilities, whose gradients saturate."""
-    logits, _ = subject.logits
-    finite = bool(logits.isfinite().all())
-    sums = (logits.sum(1) - 1).abs().max() < 1e-3 and bool((logits >= 0).all())
-    status = "pass" if finite and not sums else "fail"
-    low, high = float(logits.min()), float(logits.max())
-    text = f"outputs in [{low:.3g}, {high:.3g}]" + (", each row sums to 1" if sums else "")
-    return status, text, "Return the logits, without softmax, finite and in float32.", {"low": low, "high": high}
-
-
-def is_deterministic(subject: Subject) -> Answer:
-    """The same answer twice. Up to 1e-4 of the logits' spread is the arithmetic's, more is the model's."""
-    first, second = subject.logits
-    change = float((first - second).abs().max() / first.std().clamp_min(1e-12))
-    status = "pass" if change == 0 else "warn" if change < 1e-4 else "fail"
-    todo = "Judge the expectation: average the logits over draws, attack with EOT (`benchmark --version rand`)."
-    return status, f"two passes differ by {change:.2g} of the logits' spread", todo, {"change": change}
-
-
-def has_gradients(subject: Subject) -> Answer:
-    """At most 1 % of the samples without any gradient (warn to 10 %): an attack leaves them alone."""
-    zero = []
-    for images, labels in subject.batches():
-        with exact_arithmetic(), crafting(subject.model, seed=subject.seed):
-            inputs = images.clone().requires_grad_()
-            loss = functional.cross_entropy(subject.model(inputs).float(), labels, reduction="sum")
-            gradient = torch.autograd.grad(loss, inputs, allow_unused=True)[0] if loss.requires_grad else None
-            zero.append(
-                torch.ones(len(images)) if gradient is None else (gradient.flatten(1) == 0).all(1).float().cpu()
-            )
-    share = float(torch.cat(zero).mean())
-    status = "pass" if share <= 0.01 else "warn" if share <= 0.1 else "fail"
-    todo = "Look for rounding, clipping or saturated logits; attack past them (BPDA, scaled logits, the DLR loss)."
-    return status, f"{share:.1%} of the samples have a zero gradient", todo, {"share": share}
 
 
 def falls_with_eps(subject: Subject) -> Answer:
@@ -113,13 +76,13 @@ def beats_transfer(subject: Subject) -> Answer:
 
 def stands_noise(subject: Subject) -> Answer:
     """Random noise of the budget costs at most 5 points, or a quarter of what PGD costs (fail from half of it on)."""
-    right = []
+    clean, attacked, right = accuracy(subject.clean), accuracy(subject.pgd), []
     for number, (images, labels) in enumerate(subject.batches()):
         generator = torch.Generator().manual_seed(subject.seed + number)
         noise = _noise(images.shape, subject, generator).to(images)
-        with exact_arithmetic(), crafting(subject.model, seed=subject.seed), torch.no_grad():
-            right.append((subject.model((images + noise).clamp(0, 1)).argmax(1) == labels).cpu())
-    clean, noisy, attacked = accuracy(subject.clean), accuracy(torch.cat(right)), accuracy(subject.pgd)
+        with exact_arithmetic(), crafting(subject.model, seed=subject.seed):
+            right.append(subject.right((images + noise).clamp(0, 1), labels))
+    noisy = accuracy(torch.cat(right))
     lost, most = clean - noisy, clean - attacked
     status = "pass" if lost <= max(0.05, most / 4) else "warn" if lost < most / 2 else "fail"
     text = f"clean {clean:.1%}, random noise {noisy:.1%}, PGD {attacked:.1%}"
@@ -129,8 +92,8 @@ def stands_noise(subject: Subject) -> Answer:
 
 def agrees_with_autoattack(subject: Subject) -> Answer:
     """PGD minus AutoAttack: more than 6.5 points smell of masked gradients (fail from 13 on)."""
-    record = subject.autoattack
-    if record is None or len(record.flags) != subject.n:
+    pgd, record = accuracy(subject.strong_pgd), subject.autoattack
+    if record is None:
         images, labels = subject.split.tensors()
         classes = subject.logits[0].shape[1]
         names = ["apgd-ce", "apgd-t"] if classes >= 4 else ["apgd-ce"]
@@ -149,8 +112,9 @@ def agrees_with_autoattack(subject: Subject) -> Answer:
         )
         what = f"APGD-CE and APGD-T ({TARGETS} targets)" if len(names) > 1 else "APGD-CE"
     else:
-        what = f"AutoAttack {record.version}"
-    pgd, left = accuracy(subject.strong_pgd), record.accuracy
+        names = [row.name for row in record.attacks]
+        what = f"AutoAttack {record.version}" + (f" ({', '.join(names)})" if record.version == "custom" else "")
+    left = record.accuracy
     gap = pgd - left
     status = "pass" if gap <= 0.065 else "warn" if gap <= 0.13 else "fail"
     found = ", ".join(sorted({one.check for one in record.findings}))
@@ -160,7 +124,7 @@ def agrees_with_autoattack(subject: Subject) -> Answer:
 
 
 def stands_adaptive(subject: Subject) -> Answer:
-    """An attack on the model's own regulariser stays within the interval of PGD (fail from 5 points more on)."""
+    """An attack on the model's own regulariser stays within the interval of PGD, or (warn) within 5 points."""
     if not subject.objectives or subject.norm != "Linf":
         return "skip", "no regulariser was given" if subject.norm == "Linf" else "for Linf only", "", {}
     runs = [subject.flags("pgd", steps=subject.steps, step_ratio=0.25, objective=each) for each in subject.objectives]
@@ -204,6 +168,8 @@ CHECKS: dict[str, Callable[[Subject], Answer]] = {
     "eval mode": eval_mode,
     "logits": returns_logits,
     "deterministic": is_deterministic,
+    "alone as in a batch": same_alone,
+    "clean accuracy": is_right,
     "zero gradient": has_gradients,
     "falls with eps": falls_with_eps,
     "more steps and restarts": steps_are_enough,

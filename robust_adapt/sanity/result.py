@@ -5,7 +5,7 @@ from typing import Any
 
 from robust_adapt.records import Record
 
-STATUSES = ("pass", "skip", "warn", "fail")
+STATUSES = ("skip", "pass", "warn", "fail")  # from what counts for nothing to the worst
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class SanityCheck(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SanityRecord(Record):
-    """All checks of one model, on n images. verdict: the worst status."""
+    """All checks of one model, on n images. verdict: the worst status; a skipped check counts for nothing."""
 
     model: str
     weights_sha256: str

@@ -12,9 +12,11 @@ from robust_adapt.doors import check_callable, check_known, check_model, check_s
 from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.leaderboard import AutoAttackRecord
 from robust_adapt.models import weights_hash
+from robust_adapt.sanity.asking import Answer
 from robust_adapt.sanity.checks import CHECKS
+from robust_adapt.sanity.matching import check_record, check_subject
 from robust_adapt.sanity.result import STATUSES, SanityCheck, SanityRecord
-from robust_adapt.sanity.subject import ATTACKS, Subject
+from robust_adapt.sanity.subject import ATTACKS, NoAnswer, Subject
 from robust_adapt.units import check_eps
 
 
@@ -22,7 +24,7 @@ def check_sanity(
     model: nn.Module,
     split: Split,
     *,
-    eps: float,
+    eps: float | str,
     norm: str = "Linf",
     n: int | None = 200,
     steps: int = 20,
@@ -40,22 +42,24 @@ def check_sanity(
 
     model: takes images in [0, 1] on its own device, left as it came. eps: > 0, norm: Linf or L2. steps: of PGD;
     queries: of Square. standard: a model without robustness, for the transfer check. objectives: what training itself
-    maximised, for the adaptive check (``attacks.adaptive_objective``). autoattack: a record of the same n images,
-    else APGD stands in for it. report: called with each check. Raises ``ConfigError``, ``DataError``.
+    maximised, for the adaptive check (``attacks.adaptive_objective``). autoattack: a record of this model, the same n
+    images and the same budget, else APGD stands in for it. report: called with each check. A check under which the
+    model itself fails (NaN, no gradient) is a ``fail``. Raises ``ConfigError``, ``DataError``.
     """
     begin = time.monotonic()
     _check_arguments(model, split, {"n": n, "steps": steps, "queries": queries, "batch_size": batch_size})
     _check_options(seed, standard, objectives, autoattack, name, data, report)
     check_known("norm of the sanity checks", norm, ATTACKS)
-    part = split.first(n, seed=0)
-    if check_eps(eps, norm=norm) == 0:
+    part, size = split.first(n, seed=0), check_eps(eps, norm=norm)
+    if size == 0:
         raise ConfigError("Expected `eps` > 0, but got 0; without a perturbation there is nothing to check.")
-    if not len(part):
-        raise DataError("Expected one or more images, but got none.")
+    check_subject(model, part, standard, batch_size)
+    if autoattack is not None:
+        check_record(autoattack, model, part, eps=size, norm=norm)
     subject = Subject(
         model=model,
         split=part,
-        eps=float(eps),
+        eps=size,
         norm=norm,
         steps=steps,
         queries=queries,
@@ -68,7 +72,7 @@ def check_sanity(
     )
     checks = []
     for title, ask in CHECKS.items():
-        status, figure, todo, values = ask(subject)
+        status, figure, todo, values = _answer(ask, subject)
         todo = "" if status == "pass" else todo
         checks.append(SanityCheck(name=title, status=status, figure=figure, todo=todo, values=values))
         if report is not None:
@@ -79,7 +83,7 @@ def check_sanity(
         data=data,
         n=len(part),
         norm=norm,
-        eps=float(eps),
+        eps=size,
         seed=seed,
         checks=checks,
         verdict=max((check.status for check in checks), key=STATUSES.index),
@@ -88,6 +92,13 @@ def check_sanity(
         commit=upstream.commit(),
         seconds=round(time.monotonic() - begin, 1),
     )
+
+
+def _answer(ask: Callable[[Subject], Answer], subject: Subject) -> Answer:
+    try:
+        return ask(subject)
+    except NoAnswer as reason:
+        return "fail", f"cannot be asked: {reason}", "Mend this in the model, then ask again.", {}
 
 
 def _check_arguments(model: nn.Module, split: Split, counts: dict[str, int | None]) -> None:
