@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,20 +11,28 @@ import torchattacks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robust_adapt.attacks import ATTACKS
+from robust_adapt.attacks import ATTACKS, make_attack, run_attack
 from robust_adapt.data import Split
 from robust_adapt.errors import ConfigError
-from robust_adapt.evaluation import ROWS, evaluate_model, measuring, robust_flags
+from robust_adapt.evaluation import ROWS, evaluate_model, measuring, robust_flags, rows_of_norm
 from robust_adapt.evaluation import rows as rows_of_evaluation
 from robust_adapt.models import weights_hash
 from robust_adapt.recipes import recipe
 from robust_adapt.records import EvaluationRecord
 from robust_adapt.statistics import wilson
+from robust_adapt.units import NORMS
 
 EPS, WEAK = 8 / 255, 2 / 255
 # `leads` at 8/255: one of ten is wrong to begin with, a lead of 4 or 12 falls (two each), one of 20 and more stands.
 BY_HAND = {"Clean": 0.9, "FGSM": 0.5, "BIM-10": 0.5, "PGD-20": 0.5, "CW-Linf-20": 0.5}
 BY_HAND |= {"DeepFool": 0.0, "DeepFool in the ball": 0.5}
+# A lead of d pixel values is lost at an L2 distance of d / 255 * sqrt(32) or, against both others at once,
+# d / 255 * 8 / sqrt(1.5), and at an L1 distance of d / 255 * 64: at these eps the same samples fall.
+OTHER_BALLS = {
+    "L2": (0.35, ["Clean", "FGM-L2", "PGD-L2-20", "APGD-L2-20", "DeepFool in the ball"]),
+    "L1": (4.0, ["Clean", "APGD-L1-20"]),
+}
+PUBLISHED = Path(__file__).parents[1] / "benchmarks/results/cifar10-jpeg-width16/table.json"
 
 
 def rows_of(record):
@@ -52,20 +61,62 @@ def test_accuracies_known_by_hand(channel_means, leads):
     assert (fgsm.unchanged_share, rows_of(record)["Clean"].unchanged_share) == (0, 1)
 
 
+@pytest.mark.parametrize("norm", OTHER_BALLS)
+def test_accuracies_known_by_hand_in_the_other_balls(channel_means, leads, norm):
+    eps, names = OTHER_BALLS[norm]
+    record = evaluate_model(channel_means, leads, eps=eps, norm=norm, rows=names)
+    assert {name: row.accuracy for name, row in rows_of(record).items()} == dict.fromkeys(names, 0.5) | {"Clean": 0.9}
+    assert {(row.norm, row.eps) for row in record.attacks[1:]} == {(norm, eps)}
+    assert all(row.mean_l2 <= eps * 1.0001 for row in record.attacks[1:])
+    assert (record.norm, record.eps, record.worst_case.accuracy) == (norm, eps, 0.5)
+
+
+def test_the_rows_of_every_norm():
+    assert {norm: rows_of_norm(norm) for norm in NORMS} == {
+        "Linf": ["Clean", "FGSM", "BIM-10", "PGD-20", "CW-Linf-20", "CW", "CW in the ball", "DeepFool",
+                 "DeepFool in the ball"],
+        "L2": ["Clean", "FGM-L2", "PGD-L2-20", "APGD-L2-20", "CW", "CW in the ball", "DeepFool",
+               "DeepFool in the ball"],
+        "L1": ["Clean", "APGD-L1-1", "APGD-L1-20", "EAD in the ball"],
+    }  # fmt: skip
+    for name, row in ROWS.items():
+        if row.attack is not None and ATTACKS[row.attack].eps is not None:
+            assert row.norms == (ATTACKS[row.attack].norm,), name
+
+
+def test_published_tables_have_the_rows_of_today():
+    for record in json.loads(PUBLISHED.read_text()):
+        assert [row["name"] for row in record["attacks"]] == rows_of_norm("Linf")
+        for row in record["attacks"]:
+            assert (row["note"], row["steps"] or 1) == (ROWS[row["name"]].note, ROWS[row["name"]].steps or 1)
+
+
+def test_the_one_step_row_of_l2_is_one_step_of_eps_along_the_gradient(small_net, pictures):
+    images, labels = pictures.tensors()
+    inputs = images.clone().requires_grad_()
+    gradient = torch.autograd.grad(torch.nn.functional.cross_entropy(small_net(inputs), labels), inputs)[0]
+    step = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    expected = small_net((images + 0.1 * step).clamp(0, 1)).argmax(1) == labels
+    row = evaluate_model(small_net, pictures, eps=0.1, norm="L2", rows=["FGM-L2"]).attacks[0]
+    assert row.flags == "".join(str(int(flag)) for flag in expected)
+    assert 0 < row.correct < 36, row.correct
+
+
 @pytest.mark.parametrize(("pixels", "accuracy"), [(0, 0.9), (1.9, 0.9), (2.1, 0.7), (10.1, 0.3), (40, 0.0)])
 def test_accuracy_falls_with_eps_as_the_leads_say(channel_means, leads, pixels, accuracy):
     flags = robust_flags(channel_means, leads, "pgd", eps=pixels / 255, steps=20, step_ratio=0.25)
     assert flags.float().mean().item() == pytest.approx(accuracy)
 
 
-def test_every_row_names_a_known_attack_and_has_an_accuracy(channel_means, leads):
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", EPS), ("L2", 0.35), ("L1", 4.0)])
+def test_every_row_names_a_known_attack_and_has_an_accuracy(channel_means, leads, norm, eps):
     assert {row.attack for row in ROWS.values()} <= {None, *ATTACKS}
-    record = evaluate_model(channel_means, leads, eps=EPS)
+    record = evaluate_model(channel_means, leads, eps=eps, norm=norm)
     rows = rows_of(record)
-    assert list(rows) == list(ROWS)
+    assert list(rows) == rows_of_norm(norm)
     bounded = [row for name, row in rows.items() if ROWS[name].bounded or name == "Clean"]
     assert record.worst_case.accuracy <= min(row.accuracy for row in bounded)
-    for free in ("CW", "DeepFool"):
+    for free in {"CW", "DeepFool"} & set(rows):
         assert rows[free].accuracy <= rows[f"{free} in the ball"].accuracy
         assert (rows[free].eps, rows[free].norm) == (None, "L2")
 
@@ -199,12 +250,38 @@ def test_the_hash_is_of_the_weights(channel_means):
             f"Known: {', '.join(sorted(ROWS))}.",
         ),
         ({"eps": 8}, "Expected `eps` in [0, 1], pixel units, but got 8; did you mean 8/255?"),
+        (
+            {"rows": ["Clean", "PGD-20"], "norm": "L2", "eps": 2.0},
+            "Expected rows of the L2 ball, but got 'PGD-20' of the Linf ball; take Clean, FGM-L2, PGD-L2-20, "
+            "APGD-L2-20, CW, CW in the ball, DeepFool, DeepFool in the ball.",
+        ),
+        (
+            {"rows": ["CW"], "norm": "L1"},
+            "Expected rows of the L1 ball, but got 'CW' of the Linf and L2 ball; take Clean, APGD-L1-1, APGD-L1-20, "
+            "EAD in the ball.",
+        ),
     ],
 )
 def test_what_is_refused(channel_means, leads, options, sentence):
     with pytest.raises(ConfigError) as caught:
         evaluate_model(channel_means, leads, **({"eps": EPS} | options))
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("eps", [0.5, 2.0])
+def test_an_attack_of_another_ball_is_refused(channel_means, leads, eps):
+    sentence = (
+        "Expected attacks of the L2 ball, but got 'pgd', whose eps is of the Linf ball; take 'pgdl2' or 'pgdrsl2' or "
+        "'apgd-l2', or norm='Linf'."
+    )
+    with pytest.raises(ConfigError) as caught:
+        robust_flags(channel_means, leads, "pgd", eps=eps, norm="L2", steps=20)
+    assert str(caught.value) == sentence
+    images, labels = leads.tensors()
+    with pytest.raises(ConfigError) as caught:
+        run_attack(make_attack("pgd", channel_means, eps=0.5), images, images, labels, eps=0.5, norm="L2", name="pgd")
+    assert str(caught.value) == sentence
+    assert robust_flags(channel_means, leads, "deepfool", eps=0.35, norm="L2").float().mean() == 0.5  # has no eps
 
 
 def test_a_model_without_parameters_is_judged(leads):

@@ -66,6 +66,15 @@ def test_evaluations_with_other_rows_are_refused():
         reporting.table_rows([evaluation("a", 1), other])
 
 
+def test_evaluations_under_other_budgets_are_refused():
+    other = evaluation("b", 1, norm="L2", eps=0.5)
+    with pytest.raises(ConfigError) as caught:
+        reporting.table_rows([evaluation("a", 1), other])
+    assert str(caught.value) == (
+        "Expected evaluations under one budget, but got Linf 8/255, L2 0.5; evaluate them alike."
+    )
+
+
 def test_names_cannot_inject_into_the_terminal():
     console = Console(file=io.StringIO(), width=200)
     console.print(reporting.terminal_table([evaluation("[red]x[/red]", 1)]))
@@ -103,7 +112,8 @@ def test_curves_and_cases_are_pictures(tmp_path):
     }
     case = Case(label="airplane", images={"clean": picture, "attacked": picture + 0.03}, answers=answers)
     reporting.draw_cases([case], tmp_path / "cases.png", eps=8 / 255)
-    for name in ("curves.png", "cases.png"):
+    reporting.draw_cases([case], tmp_path / "cases-l1.png", eps=12.0, norm="L1")
+    for name in ("curves.png", "cases.png", "cases-l1.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,10 @@ from torch import nn
 from robust_adapt import pipeline, trainer, upstream
 from robust_adapt.checkpoint import load_weights, read_checkpoint
 from robust_adapt.config import DataConfig, LossConfig, OptimizerConfig
+from robust_adapt.data import load_data
 from robust_adapt.epsilon import controller as rules_in_time
-from robust_adapt.errors import CheckpointError
+from robust_adapt.errors import CheckpointError, ConfigError
+from robust_adapt.evaluation import robust_flags, rows_of_norm
 from robust_adapt.recipes import on_digits, recipe
 from robust_adapt.records import StepRecord
 from robust_adapt.trainer import WeightAverage, combine, learning_rate
@@ -199,6 +202,38 @@ def test_a_run_can_be_evaluated(tmp_path):
     assert json.loads((tmp_path / "evaluation.json").read_text())["n"] == record.n == 40
     again = pipeline.evaluate(tmp_path, rows=["Clean", "FGSM"], n=40)
     assert [row.correct for row in again.attacks] == [row.correct for row in record.attacks]
+
+
+@pytest.mark.parametrize(("norm", "attack", "eps"), [("L2", "pgdl2", 1.0), ("L1", "apgd-l1", 4.0)])
+def test_a_run_of_another_norm_is_validated_and_evaluated_in_its_ball(norm, attack, eps, tmp_path):
+    config = small("pgd", epochs=0.67)
+    config = dataclasses.replace(
+        config,
+        attack=dataclasses.replace(config.attack, attacks=(attack,), norm=norm),
+        controller=dataclasses.replace(config.controller, rule="constant", target=eps),
+        evaluation=dataclasses.replace(config.evaluation, n=20, deepfool_n=2, cw_n=2),
+    )
+    run = train(config, tmp_path)
+    validation = load_data(config.data).validation
+    steps, budget = config.validation_steps, {"eps": eps, "norm": norm, "seed": config.seed}
+    flags = robust_flags(run.model, validation, attack, steps=steps, step_ratio=0.25, **budget)
+    assert run.epochs[-1].validation_attack == f"{attack.upper()}-{steps}"
+    assert run.epochs[-1].validation_adversarial == flags.float().mean().item()
+    record = pipeline.evaluate(run)
+    assert [row.name for row in record.attacks] == rows_of_norm(norm)
+    assert {(row.norm, row.eps) for row in record.attacks[1:] if row.eps is not None} == {(norm, eps)}
+    assert pipeline.evaluate(run, reuse=True).seconds == record.seconds  # the one that is there
+    other = pipeline.evaluate(run, rows=["FGSM"], eps=0.1, norm="Linf", n=10)
+    assert (other.norm, other.eps, other.attacks[0].name) == ("Linf", 0.1, "FGSM")
+    with pytest.raises(ConfigError) as caught:
+        pipeline.evaluate(run, norm="Linf")
+    assert str(caught.value) == (
+        f"Expected `eps` with `norm` 'Linf', but got none; the run's own is of the {norm} ball."
+    )
+    cases = pipeline.study_cases({"one": run}, load_data(config.data), eps=eps, norm=norm, count=1)
+    for case in cases:
+        change = (case.images[f"{attack.upper()} on one"] - case.images["clean"]).ravel()
+        assert 0 < abs(change).max() and np.linalg.norm(change, {"L2": 2, "L1": 1}[norm]) <= eps * 1.0001
 
 
 # the parts

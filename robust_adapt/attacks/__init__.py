@@ -5,6 +5,7 @@ from robust_adapt.attacks.cost import Plan, plan
 from robust_adapt.attacks.crafting import check_images, crafting, project
 from robust_adapt.attacks.forms import AdaptiveObjective, Objective, adaptive_objective
 from robust_adapt.attacks.making import make_attack, set_eps, spec_of, step_ratio_of
+from robust_adapt.attacks.members import check_norm
 from robust_adapt.attacks.seam import run_attack
 from robust_adapt.attacks.table import ATTACKS, NOT_ATTACKS, AttackSpec
 
@@ -18,6 +19,7 @@ __all__ = [
     "Plan",
     "adaptive_objective",
     "check_images",
+    "check_norm",
     "crafting",
     "make_attack",
     "plan",

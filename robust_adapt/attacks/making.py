@@ -26,6 +26,7 @@ def make_attack(
 ) -> Attack:
     """The torchattacks object of a name of ``ATTACKS``, with its step size a fixed share of eps.
 
+    eps: in the attack's own norm, ``ATTACKS[name].norm``; those without an eps leave it alone.
     steps: of the attacks with gradients, by default the attack's own; black-box ones have queries, see ``options``.
     step_ratio: step over eps, by default the attack's own, grown as the steps get fewer (at most 1). objective: a loss
     to maximise in place of the attack's own, see ``adaptive_objective``; for the attacks of ``OBJECTIVE_OPTIONS``.

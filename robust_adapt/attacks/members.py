@@ -19,14 +19,24 @@ def check_norms(names: Sequence[str], members: Sequence[Attack], norm: str) -> N
     for name, member in zip(names, members, strict=True):
         for part in parts_of(member):
             spec = spec_of(part)
-            own = spec and getattr(part, "norm", spec.norm)
-            if spec is None or spec.eps is None or own == norm:
-                continue
-            fitting = [row for row, one in ATTACKS.items() if one.norm == norm and one.kind == "max_loss"]
-            raise ConfigError(
-                f"Expected attacks of the {norm} ball, but got {name!r}, whose eps is of the {own} ball; "
-                f"take {' or '.join(map(repr, fitting[:3]))}, or norm={own!r}."
-            )
+            if spec is not None and spec.eps is not None:
+                _check_ball(name, getattr(part, "norm", spec.norm), norm)
+
+
+def check_norm(name: str, norm: str) -> None:
+    """``check_norms`` of a name of the table, before the attack is made."""
+    if ATTACKS[name].eps is not None:
+        _check_ball(name, ATTACKS[name].norm, norm)
+
+
+def _check_ball(name: str, own: str, norm: str) -> None:
+    if own == norm:
+        return
+    fitting = [row for row, one in ATTACKS.items() if one.norm == norm and one.kind == "max_loss"]
+    raise ConfigError(
+        f"Expected attacks of the {norm} ball, but got {name!r}, whose eps is of the {own} ball; "
+        f"take {' or '.join(map(repr, fitting[:3]))}, or norm={own!r}."
+    )
 
 
 def check_failures(names: Sequence[str], members: Sequence[Attack], *, strict: bool) -> None:

@@ -12,6 +12,7 @@ from torchattacks.attack import Attack
 from robust_adapt.attacks.crafting import float32_logits, project
 from robust_adapt.attacks.forms import ObjectiveUPGD
 from robust_adapt.attacks.making import parts_of, set_eps, spec_of, takes_sample_eps
+from robust_adapt.attacks.members import check_norms
 from robust_adapt.attacks.table import AttackSpec
 from robust_adapt.errors import ConfigError
 
@@ -33,9 +34,10 @@ def run_attack(
 
     start, images: ``(N, C, H, W)``, the same unless an earlier attack has moved the start. eps: a float, or ``(N,)`` a
     sample; an attack that knows only one is called once for each distinct value, on its samples. ratio: step over eps.
-    Raises ``ConfigError`` where the attack cannot take such images.
+    Raises ``ConfigError`` where the attack cannot take such images, or where its eps is of another norm.
     """
     spec, name = spec_of(attack), name or attack.attack
+    check_norms([name], [attack], norm)
     check_needs(spec, name, images)
     if isinstance(eps, Tensor) and eps.ndim and not takes_sample_eps(attack):
         return _for_each_eps(attack, start, images, labels, eps=eps, norm=norm, ratio=ratio, name=name)

@@ -10,6 +10,7 @@ from robust_adapt.cli.evaluating import row_text
 from robust_adapt.cli.terminal import console, read
 from robust_adapt.cli.training import train_with_progress
 from robust_adapt.config import Config, DataConfig, EvaluationConfig, ModelConfig
+from robust_adapt.errors import ConfigError
 from robust_adapt.recipes import on_digits, recipe
 from robust_adapt.records import EvaluationRecord, write_json
 from robust_adapt.units import Epsilon
@@ -77,36 +78,46 @@ def demo(arguments: Sequence[str]) -> int:
 
 
 def _compare(names: Sequence[str], build: Callable[[str], Config], out: Path, n: int | None = None) -> None:
-    """Train what is a recipe, load what is a run, evaluate all under the first one's budget, write and print."""
+    """Train what is a recipe, load what is a run, evaluate all under one budget, write and print."""
     from robust_adapt import pipeline
     from robust_adapt.data import load_data
 
     names = list(dict.fromkeys(str(Path(name)) for name in names))
     present = {name: pipeline.load_run(name) for name in names if (Path(name) / "config.json").exists()}
     configs = {name: build(name) for name in names if name not in present}  # an unknown recipe is said before training
+    _budget([present[name].config if name in present else configs[name] for name in names])  # refused before training
     runs = _named([present.get(name) or train_with_progress(configs[name], out / name, resume=True) for name in names])
     config = next(iter(runs.values())).config
-    eps = max(run.config.eps for run in runs.values())
+    eps, norm = _budget([run.config for run in runs.values()])
     data = load_data(config.data)
     records = []
     for name, run in runs.items():
         with console.status(f"evaluating {reporting.plain(name)}") as status:
             record = pipeline.evaluate(
-                run, data=data, n=n, eps=eps, reuse=True, report=lambda row: status.update(row_text(row))
+                run, data=data, n=n, eps=eps, norm=norm, reuse=True, report=lambda row: status.update(row_text(row))
             )
         records.append(dataclasses.replace(record, model=name))
-    cases = pipeline.study_cases(runs, data, eps=eps)
+    cases = pipeline.study_cases(runs, data, eps=eps, norm=norm)
     out.mkdir(parents=True, exist_ok=True)
     histories = {name: (run.epochs, run.steps) for name, run in runs.items()}
-    reporting.draw_curves(histories, out / "curves.png", norm=config.attack.norm)
+    reporting.draw_curves(histories, out / "curves.png", norm=norm)
     pictures = {"Training: losses, validation accuracy, eps.": out / "curves.png"}
     if cases:
-        reporting.draw_cases(cases, out / "cases.png", eps=eps)
+        reporting.draw_cases(cases, out / "cases.png", eps=eps, norm=norm)
         pictures["Test images, attacked, and what every model says of them."] = out / "cases.png"
     _write_comparison(out, records, pictures)
     console.print(reporting.terminal_table(records))
     written = ["table.html", "table.md", "table.csv", "table.json", *[path.name for path in pictures.values()]]
     console.print(f"Written to {reporting.plain(str(out))}: {', '.join(written)}")
+
+
+def _budget(configs: Sequence[Config]) -> tuple[float, str]:
+    """The norm that the runs with attacks share, and the largest eps of the runs of that norm."""
+    norms = list(dict.fromkeys(config.attack.norm for config in configs if config.attack.attacks))
+    if len(norms) > 1:
+        raise ConfigError(f"Expected runs trained in one norm, but got {' and '.join(norms)}; make a table of each.")
+    norm = norms[0] if norms else configs[0].attack.norm
+    return max(config.eps for config in configs if config.attack.norm == norm), norm
 
 
 def _named(runs: Sequence[Any]) -> dict[str, Any]:

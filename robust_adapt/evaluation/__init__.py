@@ -1,6 +1,6 @@
 """Accuracy under attack; the same function for validation and test."""
 
 from robust_adapt.evaluation.measuring import evaluate_model
-from robust_adapt.evaluation.rows import ROWS, Row, robust_flags
+from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, Row, robust_flags, rows_of_norm
 
-__all__ = ["ROWS", "Row", "evaluate_model", "robust_flags"]
+__all__ = ["DEFAULT_LIMITS", "ROWS", "Row", "evaluate_model", "robust_flags", "rows_of_norm"]

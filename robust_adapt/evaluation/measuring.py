@@ -12,7 +12,7 @@ from robust_adapt.attacks import ATTACKS
 from robust_adapt.data import Split
 from robust_adapt.doors import check_callable, check_known, check_model, check_seed, check_whole
 from robust_adapt.errors import ConfigError, DataError, shown
-from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, batches_of, merged, projected
+from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, batches_of, merged, projected, rows_of_norm
 from robust_adapt.models import images_hash, model_device, weights_hash
 from robust_adapt.processes import ALONE, Processes
 from robust_adapt.records import AttackRecord, EvaluationRecord
@@ -41,13 +41,14 @@ def evaluate_model(
     """Accuracy of a model on the first n images of a split's stratified order, under every row, in float32.
 
     model: takes images in [0, 1]; put on the device by the caller, left as it came. eps, norm: the budget. rows:
-    names of ``ROWS``, all by default. limits: most images of an attack, by its name (``DEFAULT_LIMITS``). report:
-    called with each finished row. processes: share the batches; the flags are those of one process. Raises
-    ``DataError`` for images that are not in [0, 1], ``ConfigError`` for an unknown row.
+    names of ``ROWS``, by default all of the norm, ``rows_of_norm(norm)``. limits: most images of an attack, by its
+    name (``DEFAULT_LIMITS``). report: called with each finished row. processes: share the batches; the flags are those
+    of one process. Raises ``DataError`` for images that are not in [0, 1], ``ConfigError`` for an unknown row or one of
+    another norm.
     """
     begin = time.monotonic()
-    chosen, limits = _chosen(rows), DEFAULT_LIMITS if limits is None else limits
     eps = check_eps(eps, norm=norm)
+    chosen, limits = _chosen(rows, norm), DEFAULT_LIMITS if limits is None else limits
     _check_arguments(model, split, n, batch_size, seed, limits, processes, report)
     for text, value in (("name", name), ("data", data), ("split_name", split_name)):
         if not isinstance(value, str):
@@ -93,12 +94,18 @@ def evaluate_model(
     )
 
 
-def _chosen(rows: Sequence[str] | None) -> list[str]:
+def _chosen(rows: Sequence[str] | None, norm: str) -> list[str]:
     if isinstance(rows, str) or (rows is not None and not (isinstance(rows, Sequence) and rows)):
         raise ConfigError(f"Expected a list of rows, one or more, but got {shown(rows)}; write ['PGD-20'].")
+    own = rows_of_norm(norm)
     for row in rows or ():
         check_known("row of the evaluation", row, ROWS)
-    return list(ROWS if rows is None else rows)
+        if row not in own:
+            raise ConfigError(
+                f"Expected rows of the {norm} ball, but got {row!r} of the {' and '.join(ROWS[row].norms)} ball; take "
+                f"{', '.join(own)}."
+            )
+    return own if rows is None else list(rows)
 
 
 def _check_arguments(

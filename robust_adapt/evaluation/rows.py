@@ -3,44 +3,72 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robust_adapt.attacks import check_images, crafting, make_attack, project, run_attack
+from robust_adapt.attacks import ATTACKS, check_images, check_norm, crafting, make_attack, project, run_attack
 from robust_adapt.attacks.seam import ready
 from robust_adapt.data import Split
-from robust_adapt.doors import ask, check_logits
+from robust_adapt.doors import ask, check_known, check_logits
 from robust_adapt.models import model_device
 from robust_adapt.precision import exact_arithmetic
 from robust_adapt.processes import ALONE, Processes
+from robust_adapt.units import NORMS, check_eps
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One attack of an evaluation. bounded: the result is projected on the eps-ball before the model is asked."""
+    """One attack of an evaluation.
+
+    norms: of the balls that it is a row of. bounded: the result is projected on the ball before the model is asked.
+    options: of ``make_attack``.
+    """
 
     attack: str | None
     steps: int | None = None
     step_ratio: float | None = None
     bounded: bool = True
     note: str = ""
+    norms: tuple[str, ...] = NORMS
+    options: tuple[tuple[str, Any], ...] = ()
 
+
+_LINF: Any = {"norms": ("Linf",)}
+_L2: Any = {"norms": ("L2",)}
+_L1: Any = {"norms": ("L1",)}
+_NEAREST: Any = {"norms": ("Linf", "L2")}  # made small in L2
+_ONE_STEP = (("random_start", False),)
+_SHORT_EAD = (("binary_search_steps", 5), ("max_iterations", 50))
 
 ROWS: dict[str, Row] = {
     "Clean": Row(None),
-    "FGSM": Row("fgsm"),
-    "BIM-10": Row("bim", 10, 0.25),
-    "PGD-20": Row("pgd", 20, 0.25),
-    "CW-Linf-20": Row("upgd-margin", 20, 0.25, note="PGD on the margin loss"),
-    "CW": Row("cw", 50, bounded=False, note="torchattacks' CW, L2: c=1, kappa=0, lr=0.01"),
-    "CW in the ball": Row("cw", 50, note="the same images, projected"),
-    "DeepFool": Row("deepfool", 50, bounded=False, note="overshoot 0.02"),
-    "DeepFool in the ball": Row("deepfool", 50, note="the same images, projected"),
+    "FGSM": Row("fgsm", **_LINF),
+    "BIM-10": Row("bim", 10, 0.25, **_LINF),
+    "PGD-20": Row("pgd", 20, 0.25, **_LINF),
+    "CW-Linf-20": Row("upgd-margin", 20, 0.25, note="PGD on the margin loss", **_LINF),
+    "FGM-L2": Row("pgdl2", 1, options=_ONE_STEP, note="one step of eps along the gradient", **_L2),
+    "PGD-L2-20": Row("pgdl2", 20, 0.25, **_L2),
+    "APGD-L2-20": Row("apgd-l2", 20, note="APGD on the cross-entropy", **_L2),
+    "APGD-L1-1": Row("apgd-l1", 1, note="one step from a random start", **_L1),
+    "APGD-L1-20": Row("apgd-l1", 20, note="APGD on the cross-entropy", **_L1),
+    "EAD in the ball": Row(
+        "eadl1", 250, options=_SHORT_EAD, note="elastic-net attack, L1 rule, 5 x 50 steps, projected", **_L1
+    ),
+    "CW": Row("cw", 50, bounded=False, note="torchattacks' CW, L2: c=1, kappa=0, lr=0.01", **_NEAREST),
+    "CW in the ball": Row("cw", 50, note="the same images, projected", **_NEAREST),
+    "DeepFool": Row("deepfool", 50, bounded=False, note="overshoot 0.02", **_NEAREST),
+    "DeepFool in the ball": Row("deepfool", 50, note="the same images, projected", **_NEAREST),
 }
 
-DEFAULT_LIMITS: Mapping[str, int | None] = {"deepfool": 200}  # a Python loop over samples
+DEFAULT_LIMITS: dict[str, int | None] = {"deepfool": 200, "eadl1": 200}  # a Python loop over samples, 250 steps
+
+
+def rows_of_norm(norm: str) -> list[str]:
+    """Names of the rows of an evaluation in a ball of this norm, in their order."""
+    return [name for name, row in ROWS.items() if norm in row.norms]
 
 
 def robust_flags(
@@ -58,8 +86,13 @@ def robust_flags(
 ) -> Tensor:
     """True for each sample that the model gets right under one attack of the table (None: on the clean image).
 
-    processes: each asks about its own batches of the one-process run, and gets the flags of all.
+    processes: each asks about its own batches of the one-process run, and gets the flags of all. Raises
+    ``ConfigError`` for an attack whose eps is of another norm.
     """
+    eps = check_eps(eps, norm=norm)
+    if attack is not None:
+        check_known("attack", attack, ATTACKS)
+        check_norm(attack, norm)
     row = Row(attack, steps, step_ratio)
     own = batches_of(model, split, row, eps, norm, batch_size, seed, processes)
     return merged(own, processes)["right"]
@@ -87,7 +120,9 @@ def batches_of(
     device = model_device(model)
     attack = None
     if row.attack is not None:
-        attack = make_attack(row.attack, model, eps=eps, steps=row.steps, step_ratio=row.step_ratio)
+        attack = make_attack(
+            row.attack, model, eps=eps, steps=row.steps, step_ratio=row.step_ratio, **dict(row.options)
+        )
     for number, part in own_batches(split, batch_size, processes):
         images, labels = part.tensors(device)
         check_images(images, labels)

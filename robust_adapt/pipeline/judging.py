@@ -11,12 +11,15 @@ from torch import Tensor
 
 from robust_adapt.attacks import DiverseAttack
 from robust_adapt.data import ImageData, load_data
-from robust_adapt.evaluation import ROWS, evaluate_model
+from robust_adapt.errors import ConfigError
+from robust_adapt.evaluation import DEFAULT_LIMITS, evaluate_model, rows_of_norm
 from robust_adapt.models import weights_hash
 from robust_adapt.pipeline.building import device_of
 from robust_adapt.pipeline.running import Run, load_run
 from robust_adapt.processes import ALONE, Processes
 from robust_adapt.records import Answer, AttackRecord, Case, EvaluationRecord, write_json
+
+STUDIED = {"Linf": "fgsm", "L2": "pgdl2", "L1": "apgd-l1"}  # the case study's attack by norm
 
 
 def evaluate(
@@ -26,12 +29,14 @@ def evaluate(
     rows: Sequence[str] | None = None,
     n: int | None = None,
     eps: float | None = None,
+    norm: str | None = None,
     reuse: bool = False,
     fabric: Fabric | None = None,
     report: Callable[[AttackRecord], None] | None = None,
 ) -> EvaluationRecord:
     """Evaluate a run's best model on the test split; the record lands in its folder as ``evaluation.json``.
 
+    eps, norm: the budget, by default that of the training; another norm needs its eps.
     reuse: take the record that is there where it is of the same weights, data, budget and images. fabric: of several
     processes, which share the batches; the flags are those of one.
     """
@@ -39,7 +44,7 @@ def evaluate(
     data = data if data is not None else load_data(run.config.data)
     settings = run.config.evaluation
     processes = Processes.of(fabric) if fabric is not None else ALONE
-    budget = {"eps": eps if eps is not None else run.config.eps, "norm": run.config.attack.norm}
+    budget = _budget(run, eps, norm)
     images = {"n": n if n is not None else settings.n, "seed": settings.seed}
     present = run.folder / "evaluation.json"
     record = _read_record(present) if reuse else None
@@ -51,7 +56,7 @@ def evaluate(
         **budget,
         **images,
         rows=rows,
-        limits={"cw": settings.cw_n, "deepfool": settings.deepfool_n},
+        limits=DEFAULT_LIMITS | {"cw": settings.cw_n, "deepfool": settings.deepfool_n},
         batch_size=settings.batch_size,
         name=run.config.recipe,
         data=data.title,
@@ -61,6 +66,13 @@ def evaluate(
     )
     processes.first(lambda: write_json(present, record))
     return record
+
+
+def _budget(run: Run, eps: float | None, norm: str | None) -> dict[str, Any]:
+    own = run.config.attack.norm
+    if norm not in (None, own) and eps is None:
+        raise ConfigError(f"Expected `eps` with `norm` {norm!r}, but got none; the run's own is of the {own} ball.")
+    return {"eps": eps if eps is not None else run.config.eps, "norm": norm or own}
 
 
 def _read_record(path: Path) -> EvaluationRecord | None:
@@ -84,16 +96,23 @@ def _same(
         and (record.eps, record.norm) == (budget["eps"], budget["norm"])
         and (record.n, record.seed) == (min(images["n"] or len(data.test), len(data.test)), images["seed"])
         and (record.data, record.config) == (data.title, json.loads(json.dumps(run.config.shareable())))
-        and [attack.name for attack in record.attacks] == list(ROWS if rows is None else rows)
+        and [attack.name for attack in record.attacks] == list(rows_of_norm(budget["norm"]) if rows is None else rows)
     )
 
 
 def study_cases(
-    runs: dict[str, Run], data: ImageData, *, eps: float, count: int = 3, attack: str = "fgsm"
+    runs: dict[str, Run],
+    data: ImageData,
+    *,
+    eps: float,
+    norm: str = "Linf",
+    count: int = 3,
+    attack: str | None = None,
 ) -> list[Case]:
     """The article's case study: test images (an airplane first, where there is one), each clean and attacked on
     every model, with every model's answer. Only images that all models get right when clean are taken, in the fixed
-    order of the test split, one a class."""
+    order of the test split, one a class. attack: of the norm; by default FGSM, and PGD-L2 and APGD-L1 in the others."""
+    attack = attack or STUDIED[norm]
     images, labels = data.test.first(min(1000, len(data.test)), seed=0).tensors()
     right = torch.ones(len(labels), dtype=torch.bool)
     for run in runs.values():
@@ -104,7 +123,7 @@ def study_cases(
         return []
     shown = {"clean": images[chosen]}
     for name, run in runs.items():
-        one = DiverseAttack(run.model, [attack], eps=eps, pick="all")
+        one = DiverseAttack(run.model, [attack], eps=eps, norm=norm, pick="all")
         shown[f"{attack.upper()} on {name}"] = one(images[chosen], labels[chosen])
     return [_case(runs, data, shown, labels[index], row) for row, index in enumerate(chosen)]
 

@@ -41,10 +41,14 @@ def draw_curves(
     _save(figure, path)
 
 
-def draw_cases(cases: Sequence[Case], path: Path, *, eps: float) -> None:
-    """A row a test image: clean, attacked, the difference around grey (eps is white), each with all models' answers."""
-    amplification = round(0.5 / eps) if eps else 1
+def draw_cases(cases: Sequence[Case], path: Path, *, eps: float, norm: str = "Linf") -> None:
+    """A row a test image: clean, attacked, the difference around grey, each with all models' answers.
+
+    White is a difference of eps; in other norms than Linf, which bound no pixel, the largest difference there is.
+    """
     titles = list(cases[0].images)
+    largest = eps if norm == "Linf" else max(_largest_difference(case) for case in cases)
+    amplification = max(1, round(0.5 / largest)) if largest else 1
     columns = 1 + 2 * (len(titles) - 1)
     height = 3.0 + 0.3 * len(cases[0].answers[titles[0]])  # a line under the picture for every model
     figure, axes = _figure(len(cases), columns, (2.75 * columns, height * len(cases)))
@@ -63,6 +67,11 @@ def draw_cases(cases: Sequence[Case], path: Path, *, eps: float) -> None:
             axis.set_yticks([])
             axis.set_xlabel(_answers(case, title), fontsize=9)
     _save(figure, path)
+
+
+def _largest_difference(case: Case) -> float:
+    clean, *others = case.images.values()
+    return max((float(abs(other - clean).max()) for other in others), default=0.0)
 
 
 def _answers(case: Case, title: str) -> str:

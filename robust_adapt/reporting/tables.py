@@ -34,6 +34,9 @@ def _numbered(records: Sequence[EvaluationRecord]) -> list[tuple[int, AttackReco
     names = [[attack.name for attack in record.attacks] for record in records]
     if any(one != names[0] for one in names):
         raise ConfigError(f"Expected evaluations with the same rows, but got {names}; evaluate them alike.")
+    budgets = dict.fromkeys(f"{record.norm} {format_eps(record.eps, record.norm)}" for record in records)
+    if len(budgets) > 1:
+        raise ConfigError(f"Expected evaluations under one budget, but got {', '.join(budgets)}; evaluate them alike.")
     return list(enumerate(records[0].attacks))
 
 
