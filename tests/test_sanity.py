@@ -302,6 +302,11 @@ def test_a_double_model_and_images_of_another_size_are_refused(model, digits):
     ("behind", "sentence"),
     [
         (
+            lambda logits: torch.from_numpy(logits.numpy()),
+            "Expected `standard` with a finite, non-zero gradient, but got none on the first batch; give a model that "
+            "was trained without any defence.",
+        ),
+        (
             lambda logits: logits[:, :3],
             "Expected `standard` with the 10 classes of the model, but got 3; train one on the same data.",
         ),
@@ -316,7 +321,7 @@ def test_a_double_model_and_images_of_another_size_are_refused(model, digits):
             "was trained without any defence.",
         ),
     ],
-    ids=["classes", "detached", "nan"],
+    ids=["numpy", "classes", "detached", "nan"],
 )
 def test_a_standard_model_that_cannot_be_attacked_is_refused(model, digits, behind, sentence):
     standard = Sound()

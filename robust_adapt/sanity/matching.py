@@ -13,6 +13,7 @@ from robust_adapt.leaderboard import AutoAttackRecord
 from robust_adapt.leaderboard.state import fingerprint
 from robust_adapt.models import model_device
 from robust_adapt.precision import exact_arithmetic
+from robust_adapt.sanity.subject import FAILURES
 
 
 def check_subject(model: nn.Module, split: Split, standard: nn.Module | None, batch_size: int) -> None:
@@ -57,6 +58,11 @@ def _classes(model: nn.Module, images: Tensor) -> int:
 def _leads(model: nn.Module, images: Tensor, labels: Tensor) -> bool:
     with exact_arithmetic(), crafting(model, seed=0):
         inputs = images.clone().requires_grad_()
-        loss = functional.cross_entropy(model(inputs), labels)
-        gradient = torch.autograd.grad(loss, inputs, allow_unused=True)[0] if loss.requires_grad else None
+        try:
+            loss = functional.cross_entropy(model(inputs), labels)
+            gradient = torch.autograd.grad(loss, inputs, allow_unused=True)[0] if loss.requires_grad else None
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except FAILURES:
+            return False
     return gradient is not None and bool(gradient.isfinite().all() and gradient.any())
