@@ -206,9 +206,18 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """``value`` (a record, or plain lists and dicts) as readable JSON, atomically."""
+    """``value`` (a record, or plain lists and dicts) as readable JSON, atomically, in a folder that it makes.
+
+    Raises ``CheckpointError`` where it cannot be written.
+    """
     plain = value.to_dict() if isinstance(value, Record) else value
-    write_atomically(path, (json.dumps(plain, indent=2, allow_nan=True) + "\n").encode())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(plain, indent=2, allow_nan=True) + "\n").encode())
+    except OSError as error:
+        raise CheckpointError(
+            f"Expected to write {path}, but got: {error}; make room, then run the same call again."
+        ) from error
 
 
 def write_lines(path: Path, records: list[Any]) -> None:

@@ -12,7 +12,10 @@ _Z = 1.959963984540054  # 95 %, two-sided
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison(Record):
-    """Model A against model B on the same n images. difference: accuracy of A minus that of B, in [-1, 1]."""
+    """Model A against model B on the same n images. difference: accuracy of A minus that of B, in [-1, 1].
+
+    budget: what both were attacked with, where that is known.
+    """
 
     n: int
     both: int
@@ -25,6 +28,7 @@ class Comparison(Record):
     low: float
     high: float
     p_value: float
+    budget: str = ""
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:

@@ -461,11 +461,11 @@ def wrong_objectives():
 
 
 def _boards(folder):
-    record = robust_adapt.autoattack(
+    record = robust_adapt.benchmark(
         MODEL.eval(),
-        IMAGES,
-        LABELS,
+        DATA,
         eps=8 / 255,
+        n=4,
         version="custom",
         attacks=["square"],
         settings={"square": {"n_queries": 1}},
@@ -486,10 +486,9 @@ def _boards(folder):
         "authors": "A",
         "link": "https://a.org",
         "architecture": "SmallNet",
-        "more_data": False,
         "draft": True,
     }
-    submission |= {"venue": "V", "dataset": "cifar10", "checkpoint": "c", "code": "d", "official": True}
+    submission |= {"venue": "V", "checkpoint": "c", "code": "d", "source": "build = None"}
     text = wrong(st.integers(), st.floats()).filter(lambda value: not (isinstance(value, str) and value.strip()))
     outside = st.sampled_from(["../x", "a/../../b", "/tmp/x", "..", ".", "a\\..\\b", "", "a\0", "a b\n", "\x1b[31m"])
     share = wrong_number(0, 1)
@@ -497,7 +496,7 @@ def _boards(folder):
         "place": Door(
             robust_adapt.place,
             {"accuracy": 0.5, "norm": "Linf", "interval": (0.4, 0.6), "more_data": False, "n": 100, "eps": "8/255"}
-            | {"official": True, "version": "standard", "exact": True},
+            | {"official": True, "version": "standard", "exact": True, "resnet18": True},
             {
                 "accuracy": share,
                 "norm": wrong_name("Linf", "L2"),
@@ -510,6 +509,7 @@ def _boards(folder):
                 "official": wrong_flag(),
                 "version": wrong(st.integers(), but=str),
                 "exact": wrong_flag(),
+                "resnet18": wrong_flag(),
             },
         ),
         "submit": Door(
@@ -524,12 +524,10 @@ def _boards(folder):
                 "authors": text,
                 "link": text,
                 "architecture": text,
-                "more_data": wrong_flag(),
                 "venue": text,
-                "dataset": outside | wrong(st.integers(), but=str),
                 "checkpoint": text,
                 "code": text,
-                "official": wrong_flag(),
+                "source": text.filter(lambda value: value is not None),
                 "draft": wrong_flag(),
             },
         ),

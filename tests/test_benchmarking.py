@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from torch import nn
 
 from robust_adapt import cli, pipeline
+from robust_adapt.cli.judging import BenchmarkOptions, default_folder
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.data import load_data
 from robust_adapt.errors import CheckpointError, ConfigError, DataError
 from robust_adapt.leaderboard import benchmark, compare, corruption_accuracy, read_benchmark
 from robust_adapt.models import build_model
+from robust_adapt.units import Epsilon
 
 NET = """
 import torch
@@ -41,6 +44,15 @@ def hundred():
 
 def small():
     return Flat(64, 10, 0)
+
+
+class Pixel(nn.Module):
+    def forward(self, images):
+        return -(torch.arange(10.0) - 255 * images[:, 0, :1, 0]).abs()
+
+
+def pixel():
+    return Pixel()
 """
 
 
@@ -73,7 +85,8 @@ def test_a_subset_of_a_lossy_copy_is_marked_on_every_line(pictures, capsys):
     assert "judged:one on 30 test images of CIFAR-10 (JPEG copy): AutoAttack standard, Linf 8/255, exact float32" in out
     lines = [line for line in ("clean", "apgd-ce", "apgd-t", "fab-t", "square") if line in out]
     assert len(lines) == 5
-    assert out.count("not comparable") == 5 + 1 + 4 + 1  # attacks, result, places, reasons
+    assert out.count("not comparable") == 5 + 1 + 2 + 1  # attacks, result, places, reasons
+    assert "ResNet-18 class: this model is not one" in out and "ResNet-18" not in str(read_benchmark("a").place)
     assert "not comparable with the leaderboard: 30 of 10000 test images; not the official test images" in out
     record = read_benchmark("a")
     assert (record.autoattack.n, record.comparable, record.place.comparable) == (30, False, False)
@@ -92,6 +105,8 @@ def test_two_benchmarks_are_compared_image_by_image(pictures, capsys):
     clean = rows["AutoAttack, clean"]
     assert clean["n"] == 40 and clean["only_a"] - clean["only_b"] == round(40 * clean["difference"])
     assert f"{clean['p_value']:.2g}" in out
+    assert clean["budget"] == "none" and "attacked with" in out
+    assert rows["AutoAttack standard"]["budget"] == "Linf 8/255, standard" and "Linf 8/255, standard" in out
 
     run(capsys, "benchmark", "judged:two", "--n", "20", "--data.name", pictures, *FLAGS, "--out", "fewer")
     with pytest.raises(DataError, match="^Expected AutoAttack, clean on the same images, but one has 40 and fewer has"):
@@ -122,7 +137,18 @@ def test_evaluations_are_compared_row_by_row(data, tmp_path):
         paths.append(tmp_path / f"{seed}.json")
         write_json(paths[-1], record)
     rows = compare(*paths)
-    assert list(rows) == ["Clean", "FGSM", "Worst case"]
+    assert {name: row.budget for name, row in rows.items()} == {
+        "Clean": "none",
+        "FGSM": "Linf 8/255, 1 step",
+        "Worst case": "Linf 8/255, worst of Clean, FGSM",
+    }
+    write_json(tmp_path / "other.json", evaluate_model(model, data.test, eps=8 / 255, rows=["Clean", "BIM-10"]))
+    with pytest.raises(DataError) as caught:
+        compare(paths[0], tmp_path / "other.json")
+    assert str(caught.value) == (
+        f"Expected Worst case with the same budget, but got Linf 8/255, worst of Clean, FGSM in {paths[0]} and "
+        f"Linf 8/255, worst of Clean, BIM-10 in {tmp_path / 'other.json'}; judge both with the same flags."
+    )
     assert rows["Clean"].n == 40 and rows["FGSM"].accuracy_a <= rows["Clean"].accuracy_a
     values = json.loads(paths[0].read_text())
     for row in [*values["attacks"], values["worst_case"]]:
@@ -135,8 +161,79 @@ def test_evaluations_are_compared_row_by_row(data, tmp_path):
 def test_other_data_has_no_place(pictures, capsys):
     flags = ["--data.name", "digits", "--data.validation", "10", "--eps", "0.3", "--n", "20", "--out", "digits"]
     code, out, _ = run(capsys, "benchmark", "judged:small", *flags)
-    assert code == 0 and "not comparable with the leaderboard: digits has no leaderboard" in out
+    reasons = "digits is another data set than the leaderboard's; 20 of 360 test images; eps 0.3, not 8/255"
+    assert code == 0 and f"not comparable with the leaderboard: {reasons} A" in out
     assert read_benchmark("digits").place is None and "place" not in out
+    code, out, _ = run(capsys, "benchmark", "judged:small", *flags[:-1], "fast", "--fast")
+    assert code == 0 and f"not comparable with the leaderboard: {reasons}; fast arithmetic A" in out
+    lines = re.findall(r"batch 1 of 1: \d+ of 20 still robust, \d+ s left(, FAST mode, not exact)?", out)
+    assert lines and set(lines) == {", FAST mode, not exact"}
+    code, out, _ = run(capsys, "compare", "fast", "fast")
+    assert code == 0 and "none, FAST mode, not exact" in out and "Linf 0.3, standard, FAST mode, not exact" in out
+    with pytest.raises(DataError, match="^Expected AutoAttack, clean with the same budget, but got none, FAST mode, n"):
+        compare("fast", "digits")
+
+
+def test_the_new_images_of_cifar_have_no_place(data):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    other = dataclasses.replace(data, title="CIFAR-10.1")
+    record = benchmark(model, other, version="custom", attacks=["apgd-ce"])
+    assert (record.place, record.comparable) == (None, False)
+    assert record.reasons == ["CIFAR-10.1 is another data set than the leaderboard's", "version custom, not standard"]
+
+
+def test_a_resnet18_has_a_place_within_its_class(data):
+    torch.manual_seed(0)
+    record = benchmark(build_model("ResNet18", width=2).eval(), data, version="custom", attacks=["apgd-ce"], n=4)
+    groups = [standing.group for standing in record.place.standings]
+    assert groups == ["all", "without extra data", "ResNet-18 class", "ResNet-18 class, without extra data"]
+
+
+def test_custom_attacks_are_flags_and_part_of_the_budget(pictures, capsys):
+    flags = ["--data.name", pictures, *FLAGS, "--version", "custom", "--attacks", "apgd-ce"]
+    code, out, err = run(capsys, "benchmark", "judged:one", *flags)
+    assert (code, err) == (0, "") and "AutoAttack custom, Linf 8/255" in out
+    folder = Path("runs/benchmark-judged-one-pictures-custom-apgd-ce-batch20")
+    assert [row.name for row in read_benchmark(folder).autoattack.attacks] == ["apgd-ce"]
+    model, data = build_model("judged:one"), load_data(DataConfig(name=pictures, validation=10))
+    settings = {"square": {"n_queries": 2}}
+    benchmark(model, data, version="custom", attacks=["square"], settings=settings, batch_size=20, out="square")
+    with pytest.raises(DataError) as caught:
+        compare(folder, "square")
+    assert str(caught.value) == (
+        f"Expected AutoAttack custom with the same budget, but got Linf 8/255, custom of apgd-ce in {folder} and "
+        'Linf 8/255, custom of square with {"square": {"n_queries": 2}} in square; judge both with the same flags.'
+    )
+    code, _, err = run(capsys, "benchmark", "judged:one", *flags[:-2])
+    assert code == 2 and err == (
+        "ConfigError Expected `attacks` with version='custom' only, but got None with 'custom'; give both."
+    )
+
+
+@pytest.mark.parametrize(
+    "flags, name",
+    [
+        ({}, "benchmark-net"),
+        ({"n": 100, "norm": "L2"}, "benchmark-net-L2-n100"),
+        ({"eps": Epsilon("4/255"), "fast": True}, "benchmark-net-eps4-255-fast"),
+        ({"eps": Epsilon(0.5), "norm": "L1", "seed": 3}, "benchmark-net-L1-eps0-5-seed3"),
+        ({"version": "custom", "attacks": ("apgd-ce", "square")}, "benchmark-net-custom-apgd-ce-square"),
+        ({"data": DataConfig(name="folder:/a/b c/", size=16)}, "benchmark-net-b-c-16px"),
+        ({"data": DataConfig(name="digits"), "batch_size": 10}, "benchmark-net-digits-batch10"),
+        ({"model": ModelConfig(name="ResNet34", width=16)}, "benchmark-net-ResNet34-width16"),
+        ({"model": ModelConfig(name="a.b:c"), "out": Path("x")}, "benchmark-net-a-b-c"),
+    ],
+)
+def test_the_default_folder_is_of_these_conditions(flags, name):
+    assert default_folder(BenchmarkOptions(model_name="./net", **flags)) == Path("runs") / name
+
+
+def test_two_ordinary_commands_do_not_meet_in_one_folder(pictures, capsys):
+    for n in ("6", "8"):
+        flags = ["--data.name", pictures, *FLAGS, "--n", n, "--version", "custom", "--attacks", "apgd-ce"]
+        code, _, err = run(capsys, "benchmark", "judged:one", *flags)
+        assert (code, err) == (0, "")
 
 
 def test_a_checkpoint_file_is_found_by_its_architecture(data, tmp_path):
@@ -210,22 +307,87 @@ def test_the_corruption_protocol_is_robustbenchs(tmp_path):
         f"Expected CIFAR-10-C in {folder}, but labels.npy, shot_noise.npy, motion_blur.npy and 13 more are not there; "
         "unpack CIFAR-10-C.tar of Zenodo record 2535967 in `data.root`."
     )
-    labels = np.arange(10_000) % 10
+    labels = np.arange(10_000) % 9
     np.save(folder / "labels.npy", np.tile(labels, 5))
     images = np.zeros((50_000, 1, 1, 3), np.uint8)
     for severity in range(5):  # the class stands in the pixel; severity s spoils images s and on
         images[severity * 10_000 : severity * 10_000 + 8, 0, 0, 0] = labels[:8] * 20
-        images[severity * 10_000 + severity : severity * 10_000 + 8, 0, 0, 0] = 220
+        images[severity * 10_000 + severity : severity * 10_000 + 8, 0, 0, 0] = 180
     for corruption in CORRUPTIONS:
         np.save(folder / f"{corruption}.npy", images)
 
     class Pixel(nn.Module):
         def forward(self, images):
-            return -(torch.arange(12.0) * 20 - 255 * images[:, 0, :, 0]).abs()
+            return -(torch.arange(10.0) * 20 - 255 * images[:, 0, :1, 0]).abs()
 
     record = corruption_accuracy(Pixel(), tmp_path, n=8)
     assert record.accuracies["frost"] == [0 / 8, 1 / 8, 2 / 8, 3 / 8, 4 / 8]
     assert (record.accuracy, record.comparable, len(record.accuracies)) == (0.25, False, 15)
+    for arguments, sentence in (
+        ({"n": 0}, "Expected `n` as a whole number in [1, 10001), but got 0; give one such as 1000."),
+        ({"n": 20_000}, "Expected `n` as a whole number in [1, 10001), but got 20000; give one such as 1000."),
+        ({"n": -5}, "Expected `n` as a whole number in [1, 10001), but got -5; give one such as 1000."),
+        ({"batch_size": 0}, "Expected `batch_size` as a whole number >= 1, but got 0; give one such as 1."),
+        ({"name": ""}, "Expected `name` as a text, but got ''; give a name."),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            corruption_accuracy(Pixel(), tmp_path, **arguments)
+        assert str(caught.value) == sentence
+
+    class Pair(nn.Module):
+        def forward(self, images):
+            return images.flatten(1), images
+
+    for model, got in ((Pair(), "a tuple"), (nn.Flatten(), "(1, 3072)")):
+        with pytest.raises(ConfigError) as caught:
+            corruption_accuracy(model, tmp_path, n=8)
+        assert str(caught.value).startswith(
+            f"Expected a model with 10 classes, those of CIFAR-10-C, but one image gives {got}"
+        )
+    with pytest.raises(
+        ConfigError, match="^Expected finite logits, but an image of CIFAR-10-C gives NaN or infinity; "
+    ):
+        corruption_accuracy(nn.Sequential(nn.Flatten(), Nothing()), tmp_path, n=8)
+
+
+class Nothing(nn.Module):
+    def forward(self, images):
+        return images[:, :10] / 0
+
+
+def test_corruptions_need_no_cifar_and_take_no_flag_of_an_attack(data, capsys, tmp_path):
+    from robustbench.data import CORRUPTIONS
+
+    torch.manual_seed(0)
+    torch.save(build_model("ResNet18", width=2).state_dict(), tmp_path / "net.pt")
+    words = ["benchmark", "net.pt", "--norm", "corruptions", "--model.width", "2", "--data.root", ".", "--offline"]
+    code, _, err = run(capsys, *words, "--eps", "4/255", "--version", "plus", "--fast", "--seed", "1", "--devices", "2")
+    assert code == 2 and err == (
+        "ConfigError Expected no --eps and no --version and no --seed and no --fast and no --devices with `--norm "
+        "corruptions`, which runs no attack and is one process; leave them out."
+    )
+    code, _, err = run(capsys, *words)
+    assert code == 2 and err.startswith("DataError Expected CIFAR-10-C in CIFAR-10-C, but labels.npy, shot_noise.npy,")
+    (tmp_path / "CIFAR-10-C").mkdir()
+    for name in CORRUPTIONS:
+        np.save(tmp_path / "CIFAR-10-C" / f"{name}.npy", np.zeros((50_000, 1, 1, 3), np.uint8))
+    np.save(tmp_path / "CIFAR-10-C" / "labels.npy", np.zeros(50_000, np.int64))
+    code, out, err = run(capsys, *words[:1], "judged:pixel", *words[2:4], "--data.root", ".", "--n", "8")
+    assert (code, err) == (0, "")
+    assert "frost 100.00 100.00 100.00 100.00 100.00 (not comparable: 8 of 10000 images each)" in out
+    assert "Written to runs/benchmark-judged-pixel-corruptions-n8/corruptions.json" in out
+
+
+def test_a_folder_that_cannot_be_written_is_named(data, tmp_path):
+    from robust_adapt.records import write_json
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError) as caught:
+        write_json(tmp_path / "file" / "record.json", {})
+    assert str(caught.value) == (
+        f"Expected to write {tmp_path / 'file' / 'record.json'}, but got: [Errno 17] File exists: "
+        f"'{tmp_path / 'file'}'; make room, then run the same call again."
+    )
 
 
 def test_a_run_is_benchmarked_and_submitted(few_queries, capsys, tmp_path, monkeypatch):
@@ -244,16 +406,15 @@ def test_a_run_is_benchmarked_and_submitted(few_queries, capsys, tmp_path, monke
     submission = ["submit", tmp_path / "run", "--benchmark", tmp_path / "judged", *about]
     code, _, err = run(capsys, *submission)
     assert code == 2 and err.startswith(
-        "ConfigError Expected an evaluation under the leaderboard's protocol, but got 6"
+        "ConfigError Expected an evaluation under the leaderboard's protocol, but got digits is another data set"
     )
     code, out, err = run(capsys, *submission, "--draft", "--out", tmp_path / "out")
     assert (code, err) == (0, "")
 
-    def rebuild():
-        return pipeline.build_for(config, load_data(config.data))
-
+    built = {}
+    exec((tmp_path / "out" / "model.py").read_text(), built)
     names = model_dicts[BenchmarkDataset.cifar_10][ThreatModel.Linf]
-    monkeypatch.setitem(names, "Author2026Digits", {"model": rebuild, "gdrive_id": "none"})
+    monkeypatch.setitem(names, "Author2026Digits", {"model": built["build"], "gdrive_id": "none"})
     loaded = load_model("Author2026Digits", model_dir=tmp_path / "out", threat_model="Linf").eval()
     images = torch.rand(4, 1, 8, 8)
     assert torch.equal(loaded(images), trained.model(images))

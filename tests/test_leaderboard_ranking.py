@@ -1,9 +1,13 @@
 """Places by hand on the bundled numbers, and the paired comparison on counts by hand."""
 
 import pytest
+import torch
+from torch import nn
 
 from robust_adapt.errors import ConfigError, DataError
 from robust_adapt.leaderboard import place, published
+from robust_adapt.leaderboard.ranking import is_resnet18
+from robust_adapt.models import build_model, normalize
 from robust_adapt.statistics import mcnemar, wilson
 
 
@@ -18,7 +22,7 @@ def test_the_snapshot_holds_every_entry_in_the_order_of_its_ranks():
 
 
 def test_a_place_among_all_and_within_its_class():
-    result = place(0.525, interval=(0.5152, 0.5348))
+    result = place(0.525, interval=(0.5152, 0.5348), resnet18=True)
     every, data, resnet, resnet_data = result.standings
     assert (every.place, every.best, every.worst, every.entries) == (70, 65, 72, 99)
     assert (every.above, every.below, every.tied) == ("Qin2019Adversarial", "Addepalli2022Efficient_RN18", [])
@@ -31,6 +35,39 @@ def test_a_place_among_all_and_within_its_class():
     )
     assert result.comparable and result.source.endswith("2025-03-31")
     assert result.sentence() == "52.50% would be place 70 (interval 65 to 72) next to 99 entries."
+
+
+def test_a_class_is_that_of_the_model():
+    groups = [standing.group for standing in place(0.525, more_data=True).standings]
+    assert groups == ["all", "with extra or synthetic data"]
+
+
+@pytest.mark.parametrize(
+    "model, told",
+    [
+        (lambda: normalize(build_model("ResNet18", width=2), mean=[0.5], std=[0.2]), True),
+        (lambda: build_model("PreActResNet18", width=2, channels=1, size=8), True),
+        (lambda: build_model("ResNet18", width=2, size=64), True),
+        (lambda: build_model("ResNet34", width=2), False),
+        (lambda: build_model("ResNet50", width=2), False),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), False),
+    ],
+)
+def test_a_resnet18_is_told_by_its_layers(model, told):
+    assert is_resnet18(model()) is told
+
+
+def test_the_zoos_models_are_told_as_the_leaderboard_names_them():
+    from robustbench.model_zoo import model_dicts
+    from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
+
+    zoo = model_dicts[BenchmarkDataset.cifar_10][ThreatModel.Linf]
+    names = {entry.id: entry.resnet18 for entry in published() if entry.id in zoo}
+    others = ["Standard", "Ding2020MMA", "Wu2020Adversarial_extra", "Engstrom2019Robustness", "Dai2021Parameterizing"]
+    asked = [*(name for name, resnet18 in names.items() if resnet18), *others]
+    with torch.device("meta"):
+        told = {name: is_resnet18(zoo[name]["model"]()) for name in asked}
+    assert told == {name: names[name] for name in asked} and sum(told.values()) == 9
 
 
 def test_ties_share_a_place():

@@ -2,14 +2,25 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from robust_adapt.data import CIFAR10_CLASSES, Augmentation, ImageData, Split, to_float
 from robust_adapt.errors import ConfigError
-from robust_adapt.leaderboard import autoattack, check_entry, submit
-from robust_adapt.leaderboard.submission import _zoo_key
+from robust_adapt.leaderboard import (
+    BenchmarkRecord,
+    Finding,
+    benchmark,
+    check_entry,
+    model_source,
+    read_benchmark,
+    submit,
+)
+from robust_adapt.leaderboard.submission import REFUSED, _zoo_key
+from robust_adapt.models import build_model
 
 PAPER = {"title": "A paper", "authors": "A. Author", "link": "https://example.org", "architecture": "Tiny"}
 
@@ -27,14 +38,15 @@ class Net(nn.Module):
 def evaluated():
     """A model and its record, of 4 images under one attack."""
     torch.manual_seed(0)
-    model, images = Net().eval(), torch.rand(4, 3, 2, 2)
-    labels = model(images).argmax(1)
-    arguments = {"version": "custom", "attacks": ["apgd-ce"], "settings": {"apgd": {"n_restarts": 1}}}
-    return model, autoattack(model, images, labels, eps="8/255", **arguments)
+    model, images = Net().eval(), torch.randint(256, (4, 3, 2, 2), dtype=torch.uint8)
+    split = Split(images, model(to_float(images)).argmax(1))
+    data = ImageData("CIFAR-10", split, split, split, CIFAR10_CLASSES, Augmentation(), official=True)
+    return model, benchmark(model, data, version="custom", attacks=["apgd-ce"], settings={"apgd": {"n_restarts": 1}})
 
 
-def as_on_the_board(record):
-    return dataclasses.replace(record, n=10_000, version="standard", accuracy=0.5248)
+def as_on_the_board(record, **changes):
+    run = dataclasses.replace(record.autoattack, n=10_000, version="standard", accuracy=0.5248, **changes)
+    return dataclasses.replace(record, comparable=True, reasons=[], autoattack=run)
 
 
 def test_robustbench_loads_the_folder(evaluated, tmp_path, monkeypatch):
@@ -43,7 +55,7 @@ def test_robustbench_loads_the_folder(evaluated, tmp_path, monkeypatch):
     from robustbench.utils import load_model
 
     model, record = evaluated
-    folder = submit(tmp_path / "out", model, as_on_the_board(record), name="Author2026Tiny", more_data=False, **PAPER)
+    folder = submit(tmp_path / "out", model, as_on_the_board(record), name="Author2026Tiny", **PAPER)
     names = model_dicts[BenchmarkDataset.cifar_10][ThreatModel.Linf]
     monkeypatch.setitem(names, "Author2026Tiny", {"model": Net, "gdrive_id": "none"})
     loaded = load_model("Author2026Tiny", model_dir=folder, threat_model="Linf")
@@ -52,8 +64,9 @@ def test_robustbench_loads_the_folder(evaluated, tmp_path, monkeypatch):
     check_entry(entry)
     assert (entry["eps"], entry["autoattack_acc"], entry["clean_acc"]) == ("8/255", "52.48", "100.00")
     form = (folder / "form.md").read_text()
-    assert form.startswith("# New model: Author2026Tiny\n") and record.fingerprint["pyautoattack"] in form
-    assert json.loads((folder / "evaluation.json").read_text())["accuracy"] == 0.5248
+    assert form.startswith("# New model: Author2026Tiny\n") and record.autoattack.fingerprint["pyautoattack"] in form
+    assert "\n- The code that builds the model is to be added.\n" in form and not (folder / "model.py").exists()
+    assert read_benchmark(folder / "evaluation.json").autoattack.accuracy == 0.5248
 
 
 @pytest.mark.parametrize("key", ["head.weight", "model.head.weight", "a.module.b", "module.model.x", "model.module.b"])
@@ -70,10 +83,94 @@ def test_another_protocol_is_refused_and_a_draft_says_so(evaluated, tmp_path):
         "^Expected an evaluation under the leaderboard's protocol, but got 4 of 10000 test images; version custom"
     )
     with pytest.raises(ConfigError, match=sentence):
-        submit(tmp_path / "out", model, record, name="Author2026Tiny", more_data=False, **PAPER)
+        submit(tmp_path / "out", model, record, name="Author2026Tiny", **PAPER)
     assert not (tmp_path / "out").exists()
-    folder = submit(tmp_path / "out", model, record, name="Author2026Tiny", more_data=False, draft=True, **PAPER)
+    folder = submit(tmp_path / "out", model, record, name="Author2026Tiny", draft=True, **PAPER)
     assert (folder / "form.md").read_text().startswith("DRAFT, not to be submitted: 4 of 10000 test images; version")
+
+
+def test_the_record_says_whether_more_data_were_seen(evaluated, tmp_path):
+    model, record = evaluated
+    for more_data, word in ((True, "yes"), (False, "no")):
+        given = dataclasses.replace(as_on_the_board(record), more_data=more_data)
+        folder = submit(tmp_path / word, model, given, name="Author2026Tiny", **PAPER)
+        entry = json.loads((folder / "model_info/cifar10/Linf/Author2026Tiny.json").read_text())
+        assert entry["additional_data"] is more_data
+        assert f"\n- Additional data: {word}\n" in (folder / "form.md").read_text()
+    values = record.to_dict()
+    del values["more_data"]  # as records of before
+    assert BenchmarkRecord.from_dict(values).more_data is False
+
+
+@pytest.mark.parametrize("check", REFUSED)
+def test_a_model_that_robustbench_does_not_take_is_refused(evaluated, tmp_path, check):
+    model, record = evaluated
+    finding = Finding(check=check, attack=None, count=1, message="so it is")
+    found = as_on_the_board(record, findings=[finding])
+    with pytest.raises(ConfigError) as caught:
+        submit(tmp_path / "out", model, found, name="Author2026Tiny", **PAPER)
+    reason = f"a model with {check}, which RobustBench does not take"
+    assert str(caught.value) == (
+        f"Expected an evaluation under the leaderboard's protocol, but got {reason}; evaluate again, or use draft=True "
+        "to see the folder."
+    )
+    folder = submit(tmp_path / "out", model, found, name="Author2026Tiny", draft=True, **PAPER)
+    assert (folder / "form.md").read_text().startswith(f"DRAFT, not to be submitted: {reason}.\n")
+
+
+def test_a_randomised_model_is_no_submission(tmp_path):
+    class Noisy(Net):
+        def forward(self, images):
+            return super().forward(images + 0.1 * torch.randn_like(images))
+
+    torch.manual_seed(0)
+    model, images = Noisy().eval(), torch.randint(256, (4, 3, 2, 2), dtype=torch.uint8)
+    split = Split(images, torch.arange(4))
+    data = ImageData("CIFAR-10", split, split, split, CIFAR10_CLASSES, Augmentation(), official=True)
+    record = benchmark(model, data, version="custom", attacks=["apgd-ce"], settings={"apgd": {"n_restarts": 1}})
+    with pytest.raises(ConfigError, match="; a model with randomised output, which RobustBench does not take; eva"):
+        submit(tmp_path, model, record, name="Author2026Tiny", **PAPER)
+
+
+def test_an_evaluation_that_does_not_say_its_data_is_no_submission(evaluated, tmp_path):
+    model, record = evaluated
+    with pytest.raises(
+        ConfigError, match="^Expected `record` as a BenchmarkRecord, but got a AutoAttackRecord; benchmark"
+    ):
+        submit(tmp_path, model, record.autoattack, name="Author2026Tiny", **PAPER)
+
+
+@pytest.mark.parametrize(
+    "name, settings",
+    [
+        ("ResNet18", {"width": 4, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}),
+        ("ResNet18", {"mean": [0.5] * 3, "std": [0.2] * 3}),
+        ("PreActResNet18", {"width": 2, "num_classes": 100}),
+        ("ResNet50", {"width": 2, "channels": 1, "size": 8}),
+    ],
+)
+def test_the_lines_of_a_submission_build_its_model(name, settings):
+    torch.manual_seed(0)
+    model = build_model(name, **settings).eval()
+    source = model_source(name, model)
+    assert "robust_adapt" not in source
+    assert ("ResNet18()" in source) is ("width" not in settings)
+    built: dict[str, Any] = {}
+    exec(source, built)
+    copy = built["build"]().eval()
+    if "mean" in settings:
+        assert torch.equal(copy.normalize.mean, model.normalize.mean)
+    copy.load_state_dict(model.state_dict())
+    images = torch.rand(2, settings.get("channels", 3), settings.get("size", 32), settings.get("size", 32))
+    with torch.no_grad():
+        assert torch.equal(copy(images), model(images))
+
+
+def test_a_model_of_a_function_is_imported_from_it():
+    source = model_source("collections:OrderedDict", nn.Linear(2, 2))
+    assert source.endswith(
+        "from collections import OrderedDict\n\n\ndef build():\n    net = OrderedDict()\n    return net\n"
+    )
 
 
 def test_other_weights_and_names_are_refused(evaluated, tmp_path):
@@ -81,9 +178,9 @@ def test_other_weights_and_names_are_refused(evaluated, tmp_path):
     with pytest.raises(
         ConfigError, match="^Expected the model that was evaluated, but its weights differ from the rec"
     ):
-        submit(tmp_path, Net(), as_on_the_board(record), name="Author2026Tiny", more_data=False, **PAPER)
+        submit(tmp_path, Net(), as_on_the_board(record), name="Author2026Tiny", **PAPER)
     with pytest.raises(ConfigError, match=r"^Expected `name` of letters, digits, _, - and \., but got '\.\./x'"):
-        submit(tmp_path, Net(), record, name="../x", more_data=False, **PAPER)
+        submit(tmp_path, Net(), record, name="../x", **PAPER)
 
 
 @pytest.mark.parametrize(

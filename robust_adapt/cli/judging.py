@@ -12,10 +12,12 @@ from rich.table import Table
 from robust_adapt.cli.terminal import console, read_of_run
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.errors import ConfigError
+from robust_adapt.records import write_json
 from robust_adapt.reporting import plain
 from robust_adapt.units import Epsilon, format_eps
 
-MARK = "not comparable"
+MARK, FAST = "not comparable", "FAST mode, not exact"
+ATTACKED = ("eps", "version", "attacks", "seed", "fast", "more_data", "devices")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,10 @@ class BenchmarkOptions:
     """The ball, or RobustBench's corruption protocol on CIFAR-10-C in `--data.root`."""
     eps: Epsilon | None = None
     """Budget; by default the leaderboard's: 8/255 of Linf, 0.5 of L2."""
-    version: Literal["standard", "plus", "rand"] = "standard"
-    """AutoAttack's version; `rand` is for randomised models."""
+    version: Literal["standard", "plus", "rand", "custom"] = "standard"
+    """AutoAttack's version; `rand` is for randomised models, `custom` runs `--attacks`."""
+    attacks: tuple[str, ...] | None = None
+    """Attacks of `--version custom`: apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square."""
     seed: int = 0
     """Seed of AutoAttack."""
     batch_size: int = 250
@@ -42,7 +46,7 @@ class BenchmarkOptions:
     """The model saw extra or synthetic images (known for RobustBench's own entries)."""
     out: Path | None = None
     """Folder of the record and the state; the same command goes on from it after a crash. By default
-    runs/benchmark-MODEL."""
+    runs/benchmark-MODEL and what of the conditions is not the default."""
     model_dir: Path = Path("models")
     """Where RobustBench's models are kept."""
     offline: bool = False
@@ -62,8 +66,8 @@ def benchmark(arguments: Sequence[str]) -> int:
     from robust_adapt.data import load_data
     from robust_adapt.processes import Processes
 
-    if options.norm == "corruptions" and options.devices > 1:
-        raise ConfigError(f"Expected one process for corruptions, but got {options.devices}; leave out `--devices`.")
+    if options.norm == "corruptions":
+        return _corruptions(options)
     pipeline.check_name(options.model_name, threat=options.norm)  # before the data, which may be a download
     data_config = dataclasses.replace(options.data, offline=options.data.offline or options.offline)
     fabric = pipeline.launch(options.device, devices=options.devices)
@@ -81,9 +85,7 @@ def benchmark(arguments: Sequence[str]) -> int:
         ),
     )
     model = found.model.to(fabric.device)
-    out = options.out or Path("runs") / f"benchmark-{slug(options.model_name)}"
-    if options.norm == "corruptions":
-        return _corruptions(model, options, found.name, out)
+    out = options.out or default_folder(options)
     with console.status("AutoAttack") as status:
         record = leaderboard.benchmark(
             model,
@@ -92,6 +94,7 @@ def benchmark(arguments: Sequence[str]) -> int:
             norm=options.norm,
             n=options.n,
             version=options.version,
+            attacks=options.attacks,
             seed=options.seed,
             batch_size=options.batch_size,
             fast=options.fast,
@@ -101,7 +104,7 @@ def benchmark(arguments: Sequence[str]) -> int:
             files=found.files,
             more_data=options.more_data or found.more_data,
             config=found.config,
-            report=lambda progress: _show(status, progress),
+            report=lambda progress: _show(status, progress, fast=options.fast),
         )
     show_benchmark(record)
     console.print(f"Written to {plain(str(out / 'benchmark.json'))}", soft_wrap=True)
@@ -111,7 +114,7 @@ def benchmark(arguments: Sequence[str]) -> int:
 def show_benchmark(record: Any) -> None:
     """Accuracies, attack by attack, places and findings; every line says where it is not comparable."""
     run, mark = record.autoattack, "" if record.comparable else MARK
-    speed = "exact float32" if run.exact else "FAST mode, not exact"
+    speed = "exact float32" if run.exact else FAST
     table = Table(
         title=plain(
             f"{record.model} on {run.n} test images of {record.data}: AutoAttack {run.version}, {run.norm} "
@@ -133,6 +136,8 @@ def show_benchmark(record: Any) -> None:
             f"{f'({mark})' if mark else ''}",
             soft_wrap=True,
         )
+    if record.place and len(record.place.standings) == 2:
+        console.print("no place within the ResNet-18 class: this model is not one")
     if record.place:
         console.print(f"entries: {plain(record.place.source)}", soft_wrap=True)
     if record.reasons:
@@ -151,28 +156,70 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "model"
 
 
-def _show(status: Any, progress: Any) -> None:
+def default_folder(options: BenchmarkOptions) -> Path:
+    """runs/benchmark-MODEL and what of the conditions is not the default: each state has a folder of its own."""
+    usual, data, model = BenchmarkOptions(model_name=options.model_name), options.data, options.model
+    attacks = ["-".join(options.attacks)] if options.attacks else []
+    words = {
+        "norm": options.norm,
+        "eps": f"eps{format_eps(options.eps or 0, options.norm)}",
+        "n": f"n{options.n}",
+        "version": "-".join([options.version, *attacks]),
+        "seed": f"seed{options.seed}",
+        "batch_size": f"batch{options.batch_size}",
+        "fast": "fast",
+    }
+    parts = [options.model_name]
+    parts += [Path(data.name.removeprefix("folder:")).name] if data.name != usual.data.name else []
+    parts += [f"{data.size}px"] if data.size != usual.data.size else []
+    parts += [model.name] if model.name != usual.model.name else []
+    parts += [f"width{model.width}"] if model.width != usual.model.width else []
+    parts += [word for name, word in words.items() if getattr(options, name) != getattr(usual, name)]
+    return Path("runs") / f"benchmark-{'-'.join(slug(part) for part in parts)}"
+
+
+def _show(status: Any, progress: Any, *, fast: bool) -> None:
     left = f"{progress.seconds_left / 60:.0f} min" if progress.seconds_left > 90 else f"{progress.seconds_left:.0f} s"
     text = (
         f"{progress.attack} ({progress.attack_number} of {progress.attacks}), batch {progress.batch} of "
-        f"{progress.batches}: {progress.robust} of {progress.n} still robust, {left} left"
+        f"{progress.batches}: {progress.robust} of {progress.n} still robust, {left} left{f', {FAST}' if fast else ''}"
     )
     status.update(text)
     if progress.batch == progress.batches:
         console.print(text)
 
 
-def _corruptions(model: Any, options: BenchmarkOptions, name: str, out: Path) -> int:
-    from robust_adapt import leaderboard
+def _corruptions(options: BenchmarkOptions) -> int:
+    """RobustBench's corruption protocol, for which CIFAR-10 itself is not needed."""
+    usual = BenchmarkOptions(model_name=options.model_name)
+    given = [f"--{name.replace('_', '-')}" for name in ATTACKED if getattr(options, name) != getattr(usual, name)]
+    if given:
+        raise ConfigError(
+            f"Expected no {' and no '.join(given)} with `--norm corruptions`, which runs no attack and is one process; "
+            "leave them out."
+        )
+    from robust_adapt import leaderboard, pipeline
 
-    record = leaderboard.corruption_accuracy(
-        model, options.data.root, n=options.n, batch_size=options.batch_size, name=name
+    pipeline.check_name(options.model_name, threat=options.norm)
+    leaderboard.find_corruptions(options.data.root)  # before the model, which may be a download
+    found = pipeline.find_model(
+        options.model_name,
+        leaderboard.blank_corruptions(),
+        threat=options.norm,
+        model=options.model,
+        model_dir=options.model_dir,
+        offline=options.offline,
     )
-    mark = "" if record.comparable else f" ({MARK}: {record.n} of 10000 images each)"
+    model = found.model.to(pipeline.launch(options.device).device)
+    record = leaderboard.corruption_accuracy(
+        model, options.data.root, n=options.n, batch_size=options.batch_size, name=found.name
+    )
+    mark = "" if record.comparable else f" ({MARK}: {record.n} of {leaderboard.TEST_IMAGES} images each)"
     for corruption, shares in record.accuracies.items():
         figures = " ".join(f"{100 * share:6.2f}" for share in shares)
         console.print(f"{corruption:<20} {figures}{mark}")
     console.print(f"mean over corruptions and severities: {100 * record.accuracy:.2f} %{mark}")
-    leaderboard.write_record(out / "corruptions.json", record)
-    console.print(f"Written to {plain(str(out / 'corruptions.json'))}", soft_wrap=True)
+    path = (options.out or default_folder(options)) / "corruptions.json"
+    write_json(path, record)
+    console.print(f"Written to {plain(str(path))}", soft_wrap=True)
     return 0

@@ -37,8 +37,8 @@ def compare(arguments: Sequence[str]) -> int:
         caption="difference: A minus B in points with its 95 % interval (Agresti and Min); p: McNemar's exact test",
         caption_justify="left",
     )
-    for name in ("row", "n", "A, %", "B, %", "difference", "only A", "only B", "p"):
-        table.add_column(name, justify="left" if name == "row" else "right")
+    for name in ("row", "n", "A, %", "B, %", "difference", "only A", "only B", "p", "attacked with"):
+        table.add_column(name, justify="left" if name in ("row", "attacked with") else "right", overflow="fold")
     for name, row in rows.items():
         table.add_row(
             plain(name),
@@ -49,9 +49,9 @@ def compare(arguments: Sequence[str]) -> int:
             str(row.only_a),
             str(row.only_b),
             f"{row.p_value:.2g}",
+            plain(row.budget),
         )
     console.print(table)
     if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.out, {name: row.to_dict() for name, row in rows.items()})
     return 0

@@ -31,8 +31,6 @@ class SubmitOptions:
     """Where it was published."""
     architecture: str | None = None
     """By default the run's."""
-    more_data: bool = False
-    """The model saw extra or synthetic images."""
     checkpoint: str = "attached"
     """Where the weights can be downloaded."""
     code: str = "to be added"
@@ -53,18 +51,18 @@ def submit(arguments: Sequence[str]) -> int:
     folder = leaderboard.submit(
         options.out or options.run / "submission",
         run.model,
-        record.autoattack,
+        record,
         name=options.name,
         title=options.title,
         authors=options.authors,
         link=options.link,
         venue=options.venue,
         architecture=options.architecture or f"{settings.name}, width {settings.width}",
-        more_data=options.more_data,
         checkpoint=options.checkpoint,
         code=options.code,
-        official=record.official,
+        source=leaderboard.model_source(settings.name, run.model),
         draft=options.draft,
     )
-    console.print(f"Written to {plain(str(folder))}: weights, entry, form.md, evaluation.json", soft_wrap=True)
+    written = "weights, model.py, entry, form.md, evaluation.json"
+    console.print(f"Written to {plain(str(folder))}: {written}", soft_wrap=True)
     return 0

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from robust_adapt.data import CIFAR10_CLASSES, ImageData
 from robust_adapt.doors import check_flag, check_known, check_model, check_path, check_text, check_whole
 from robust_adapt.errors import CheckpointError, ConfigError, DataError, shown
 from robust_adapt.leaderboard.autoattack import autoattack
-from robust_adapt.leaderboard.ranking import BOARDS, Place, place
+from robust_adapt.leaderboard.ranking import BOARDS, TEST_IMAGES, Place, departures, is_resnet18, place
 from robust_adapt.leaderboard.result import AutoAttackRecord, Progress
 from robust_adapt.models import model_device
 from robust_adapt.records import Record, write_json
 from robust_adapt.units import NORMS
 
-RECORD, STATE = "benchmark.json", "state"
+RECORD, STATE, BOARD = "benchmark.json", "state", "CIFAR-10"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class BenchmarkRecord(Record):
     """A model under the leaderboard's protocol. ``comparable`` is False where ``reasons`` says why it is not.
 
     files: sha256 of the files that the model came from, by name. place: None where there is no board for the data and
-    the norm. config: of the run, empty for models from elsewhere.
+    the norm. config: of the run, empty for models from elsewhere. more_data: it saw extra or synthetic images.
     """
 
     model: str
@@ -40,6 +40,7 @@ class BenchmarkRecord(Record):
     comparable: bool
     reasons: list[str]
     config: dict[str, Any]
+    more_data: bool = False
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "BenchmarkRecord":
@@ -59,6 +60,8 @@ def benchmark(
     norm: str = "Linf",
     n: int | None = None,
     version: str = "standard",
+    attacks: Sequence[str] | None = None,
+    settings: Mapping[str, Mapping[str, int]] | None = None,
     seed: int = 0,
     batch_size: int = 250,
     fast: bool = False,
@@ -72,7 +75,8 @@ def benchmark(
 ) -> BenchmarkRecord:
     """AutoAttack on the first n test images (all by default) of a data set, and the place that this would take.
 
-    model: for images in [0, 1], on its own device. eps: by default the board's, 8/255 of Linf or 0.5 of L2. out: a
+    model: for images in [0, 1], on its own device. eps: by default the board's, 8/255 of Linf or 0.5 of L2. attacks,
+    settings: for ``version="custom"``, as of ``autoattack``. out: a
     folder for ``benchmark.json`` and the state, from which the same call goes on after a crash. shard: (index, count),
     one process of several with the same ``out``, of which the first writes the record. more_data: the model
     saw extra or synthetic images. The first n of a fixed, stratified order are taken, of which the record says that
@@ -94,6 +98,8 @@ def benchmark(
         eps=budget,
         norm=norm,
         version=version,
+        attacks=attacks,
+        settings=settings,
         seed=seed,
         batch_size=batch_size,
         fast=fast,
@@ -101,7 +107,7 @@ def benchmark(
         state_dir=folder / STATE if folder else None,
         report=report,
     )
-    standing, reasons = _standing(record, data, more_data)
+    standing, reasons = _standing(record, data, more_data=more_data, resnet18=is_resnet18(model))
     result = BenchmarkRecord(
         model=name,
         files=files or {},
@@ -112,9 +118,10 @@ def benchmark(
         comparable=not reasons,
         reasons=reasons,
         config=config or {},
+        more_data=more_data,
     )
     if folder is not None and not (shard and shard[0]):
-        write_record(folder / RECORD, result)
+        write_json(folder / RECORD, result)
     return result
 
 
@@ -156,8 +163,12 @@ def check_classes(model: nn.Module, data: ImageData) -> None:
     shape, classes = tuple(getattr(logits, "shape", ())), len(data.classes)
     if shape != (1, classes):
         raise ConfigError(
-            f"Expected a model with {classes} classes, those of {data.title}, but one image gives {shape or logits!r}; "
-            "use the model's own data set."
+            f"Expected a model with {classes} classes, those of {data.title}, but one image gives "
+            f"{shape or shown(logits)}; use the model's own data set."
+        )
+    if not logits.isfinite().all():
+        raise ConfigError(
+            f"Expected finite logits, but an image of {data.title} gives NaN or infinity; look at the weights."
         )
 
 
@@ -172,32 +183,19 @@ def read_benchmark(path: str | Path) -> BenchmarkRecord:
         ) from error
 
 
-def write_record(path: Path, record: Record) -> None:
-    """A record as JSON. Raises ``CheckpointError`` where the folder cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, record)
-    except OSError as error:
-        raise CheckpointError(
-            f"Expected to write {path}, but got: {error}; make room, then run the same call again."
-        ) from error
-
-
-def _standing(record: AutoAttackRecord, data: ImageData, more_data: bool) -> tuple[Place | None, list[str]]:
-    """The place, and every reason why the number is not comparable."""
-    if tuple(data.classes) != CIFAR10_CLASSES:
-        return None, [f"{data.title} has no leaderboard"]
-    if record.norm not in BOARDS:
-        return None, [f"{record.norm} has no leaderboard"]
-    standing = place(
-        record.accuracy,
-        record.norm,
-        interval=(record.low, record.high),
-        more_data=more_data,
-        n=record.n,
-        eps=record.eps,
-        official=data.official,
-        version=record.version,
-        exact=record.exact,
-    )
-    return standing, standing.reasons
+def _standing(
+    record: AutoAttackRecord, data: ImageData, *, more_data: bool, resnet18: bool
+) -> tuple[Place | None, list[str]]:
+    """The place, and every reason why the number is not comparable. A copy of CIFAR-10 is called one by its title."""
+    board = data.title.partition(" (")[0] == BOARD and tuple(data.classes) == CIFAR10_CLASSES
+    measured: dict[str, Any] = {"n": record.n, "eps": record.eps, "version": record.version, "exact": record.exact}
+    measured["official"] = data.official or not board
+    if board and record.norm in BOARDS:
+        interval = (record.low, record.high)
+        standing = place(
+            record.accuracy, record.norm, interval=interval, more_data=more_data, resnet18=resnet18, **measured
+        )
+        return standing, standing.reasons
+    reasons = [] if board else [f"{data.title} is another data set than the leaderboard's"]
+    reasons += [] if record.norm in BOARDS else [f"{record.norm} has no leaderboard"]
+    return None, reasons + departures(record.norm, of=TEST_IMAGES if board else len(data.test), **measured)

@@ -8,12 +8,16 @@ from torch import nn
 
 from robust_adapt import upstream
 from robust_adapt.attacks import crafting
+from robust_adapt.data import CIFAR10_CLASSES, Augmentation, ImageData, Split
+from robust_adapt.doors import check_model, check_path, check_text, check_whole
 from robust_adapt.errors import DataError
+from robust_adapt.leaderboard.benchmarking import check_classes
+from robust_adapt.leaderboard.ranking import TEST_IMAGES
 from robust_adapt.models import model_device
 from robust_adapt.precision import exact_arithmetic
 from robust_adapt.records import Record
 
-FOLDER, SEVERITIES, TEST_IMAGES = "CIFAR-10-C", range(1, 6), 10_000
+FOLDER, SEVERITIES = "CIFAR-10-C", range(1, 6)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,23 +37,22 @@ class CorruptionRecord(Record):
 def corruption_accuracy(
     model: nn.Module, root: str | Path, *, n: int | None = None, batch_size: int = 250, name: str = "model"
 ) -> CorruptionRecord:
-    """Accuracy on the first n images of each corruption and severity, with RobustBench's own loader.
+    """Accuracy on the first n images of each corruption and severity (all 10,000 by default), by RobustBench's loader.
 
-    root: the folder that holds ``CIFAR-10-C/``; nothing is downloaded. Raises ``DataError`` where files are missing.
+    model: for images in [0, 1], on its own device. root: the folder that holds ``CIFAR-10-C/``; nothing is downloaded.
+    Raises ``ConfigError``, and ``DataError`` where files are missing.
     """
-    upstream.prepare()
+    check_model(model)
+    if n is not None:
+        check_whole("n", n, high=TEST_IMAGES + 1, example=1000)
+    check_whole("batch_size", batch_size)
+    check_text("name", name)
+    find_corruptions(root)
+    check_classes(model, blank_corruptions())
     from robustbench.data import CORRUPTIONS, load_cifar10c
     from robustbench.utils import clean_accuracy
 
-    folder = Path(root) / FOLDER
-    missing = [f"{each}.npy" for each in ("labels", *CORRUPTIONS) if not (folder / f"{each}.npy").is_file()]
-    if missing:
-        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise DataError(
-            f"Expected CIFAR-10-C in {folder}, but {shown} are not there; unpack CIFAR-10-C.tar of Zenodo record "
-            "2535967 in `data.root`."
-        )
-    count, device = n or TEST_IMAGES, model_device(model)
+    count, device = TEST_IMAGES if n is None else n, model_device(model)
     accuracies: dict[str, list[float]] = {}
     with exact_arithmetic(), crafting(model, seed=0), torch.no_grad():
         for corruption in CORRUPTIONS:
@@ -68,3 +71,25 @@ def corruption_accuracy(
         versions=upstream.versions(),
         commit=upstream.commit(),
     )
+
+
+def find_corruptions(root: str | Path) -> Path:
+    """The folder ``CIFAR-10-C`` in root. Raises ``DataError`` where a file of it is missing."""
+    upstream.prepare()
+    from robustbench.data import CORRUPTIONS
+
+    folder = check_path("root", root) / FOLDER
+    missing = [f"{each}.npy" for each in ("labels", *CORRUPTIONS) if not (folder / f"{each}.npy").is_file()]
+    if missing:
+        names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise DataError(
+            f"Expected CIFAR-10-C in {folder}, but {names} are not there; unpack CIFAR-10-C.tar of Zenodo record "
+            "2535967 in `data.root`."
+        )
+    return folder
+
+
+def blank_corruptions() -> ImageData:
+    """The form of CIFAR-10-C, which is all that a checkpoint file needs to become a model: one black image."""
+    black = Split(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+    return ImageData(FOLDER, black, black, black, CIFAR10_CLASSES, Augmentation())

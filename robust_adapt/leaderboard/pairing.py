@@ -7,7 +7,8 @@ from typing import Any
 
 from robust_adapt.errors import CheckpointError, DataError
 from robust_adapt.leaderboard.benchmarking import RECORD, BenchmarkRecord
-from robust_adapt.records import EvaluationRecord
+from robust_adapt.leaderboard.ranking import FAST
+from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import Comparison, mcnemar
 from robust_adapt.units import format_eps
 
@@ -46,9 +47,13 @@ def compare(a: str | Path, b: str | Path) -> dict[str, Comparison]:
         if one.budget != other.budget:
             raise DataError(
                 f"Expected {name} with the same budget, but got {one.budget} in {a} and {other.budget} in {b}; "
-                "judge both with the same `--norm` and `--eps`."
+                "judge both with the same flags."
             )
-    return {name: mcnemar(flags_a[name].right, flags_b[name].right) for name in shared}
+    return {
+        name: dataclasses.replace(mcnemar(one.right, flags_b[name].right), budget=one.budget)
+        for name, one in flags_a.items()
+        if name in shared
+    }
 
 
 def recorded_flags(path: str | Path) -> dict[str, Flags]:
@@ -78,21 +83,35 @@ def recorded_flags(path: str | Path) -> dict[str, Flags]:
 
 def _of_evaluation(values: dict[str, Any]) -> dict[str, Flags]:
     record = EvaluationRecord.from_dict(values)
+    speed = "" if record.exact else f", {FAST}"
     found = {}
     for row in [*record.attacks, record.worst_case]:
-        budget = f"{row.norm} {format_eps(row.eps, row.norm)}, {row.steps} steps" if row.eps is not None else "none"
+        budget = f"{row.norm} {format_eps(row.eps, row.norm)}" if row.eps is not None else "none"
+        if row is record.worst_case:
+            budget += f", worst of {', '.join(each.name for each in record.attacks if _counts(each, record))}"
+        elif row.eps is not None:
+            budget += f", {row.steps} step{'' if row.steps == 1 else 's'}"
         if row.flags:
-            found[row.name] = Flags(record.images_sha256, budget, [each == "1" for each in row.flags])
+            found[row.name] = Flags(record.images_sha256, budget + speed, [each == "1" for each in row.flags])
     return found
+
+
+def _counts(row: AttackRecord, record: EvaluationRecord) -> bool:
+    """Whether a row went into the worst case: clean or in the ball, and on all images."""
+    return row.n == record.n and (row.eps is not None or not row.norm)
 
 
 def _of_benchmark(values: dict[str, Any]) -> dict[str, Flags]:
     record = BenchmarkRecord.from_dict(values).autoattack
     images = record.fingerprint["images"] + record.fingerprint["labels"]
-    eps = format_eps(record.eps, record.norm)
-    budget = f"{record.norm} {eps}, {record.version}, {'exact' if record.exact else 'fast'}"
+    speed = "" if record.exact else f", {FAST}"
+    budget = f"{record.norm} {format_eps(record.eps, record.norm)}, {record.version}"
+    if record.version == "custom":
+        budget += f" of {', '.join(row.name for row in record.attacks)}"
+    if record.settings:
+        budget += f" with {json.dumps(record.settings, sort_keys=True)}"
     clean = [broken != "clean" for broken in record.broken_by]
     return {
-        "AutoAttack, clean": Flags(images, "none", clean),
-        f"AutoAttack {record.version}": Flags(images, budget, record.flags),
+        "AutoAttack, clean": Flags(images, f"none{speed}", clean),
+        f"AutoAttack {record.version}": Flags(images, budget + speed, record.flags),
     }

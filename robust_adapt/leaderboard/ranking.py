@@ -7,6 +7,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from torch import nn
+
 from robust_adapt.doors import check_flag, check_known, check_number, check_text, check_whole
 from robust_adapt.errors import ConfigError, shown
 from robust_adapt.records import Record
@@ -15,6 +17,7 @@ from robust_adapt.units import check_eps, format_eps
 SOURCE = "RobustBench repository, commit 78fcc9e, 2025-03-31"
 TEST_IMAGES = 10_000
 BOARDS = {"Linf": 8 / 255, "L2": 0.5}
+CLASS, FAST = "ResNet-18 class", "FAST mode, not exact"
 RESNET18 = frozenset({"ResNet-18", "PreActResNet-18"})
 
 
@@ -101,18 +104,21 @@ def place(
     official: bool = True,
     version: str = "standard",
     exact: bool = True,
+    resnet18: bool = False,
 ) -> Place:
-    """The places among all entries, those with the same use of data, the ResNet-18 class, and both together.
+    """The places among all entries and those with the same use of data, and of a ResNet-18 within its class too.
 
     accuracy: robust, in [0, 1]; interval: its low and high end. more_data: the model saw extra or synthetic images.
-    n, eps, official (the pixels of CIFAR-10's own test set), version, exact: how the accuracy was measured; anything
-    but the leaderboard's own protocol makes the result not comparable. Raises ``ConfigError``.
+    resnet18: it is a ResNet-18 or PreActResNet-18 (``is_resnet18`` tells). n, eps, official (the pixels of CIFAR-10's
+    own test set), version, exact: how the accuracy was measured; anything but the leaderboard's own protocol makes the
+    result not comparable. Raises ``ConfigError``.
     """
     check_number("accuracy", accuracy, low=0, high=1, example=0.5)
     check_known("norm with a leaderboard", norm, BOARDS)
     check_whole("n", n)
     check_text("version", version, example="standard")
-    for name, value in (("more_data", more_data), ("official", official), ("exact", exact)):
+    flags = {"more_data": more_data, "official": official, "exact": exact, "resnet18": resnet18}
+    for name, value in flags.items():
         check_flag(name, value)
     low, high = _interval(interval) if interval is not None else (accuracy, accuracy)
     if not 0 <= low <= accuracy <= high <= 1:
@@ -124,10 +130,13 @@ def place(
     groups = {
         "all": entries,
         data: [entry for entry in entries if entry.more_data == more_data],
-        "ResNet-18 class": [entry for entry in entries if entry.resnet18],
-        f"ResNet-18 class, {data}": [entry for entry in entries if entry.resnet18 and entry.more_data == more_data],
     }
-    reasons = _reasons(norm, n, eps, official, version, exact)
+    if resnet18:
+        groups |= {
+            CLASS: [entry for entry in groups["all"] if entry.resnet18],
+            f"{CLASS}, {data}": [entry for entry in groups[data] if entry.resnet18],
+        }
+    reasons = departures(norm, n=n, eps=eps, official=official, version=version, exact=exact)
     return Place(
         norm=norm,
         accuracy=accuracy,
@@ -135,6 +144,42 @@ def place(
         comparable=not reasons,
         reasons=reasons,
     )
+
+
+def departures(
+    norm: str,
+    *,
+    n: int,
+    of: int = TEST_IMAGES,
+    eps: float | str | None = None,
+    official: bool = True,
+    version: str = "standard",
+    exact: bool = True,
+) -> list[str]:
+    """What is not the leaderboard's protocol, in words. of: images in the whole test set."""
+    reasons = []
+    if n != of:
+        reasons.append(f"{n} of {of} test images")
+    if not official:
+        reasons.append("not the official test images")
+    if norm in BOARDS and eps is not None and abs(check_eps(eps, norm=norm) - BOARDS[norm]) > 1e-6:
+        reasons.append(f"eps {format_eps(check_eps(eps, norm=norm), norm)}, not {format_eps(BOARDS[norm], norm)}")
+    if version != "standard":
+        reasons.append(f"version {version}, not standard")
+    if not exact:
+        reasons.append("fast arithmetic")
+    return reasons
+
+
+def is_resnet18(model: nn.Module) -> bool:
+    """Whether a model is a ResNet-18 or PreActResNet-18 of any width and anyone's code, told by its layers.
+
+    The 18 are 17 convolutions that see neighbours and one linear layer; 3 or 4 convolutions more, mostly of one
+    pixel, are the shortcuts between stages.
+    """
+    kernels = [layer.kernel_size for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    heads = sum(isinstance(layer, nn.Linear) for layer in model.modules())
+    return heads == 1 and len(kernels) in (20, 21) and sum(max(kernel) > 1 for kernel in kernels) >= 17
 
 
 def _interval(ends: object) -> tuple[float, float]:
@@ -160,21 +205,6 @@ def _standing(name: str, group: Iterable[Entry], accuracy: float, low: float, hi
         above=better[-1].id if better else None,
         below=worse[0].id if worse else None,
     )
-
-
-def _reasons(norm: str, n: int, eps: float | str | None, official: bool, version: str, exact: bool) -> list[str]:
-    reasons = []
-    if n != TEST_IMAGES:
-        reasons.append(f"{n} of {TEST_IMAGES} test images")
-    if not official:
-        reasons.append("not the official test images")
-    if eps is not None and abs(check_eps(eps, norm=norm) - BOARDS[norm]) > 1e-6:
-        reasons.append(f"eps {format_eps(check_eps(eps, norm=norm), norm)}, not {format_eps(BOARDS[norm], norm)}")
-    if version != "standard":
-        reasons.append(f"version {version}, not standard")
-    if not exact:
-        reasons.append("fast arithmetic")
-    return reasons
 
 
 def _entry(row: dict[str, str]) -> Entry:

@@ -11,12 +11,24 @@ from torch import nn
 
 from robust_adapt.doors import check_flag, check_known, check_model, check_path, check_text
 from robust_adapt.errors import CheckpointError, ConfigError, shown
-from robust_adapt.leaderboard.ranking import place
+from robust_adapt.leaderboard.benchmarking import BenchmarkRecord
+from robust_adapt.leaderboard.checks import (
+    BATCH_DEPENDENT,
+    DYNAMIC,
+    NOT_FINITE,
+    OUTSIDE,
+    PROBABILITIES,
+    RANDOMISED,
+    ZERO_GRADIENT,
+)
+from robust_adapt.leaderboard.ranking import FAST
 from robust_adapt.leaderboard.result import AutoAttackRecord
 from robust_adapt.models import weights_hash
 from robust_adapt.records import write_atomically, write_json
 from robust_adapt.units import NORMS, format_eps
 
+DATASET = "cifar10"
+REFUSED = (RANDOMISED, BATCH_DEPENDENT, DYNAMIC, PROBABILITIES, ZERO_GRADIENT, OUTSIDE, NOT_FINITE)
 _TEXT = (lambda value: isinstance(value, str) and bool(value.strip()), "a text that is not empty")
 _PERCENT = (
     lambda value: isinstance(value, str) and re.fullmatch(r"100\.00|\d?\d\.\d\d", value) is not None,
@@ -56,7 +68,7 @@ _FORM = """{draft}# New model: {name}
 - Robust accuracy: {autoattack_acc} %
 - Additional data: {data}
 - Evaluation method: AutoAttack ({version}, seed {seed}, batch size {batch_size}, {n} test images, {arithmetic};
-  pyautoattack {engine}, source sha256 {source})
+  pyautoattack {engine}, source sha256 {sha256})
 - Findings of AutoAttack's own checks: {findings}
 - Checkpoint: {checkpoint}
 - Code: {code}
@@ -64,6 +76,7 @@ _FORM = """{draft}# New model: {name}
 
 ## Model zoo
 - [x] The state dict is `{file}`, for `load_model("{name}", model_dir=<this folder>, threat_model="{norm}")`.
+- {builder}
 """
 
 
@@ -85,46 +98,39 @@ def check_entry(entry: dict[str, Any]) -> None:
 def submit(
     folder: str | Path,
     model: nn.Module,
-    record: AutoAttackRecord,
+    record: BenchmarkRecord,
     *,
     name: str,
     title: str,
     authors: str,
     link: str,
     architecture: str,
-    more_data: bool,
     venue: str = "Unpublished",
-    dataset: str = "cifar10",
     checkpoint: str = "attached",
     code: str = "to be added",
-    official: bool = True,
+    source: str | None = None,
     draft: bool = False,
 ) -> Path:
     """Write the folder of a submission and return it.
 
-    name: the zoo's, such as ``Author2026Title_R18``. record: the evaluation of these very weights under the
-    leaderboard's protocol; anything else is refused, or with ``draft=True`` marked on top of the form.
-    ``load_model(name, model_dir=folder)`` reads the weights. Raises ``ConfigError``, ``CheckpointError``.
+    name: the zoo's, such as ``Author2026Title_R18``. record: what ``benchmark`` says of these very weights under the
+    leaderboard's protocol; anything else, and a model that RobustBench takes not, is refused, or with ``draft=True``
+    marked on top of the form. source: Python whose ``build()`` gives the model (``model_source`` writes it), kept as
+    ``model.py``. ``load_model(name, model_dir=folder)`` reads the weights. Raises ``ConfigError``,
+    ``CheckpointError``.
     """
-    _check(folder, model, record, official=official, draft=draft, more_data=more_data)
-    for key, value, example in (("name", name, "Author2026Title"), ("dataset", dataset, "cifar10")):
-        if not isinstance(value, str) or re.fullmatch(r"[A-Za-z0-9][\w.-]*", value, re.ASCII) is None:  # names of files
-            raise ConfigError(
-                f"Expected `{key}` of letters, digits, _, - and ., but got {shown(value)}; e.g. {example}."
-            )
-    for key, value in (("title", title), ("checkpoint", checkpoint), ("code", code)):
-        check_text(key, value)
-    if weights_hash(model) != record.fingerprint["weights"]:
+    _check(folder, model, record, draft)
+    if not isinstance(name, str) or re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII) is None:  # names of files
+        raise ConfigError(
+            f"Expected `name` of letters, digits, _, - and ., but got {shown(name)}; e.g. Author2026Title."
+        )
+    for key, value in (("title", title), ("checkpoint", checkpoint), ("code", code), ("source", source)):
+        if key != "source" or value is not None:
+            check_text(key, value)
+    run = record.autoattack
+    if weights_hash(model) != run.fingerprint["weights"]:
         raise ConfigError("Expected the model that was evaluated, but its weights differ from the record's.")
-    reasons = place(
-        record.accuracy,
-        record.norm,
-        n=record.n,
-        eps=record.eps,
-        official=official,
-        version=record.version,
-        exact=record.exact,
-    ).reasons
+    reasons = record.reasons + _objections(run)
     if reasons and not draft:
         raise ConfigError(
             f"Expected an evaluation under the leaderboard's protocol, but got {'; '.join(reasons)}; "
@@ -134,53 +140,56 @@ def submit(
         "link": link,
         "name": title,
         "authors": authors,
-        "additional_data": more_data,
+        "additional_data": record.more_data,
         "number_forward_passes": 1,
-        "dataset": dataset,
+        "dataset": DATASET,
         "venue": venue,
         "architecture": architecture,
-        "eps": format_eps(record.eps, record.norm),
-        "clean_acc": f"{record.clean.accuracy:.2%}"[:-1],
-        "reported": f"{record.accuracy:.2%}"[:-1],
-        "autoattack_acc": f"{record.accuracy:.2%}"[:-1],
+        "eps": format_eps(run.eps, run.norm),
+        "clean_acc": f"{run.clean.accuracy:.2%}"[:-1],
+        "reported": f"{run.accuracy:.2%}"[:-1],
+        "autoattack_acc": f"{run.accuracy:.2%}"[:-1],
     }
     check_entry(entry)
-    root, board = Path(folder), Path(dataset) / record.norm
-    form = _form(entry | {"title": title, "name": name}, record, board / f"{name}.pt", checkpoint, code, reasons)
-    _write(root, board, name, model, entry, form, record)
+    root, board = Path(folder), Path(DATASET) / run.norm
+    about = {"title": title, "name": name, "checkpoint": checkpoint, "code": code}
+    about["file"] = (board / f"{name}.pt").as_posix()
+    _write(root, board, name, model, entry, _form(entry | about, run, reasons, source), record, source)
     return root
 
 
-def _check(folder: str | Path, model: nn.Module, record: AutoAttackRecord, **flags: bool) -> None:
+def _check(folder: str | Path, model: nn.Module, record: BenchmarkRecord, draft: bool) -> None:
     check_path("folder", folder)
     check_model(model)
-    for name, value in flags.items():
-        check_flag(name, value)
-    if not isinstance(record, AutoAttackRecord):
-        raise ConfigError(f"Expected `record` as an AutoAttackRecord, but got {shown(record)}; autoattack() gives one.")
-    check_known("norm", record.norm, NORMS)  # it names a folder, and a record may come from a file
+    check_flag("draft", draft)
+    if not isinstance(record, BenchmarkRecord):
+        raise ConfigError(f"Expected `record` as a BenchmarkRecord, but got {shown(record)}; benchmark() gives one.")
+    check_known("norm", record.autoattack.norm, NORMS)  # it names a folder, and a record may come from a file
 
 
-def _form(
-    entry: dict[str, Any], record: AutoAttackRecord, file: Path, checkpoint: str, code: str, reasons: list[str]
-) -> str:
+def _objections(run: AutoAttackRecord) -> list[str]:
+    """RobustBench takes models that answer the same each time, image by image, with gradients that say something."""
+    found = {finding.check for finding in run.findings}
+    return [f"a model with {check}, which RobustBench does not take" for check in REFUSED if check in found]
+
+
+def _form(about: dict[str, Any], run: AutoAttackRecord, reasons: list[str], source: str | None) -> str:
+    built = "`model.py` builds the model: its `build` is the `model` of the entry in the zoo."
     return _FORM.format(
-        **entry,
+        **about,
         draft=f"DRAFT, not to be submitted: {'; '.join(reasons)}.\n\n" if reasons else "",
-        norm=record.norm,
-        data="yes" if entry["additional_data"] else "no",
-        version=record.version,
-        arithmetic="exact float32" if record.exact else "FAST mode, not exact",
-        seed=record.seed,
-        batch_size=record.batch_size,
-        n=record.n,
-        engine=record.versions.get("pyautoattack", "of unknown version"),
-        source=record.fingerprint["pyautoattack"],
-        findings="; ".join(f"{one.check} ({one.message})" for one in record.findings) or "none",
-        checkpoint=checkpoint,
-        code=code,
-        weights=record.fingerprint["weights"],
-        file=file.as_posix(),
+        norm=run.norm,
+        data="yes" if about["additional_data"] else "no",
+        version=run.version,
+        arithmetic="exact float32" if run.exact else FAST,
+        seed=run.seed,
+        batch_size=run.batch_size,
+        n=run.n,
+        engine=run.versions.get("pyautoattack", "of unknown version"),
+        sha256=run.fingerprint["pyautoattack"],
+        findings="; ".join(f"{one.check} ({one.message})" for one in run.findings) or "none",
+        weights=run.fingerprint["weights"],
+        builder=built if source else "The code that builds the model is to be added.",
     )
 
 
@@ -198,7 +207,8 @@ def _write(
     model: nn.Module,
     entry: dict[str, Any],
     form: str,
-    record: AutoAttackRecord,
+    record: BenchmarkRecord,
+    source: str | None,
 ) -> None:
     weights = io.BytesIO()
     torch.save({_zoo_key(key): value.detach().cpu() for key, value in model.state_dict().items()}, weights)
@@ -209,5 +219,7 @@ def _write(
         write_json(root / "model_info" / board / f"{name}.json", entry)
         write_json(root / "evaluation.json", record)
         write_atomically(root / "form.md", form.encode())
+        if source is not None:
+            write_atomically(root / "model.py", source.encode())
     except OSError as error:
         raise CheckpointError(f"Expected to write the submission to {root}, but got: {error}.") from error
