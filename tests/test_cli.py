@@ -166,7 +166,7 @@ def test_help_fits_the_terminal_and_names_plain_values(capsys, monkeypatch, comm
 
 def test_none_is_a_value_of_an_optional_flag(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    flags = ["train", "standard", *TINY, "--data.subset", "32", "--epochs", "1", "--out", "one"]
+    flags = ["train", "pgd", *TINY, "--data.subset", "32", "--epochs", "1", "--out", "one", "--controller.rule", "gap"]
     assert run(capsys, *flags, "--evaluation.deepfool-n", "None", "--controller.start", "2/255")[0] == 0
     config = json.loads((tmp_path / "one" / "config.json").read_text())
     assert config["evaluation"]["deepfool_n"] is None and config["controller"]["start"] == 2 / 255
