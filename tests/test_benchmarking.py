@@ -285,6 +285,19 @@ def test_an_unknown_name_meets_the_nearest(pictures, capsys):
     assert code == 2 and "did you mean 'Carmon2019Unlabeled'" in err
 
 
+def test_the_folder_of_another_run_is_named_by_the_argument_that_gave_it(data, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    arguments = {"version": "custom", "attacks": ["apgd-ce"], "out": tmp_path / "judged"}
+    benchmark(model, data, n=2, **arguments)
+    with pytest.raises(CheckpointError) as caught:
+        benchmark(model, data, n=3, **arguments)
+    assert str(caught.value) == (
+        f"Expected the state of this run in {tmp_path / 'judged' / 'state'}, but it belongs to a run with other "
+        "images, labels; give the same arguments to go on with that run, or another `out`."
+    )
+
+
 def test_a_norm_without_a_board_needs_its_eps(data):
     with pytest.raises(ConfigError, match="^Expected `eps` for L1, which has no leaderboard whose eps could be meant"):
         benchmark(nn.Flatten(), data, norm="L1")

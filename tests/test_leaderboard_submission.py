@@ -111,8 +111,8 @@ def test_a_model_that_robustbench_does_not_take_is_refused(evaluated, tmp_path, 
         submit(tmp_path / "out", model, found, name="Author2026Tiny", **PAPER)
     reason = f"a model with {check}, which RobustBench does not take"
     assert str(caught.value) == (
-        f"Expected an evaluation under the leaderboard's protocol, but got {reason}; evaluate again, or use draft=True "
-        "to see the folder."
+        f"Expected an evaluation under the leaderboard's protocol, but got {reason}; evaluate again, or see the folder "
+        "as a draft (`draft`)."
     )
     folder = submit(tmp_path / "out", model, found, name="Author2026Tiny", draft=True, **PAPER)
     assert (folder / "form.md").read_text().startswith(f"DRAFT, not to be submitted: {reason}.\n")
@@ -144,7 +144,6 @@ def test_an_evaluation_that_does_not_say_its_data_is_no_submission(evaluated, tm
     "name, settings",
     [
         ("ResNet18", {"width": 4, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}),
-        ("ResNet18", {"mean": [0.5] * 3, "std": [0.2] * 3}),
         ("PreActResNet18", {"width": 2, "num_classes": 100}),
         ("ResNet50", {"width": 2, "channels": 1, "size": 8}),
     ],
@@ -154,7 +153,6 @@ def test_the_lines_of_a_submission_build_its_model(name, settings):
     model = build_model(name, **settings).eval()
     source = model_source(name, model)
     assert "robust_adapt" not in source
-    assert ("ResNet18()" in source) is ("width" not in settings)
     built: dict[str, Any] = {}
     exec(source, built)
     copy = built["build"]().eval()
@@ -164,6 +162,31 @@ def test_the_lines_of_a_submission_build_its_model(name, settings):
     images = torch.rand(2, settings.get("channels", 3), settings.get("size", 32), settings.get("size", 32))
     with torch.no_grad():
         assert torch.equal(copy(images), model(images))
+
+
+def test_robustbench_loads_a_normalised_resnet18_by_the_lines_beside_it(tmp_path, monkeypatch):
+    from robustbench.model_zoo import model_dicts
+    from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
+    from robustbench.utils import load_model
+
+    torch.manual_seed(0)
+    model = build_model("ResNet18", mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6]).eval()
+    images = torch.randint(256, (1, 3, 32, 32), dtype=torch.uint8)
+    split = Split(images, (model(to_float(images)).argmax(1) + 1) % 10)  # wrong without an attack
+    data = ImageData("CIFAR-10", split, split, split, CIFAR10_CLASSES, Augmentation(), official=True)
+    record = benchmark(model, data)
+    source = model_source("ResNet18", model)
+    folder = submit(tmp_path, model, record, name="Author2026Title_R18", source=source, draft=True, **PAPER)
+    assert "\n- `model.py` builds the model: its `build` is the `model` of the" in (folder / "form.md").read_text()
+    lines = (folder / "model.py").read_text()
+    assert "net = ResNet18()\n" in lines and "robust_adapt" not in lines
+    built: dict[str, Any] = {}
+    exec(lines, built)
+    names = model_dicts[BenchmarkDataset.cifar_10][ThreatModel.Linf]
+    monkeypatch.setitem(names, "Author2026Title_R18", {"model": built["build"], "gdrive_id": "none"})
+    loaded = load_model("Author2026Title_R18", model_dir=folder, threat_model="Linf").eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(to_float(images)), model(to_float(images)))
 
 
 def test_a_model_of_a_function_is_imported_from_it():

@@ -91,22 +91,25 @@ def benchmark(
     images, labels = data.test.first(n, seed=0).tensors()
     check_classes(model, data)
     folder = Path(out) if out is not None else None
-    record = autoattack(
-        model,
-        images,
-        labels,
-        eps=budget,
-        norm=norm,
-        version=version,
-        attacks=attacks,
-        settings=settings,
-        seed=seed,
-        batch_size=batch_size,
-        fast=fast,
-        shard=shard,
-        state_dir=folder / STATE if folder else None,
-        report=report,
-    )
+    try:
+        record = autoattack(
+            model,
+            images,
+            labels,
+            eps=budget,
+            norm=norm,
+            version=version,
+            attacks=attacks,
+            settings=settings,
+            seed=seed,
+            batch_size=batch_size,
+            fast=fast,
+            shard=shard,
+            state_dir=folder / STATE if folder else None,
+            report=report,
+        )
+    except CheckpointError as error:  # its advice in the names of this function
+        raise CheckpointError(str(error).replace("`state_dir`", "`out`")) from error
     standing, reasons = _standing(record, data, more_data=more_data, resnet18=is_resnet18(model))
     result = BenchmarkRecord(
         model=name,

@@ -134,7 +134,7 @@ def submit(
     if reasons and not draft:
         raise ConfigError(
             f"Expected an evaluation under the leaderboard's protocol, but got {'; '.join(reasons)}; "
-            "evaluate again, or use draft=True to see the folder."
+            "evaluate again, or see the folder as a draft (`draft`)."
         )
     entry = {
         "link": link,
