@@ -129,14 +129,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def open_run(folder: Path, config: Config, *, resume: bool) -> None:
-    """Make a run folder, or check that it holds the same run. Raises ``CheckpointError``."""
+    """Make a run folder, or go on in one with ``resume``; ``config.json`` is the config from now on.
+
+    Raises ``CheckpointError``."""
     present = folder / "config.json"
     if is_run(folder) and not resume:
         raise CheckpointError(f"Expected a new run folder, but {folder} holds a run; use --resume or another --out.")
     try:
-        if not present.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(present, config.to_dict())
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(present, config.to_dict())
     except OSError as error:
         raise CheckpointError(f"Expected to write the run folder {folder}, but got: {error}.") from error
 

@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -100,12 +101,19 @@ def weights_hash(model: nn.Module) -> str:
 
 def images_hash(images: Tensor, labels: Tensor) -> str:
     """sha256 over the shape and values of images, and over their labels: the same images in the same order."""
-    return hashlib.sha256(f"{tuple(images.shape)}".encode() + tensor_bytes(images) + tensor_bytes(labels)).hexdigest()
+    digest = hashlib.sha256(f"{tuple(images.shape)}".encode())
+    for tensor in (images, labels):
+        digest.update(_values(tensor))
+    return digest.hexdigest()
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
     """The values of a tensor of any type as they lie in memory."""
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return _values(tensor).tobytes()
+
+
+def _values(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
 
 
 def _call(name: str) -> nn.Module:

@@ -53,7 +53,11 @@ def _read_field(record: str, field: "dataclasses.Field[Any]", value: Any) -> Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunRecord(Record):
-    """What a training run stands on, known before its first step."""
+    """What a training run stands on, known before its first step.
+
+    training_sha256: over the images and labels of training and validation; test_sha256: over those of the test
+    split; empty in records of before. data_given: the data were handed in, the config does not name them.
+    """
 
     recipe: str
     data: str
@@ -70,6 +74,9 @@ class RunRecord(Record):
     versions: dict[str, str]
     commit: str | None
     processes: int = 1
+    training_sha256: str = ""
+    test_sha256: str = ""
+    data_given: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

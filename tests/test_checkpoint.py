@@ -147,8 +147,8 @@ def test_a_run_is_not_overwritten(tmp_path):
     assert error_of(open_run, tmp_path, recipe("literal"), resume=False) == (
         f"Expected a new run folder, but {tmp_path} holds a run; use --resume or another --out."
     )
-    open_run(tmp_path, recipe("literal"), resume=True)
-    assert read_config(tmp_path) == recipe("pgd")
+    open_run(tmp_path, recipe("pgd", log_every=7), resume=True)
+    assert read_config(tmp_path) == recipe("pgd", log_every=7)
 
 
 @pytest.mark.parametrize(

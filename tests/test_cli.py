@@ -130,7 +130,8 @@ def test_help_of_resume_says_that_it_starts_too(capsys):
     text = " ".join(capsys.readouterr().out.replace("│", " ").replace("|", " ").split())
     assert (
         "--resume, --no-resume Go on from the last checkpoint of the run folder, with its config; where there is no "
-        "run yet, start one. (default: False)" in text
+        "run yet, start one. What would make it another run, such as another recipe, is refused (docs/reliability.md). "
+        "(default: False)" in text
     )
 
 

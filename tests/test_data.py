@@ -333,6 +333,112 @@ def test_own_data_sets_of_floats_uint8_and_pictures():
     assert (data.title, data.classes, data.official) == ("mine", ("a", "b"), False)
 
 
+def mine(items, classes="ab", count=4):
+    """One's own data set of the same item over and over, or of these items."""
+    items = items if isinstance(items, list) else [(items, number % 2) for number in range(count)]
+    return from_datasets(items, items, list(classes), title="mine", config=DataConfig(name="mine", validation=2))
+
+
+GREY = np.full((8, 8), 51, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "pixel"),
+    [
+        (Image.fromarray(GREY), (51,)),
+        (Image.fromarray(GREY > 9), (255,)),
+        (Image.fromarray(GREY).convert("P"), (51, 51, 51)),
+        (Image.new("RGBA", (8, 8), (1, 2, 3, 4)), (1, 2, 3)),
+        (GREY, (51,)),
+        (torch.from_numpy(GREY), (51,)),
+        (np.stack([GREY, GREY, GREY / 255 * 255]).transpose(1, 2, 0).astype(np.float64) / 255, (51, 51, 51)),
+        (torch.full((3, 8, 8), 0.2, dtype=torch.float16), (51, 51, 51)),
+    ],
+)
+def test_own_images_of_every_form(image, pixel):
+    assert mine(image).test.images[0, :, 3, 3].tolist() == list(pixel)
+
+
+KINDS = "Expected images as uint8 or as floats in [0, 1], but got {}; give floats, divided by the value of white."
+SQUARE = "Expected square images, {} or (H, W), but got {}; crop or transpose them.{}"
+
+
+@pytest.mark.parametrize(
+    ("items", "sentence"),
+    [
+        (torch.ones(1, 8, 8, dtype=torch.bool), KINDS.format("torch.bool")),
+        (torch.full((3, 8, 8), 300), KINDS.format("torch.int64")),
+        (np.full((8, 8, 3), 60000, np.uint16), KINDS.format("torch.uint16")),
+        (np.zeros((3, 8, 8), np.uint8), SQUARE.format("(H, W, C)", (3, 8, 8), " Tensors are (C, H, W).")),
+        (torch.zeros(3, 8, 10), SQUARE.format("(C, H, W)", (3, 8, 10), "")),
+        (torch.zeros(8), SQUARE.format("(C, H, W)", (8,), "")),
+        (torch.zeros(2, 3, 8, 8), SQUARE.format("(C, H, W)", (2, 3, 8, 8), "")),
+        (
+            Image.fromarray(np.zeros((8, 8), np.uint16)),
+            "Expected PIL images of 8 bits a channel, but got the mode 'I;16'; give uint8 or floats in [0, 1].",
+        ),
+        (
+            "cat.png",
+            "Expected images as uint8 or as floats in [0, 1], but got 'cat.png' of type <U7; give PIL images, arrays "
+            "or tensors.",
+        ),
+        (
+            [(torch.zeros(3, 8, 8), 0), (torch.zeros(3, 9, 9), 1)],
+            "Expected images of one shape, but got (3, 8, 8) and, number 1, (3, 9, 9) (C, H, W); resize or convert "
+            "them.",
+        ),
+        ([], "Expected one or more images, but got an empty data set; look at its folder or its filter."),
+        (
+            [(torch.zeros(3, 8, 8), "cat")],
+            "Expected labels as class numbers, but that of image 0 is 'cat'; count classes from 0.",
+        ),
+        (
+            [(torch.zeros(3, 8, 8), 1.5)],
+            "Expected labels as class numbers, but that of image 0 is 1.5; count classes from 0.",
+        ),
+        (
+            [torch.zeros(3, 8, 8)],
+            "Expected pairs (image, label), but number 0 is a Tensor of shape (3, 8, 8); give two values.",
+        ),
+        (
+            [(torch.zeros(3, 8, 8), 1 + number % 2) for number in range(4)],
+            "Expected labels of 2 classes, numbers 0 to 1, but got labels from 1 to 2 in mine; count classes from 0, "
+            "and name them all.",
+        ),
+        (
+            [(torch.zeros(3, 8, 8), -1)] * 4,
+            "Expected 2 labels >= 0 in a split, but got tensor([-1, -1]); a class number an image.",
+        ),
+    ],
+)
+def test_own_data_sets_that_are_none(items, sentence):
+    assert error_of(mine, items) == sentence
+
+
+def test_test_images_of_another_shape():
+    train, test = ([(torch.zeros(3, size, size), number % 2) for number in range(4)] for size in (8, 16))
+    assert error_of(from_datasets, train, test, ["a", "b"], title="mine") == (
+        "Expected images of one shape, but got (3, 8, 8) and (3, 16, 16) (C, H, W); resize or convert them."
+    )
+
+
+def test_a_stream_is_no_data_set():
+    stream = iter([])
+    assert error_of(from_datasets, stream, stream, ["a", "b"], title="mine") == (
+        "Expected a data set with a length, but got list_iterator; give a map-style one."
+    )
+
+
+def test_the_held_out_split_follows_the_size_of_the_data():
+    assert len(load_data(DataConfig(name="digits")).validation) == 143
+    assert [len(mine_of(count).validation) for count in (20, 3)] == [2, 1]
+
+
+def mine_of(count):
+    items = [(torch.zeros(1, 8, 8), number % 2) for number in range(count)]
+    return from_datasets(items, items, ["a", "b"], title="mine")
+
+
 def test_splits_are_immutable_and_the_first_n_are_stable():
     split = numbered(30)
     with pytest.raises(dataclasses.FrozenInstanceError):

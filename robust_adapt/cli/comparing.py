@@ -80,7 +80,6 @@ def demo(arguments: Sequence[str]) -> int:
 def _compare(names: Sequence[str], build: Callable[[str], Config], out: Path, n: int | None = None) -> None:
     """Train what is a recipe, load what is a run, evaluate all under one budget, write and print."""
     from robust_adapt import pipeline
-    from robust_adapt.data import load_data
 
     names = list(dict.fromkeys(str(Path(name)) for name in names))
     present = {name: pipeline.load_run(name) for name in names if (Path(name) / "config.json").exists()}
@@ -89,7 +88,7 @@ def _compare(names: Sequence[str], build: Callable[[str], Config], out: Path, n:
     runs = _named([present.get(name) or train_with_progress(configs[name], out / name, resume=True) for name in names])
     config = next(iter(runs.values())).config
     eps, norm = _budget([run.config for run in runs.values()])
-    data = load_data(config.data)
+    data = pipeline.load_own_data(next(iter(runs.values())))
     records = []
     for name, run in runs.items():
         with console.status(f"evaluating {reporting.plain(name)}") as status:

@@ -1,6 +1,7 @@
 """``robust-adapt evaluate``."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ import tyro
 from rich.table import Table
 
 from robust_adapt import reporting
-from robust_adapt.cli.terminal import console, read_of_run
+from robust_adapt.cli.terminal import console, names_data, read_of_run
 from robust_adapt.config import DataConfig
 from robust_adapt.records import AttackRecord
 from robust_adapt.units import Epsilon
@@ -48,7 +49,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     run = pipeline.load_run(options.run)
     fabric = pipeline.launch(run.config.device, devices=options.devices)
     processes = Processes.of(fabric)
-    data = pipeline.load_together(processes, lambda: load_data(options.data))
+    load = load_data if names_data(arguments) else functools.partial(pipeline.load_own_data, run)
+    data = pipeline.load_together(processes, lambda: load(options.data))
     eps = None if options.eps is None else float(options.eps)
     with console.status("evaluating") as status:
         record = pipeline.evaluate(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
-from robust_adapt.cli.terminal import console, read_of_run
+from robust_adapt.cli.terminal import console, names_data, read_of_run
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import write_json
@@ -63,16 +63,14 @@ def benchmark(arguments: Sequence[str]) -> int:
     """The leaderboard's protocol on a model: robust-adapt benchmark MODEL [--n N] [--norm Linf] [--eps EPS] ..."""
     options = read_of_run(BenchmarkOptions, arguments, "benchmark", "model_name")
     from robust_adapt import leaderboard, pipeline
-    from robust_adapt.data import load_data
     from robust_adapt.processes import Processes
 
     if options.norm == "corruptions":
         return _corruptions(options)
     pipeline.check_name(options.model_name, threat=options.norm)  # before the data, which may be a download
-    data_config = dataclasses.replace(options.data, offline=options.data.offline or options.offline)
     fabric = pipeline.launch(options.device, devices=options.devices)
     processes = Processes.of(fabric)
-    data = pipeline.load_together(processes, lambda: load_data(data_config))
+    data = pipeline.load_together(processes, lambda: _load(options, own=not names_data(arguments)))
     found = pipeline.load_together(
         processes,
         lambda: pipeline.find_model(
@@ -109,6 +107,17 @@ def benchmark(arguments: Sequence[str]) -> int:
     show_benchmark(record)
     console.print(f"Written to {plain(str(out / 'benchmark.json'))}", soft_wrap=True)
     return 0
+
+
+def _load(options: BenchmarkOptions, *, own: bool) -> Any:
+    """The data of a run folder where none are named (own), else those that are."""
+    from robust_adapt import pipeline
+    from robust_adapt.data import load_data
+
+    config = dataclasses.replace(options.data, offline=options.data.offline or options.offline)
+    if own and Path(options.model_name).is_dir():
+        return pipeline.load_own_data(options.model_name, config)
+    return load_data(config)
 
 
 def show_benchmark(record: Any) -> None:

@@ -42,6 +42,12 @@ def read_of_run(options: Any, arguments: Sequence[str], command: str, folder: st
     return read(options, arguments, command, default=options(**{folder: run}, data=read_config(Path(run)).data))
 
 
+def names_data(arguments: Sequence[str]) -> bool:
+    """Whether the flags name data, not only where they lie."""
+    where = ("--data.root", "--data.offline", "--data.no-offline")
+    return any(each.startswith("--data.") and not each.startswith(where) for each in arguments)
+
+
 def refuse(error: Exception) -> None:
     """One readable block on stderr: wrapped at words in a terminal, one line in a file."""
     if getattr(error, "said", False):  # by another process of the job

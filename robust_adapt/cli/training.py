@@ -25,7 +25,8 @@ class TrainOptions:
     out: Path | None = None
     """Folder of the run; by default runs/RECIPE-DATA."""
     resume: bool = False
-    """Go on from the last checkpoint of the run folder, with its config; where there is no run yet, start one."""
+    """Go on from the last checkpoint of the run folder, with its config; where there is no run yet, start one.
+    What would make it another run, such as another recipe, is refused (docs/reliability.md)."""
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -33,12 +34,11 @@ def train(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         list_recipes("train")
         return 0
-    config = recipe(arguments[0])
-    options = read(TrainOptions, arguments[1:], f"train {arguments[0]}", default=TrainOptions(config=config))
+    options = _read(arguments, recipe(arguments[0]))
     config = options.config
     out = options.out or Path("runs") / f"{config.recipe}-{_slug(config.data.name)}"
     if options.resume:
-        _say_start(out)
+        config = _resumed(arguments, config, out)
     run = train_with_progress(config, out, resume=options.resume)
     best = max(run.epochs, key=lambda record: (record.best, record.epoch))
     console.print(
@@ -50,12 +50,21 @@ def train(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _say_start(out: Path) -> None:
-    """A line where there is nothing to resume: the same command starts a run and goes on with it."""
-    from robust_adapt.checkpoint import can_resume
+def _read(arguments: Sequence[str], config: Config) -> TrainOptions:
+    return read(TrainOptions, arguments[1:], f"train {arguments[0]}", default=TrainOptions(config=config))
+
+
+def _resumed(arguments: Sequence[str], config: Config, out: Path) -> Config:
+    """The config of the run in ``out`` with the flags that are given; a line where there is no run to resume."""
+    from robust_adapt.checkpoint import can_resume, read_config
 
     if not can_resume(out):
         console.print(f"No run in {plain(str(out))} yet: starting one.", soft_wrap=True)
+        return config
+    stored = read_config(out)
+    if stored.recipe != config.recipe:  # which is refused
+        return config
+    return _read(arguments, dataclasses.replace(stored, devices=config.devices, nodes=config.nodes)).config
 
 
 def list_recipes(command: str) -> None:

@@ -19,8 +19,9 @@ class DataConfig:
     """Where torchvision's data sets are kept."""
     offline: bool = False
     """Never download."""
-    validation: int = 1000
-    """Images held out of the training split, the same number of each class; every choice is made on them."""
+    validation: int | None = None
+    """Images held out of the training split, the same number of each class; every choice is made on them. By default
+    1000, or a tenth of the training images where that is less."""
     seed: int = 0
     """Seed of the held-out split."""
     flip: bool | None = None

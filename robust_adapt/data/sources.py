@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from robust_adapt.config import DataConfig
+from robust_adapt.data.reading import read_dataset
 from robust_adapt.data.splits import Augmentation, ImageData, Split, stratified_order
 from robust_adapt.doors import check_path
 from robust_adapt.errors import ConfigError, DataError, shown, unknown_name
@@ -29,6 +30,7 @@ CIFAR10_CLASSES = (
     "truck",
 )
 DIGITS_TEST = 360
+VALIDATION = 1000
 LOSSY = (".jpg", ".jpeg", ".webp")
 SOURCES = ("digits", "cifar10", "cifar10.1", "folder:PATH")
 CIFAR10_1 = ("cifar10.1_v6_data.npy", "cifar10.1_v6_labels.npy")
@@ -62,8 +64,12 @@ def load_data(config: DataConfig) -> ImageData:
 def from_datasets(
     train: Dataset, test: Dataset, classes: Sequence[str], *, title: str, config: DataConfig | None = None
 ) -> ImageData:
-    """Any two map-style datasets of (image, label): PIL images, uint8 tensors, or float tensors in [0, 1]."""
-    parts = [_read_dataset(dataset) for dataset in (train, test)]
+    """Any two map-style data sets of (image, label) as one, whose own augmentation and order are not used.
+
+    Images: PIL images, or square ones of uint8 or of floats in [0, 1], as tensors ``(C, H, W)`` or arrays
+    ``(H, W, C)``; labels: numbers of ``classes``, from 0. Raises ``DataError`` for anything else.
+    """
+    parts = [read_dataset(dataset) for dataset in (train, test)]
     return _assemble(config or DataConfig(name=title), title, *parts, tuple(classes), Augmentation())
 
 
@@ -77,10 +83,11 @@ def _assemble(
     *,
     official: bool = False,
 ) -> ImageData:
-    if config.validation > len(train) // 2:
+    validation = config.validation or max(1, min(VALIDATION, len(train) // 10))
+    if validation > len(train) // 2:
         raise DataError(
             f"Expected `validation` to leave at least half of {len(train)} training images, but got "
-            f"{config.validation}; set `data.validation` lower."
+            f"{validation}; set `data.validation` lower."
         )
     if config.crop is not None and config.crop > train.images.shape[-1]:
         raise DataError(
@@ -88,14 +95,16 @@ def _assemble(
             "4 is usual."
         )
     order = stratified_order(train.labels, seed=config.seed)
-    held_out, kept = order[: config.validation], order[config.validation :]
+    held_out, kept = order[:validation], order[validation:]
     if config.subset is not None:
         kept = kept[: config.subset]
     augmentation = Augmentation(
         augmentation.crop if config.crop is None else config.crop,
         augmentation.flip if config.flip is None else config.flip,
     )
-    return ImageData(title, train.take(kept), train.take(held_out), test, classes, augmentation, official)
+    data = ImageData(title, train.take(kept), train.take(held_out), test, classes, augmentation, official)
+    data.check()
+    return data
 
 
 def _digits() -> tuple[Split, Split, tuple[str, ...]]:
@@ -211,22 +220,3 @@ def _decode(files: list[str], size: int | None) -> np.ndarray:
             "set `data.size` to resize them."
         )
     return np.stack(images).transpose(0, 3, 1, 2).copy()
-
-
-def _read_dataset(dataset: Dataset) -> Split:
-    images, labels = [], []
-    for index in range(len(dataset)):  # type: ignore[arg-type]
-        image, label = dataset[index]
-        if not isinstance(image, Tensor):
-            image = torch.from_numpy(np.asarray(image).copy())
-            image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
-        if image.is_floating_point():
-            if not (image.min() >= 0 and image.max() <= 1):
-                raise DataError(
-                    f"Expected images in [0, 1], but got [{image.min():.3g}, {image.max():.3g}]; already normalised? "
-                    "Make normalisation a layer of the model: robust_adapt.normalize(model, mean=, std=)."
-                )
-            image = (image * 255).round().to(torch.uint8)
-        images.append(image)
-        labels.append(int(label))
-    return Split(torch.stack(images), torch.tensor(labels))

@@ -82,6 +82,22 @@ class ImageData:
     def size(self) -> int:
         return self.train.images.shape[-1]
 
+    def check(self) -> None:
+        """Raise ``DataError`` unless every split is one, of images of one shape, with labels of the classes."""
+        for split in (self.train, self.validation, self.test):
+            split.check()
+            if split.images.shape[1:] != self.train.images.shape[1:]:
+                raise DataError(
+                    f"Expected images of one shape, but got {tuple(self.train.images.shape[1:])} and "
+                    f"{tuple(split.images.shape[1:])} (C, H, W); resize or convert them."
+                )
+            lowest, highest = int(split.labels.min()), int(split.labels.max())
+            if highest >= len(self.classes):
+                raise DataError(
+                    f"Expected labels of {len(self.classes)} classes, numbers 0 to {len(self.classes) - 1}, but got "
+                    f"labels from {lowest} to {highest} in {self.title}; count classes from 0, and name them all."
+                )
+
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and deviation a channel of the training images, in [0, 1] units. Raises ``DataError`` without any."""
         if not len(self.train):

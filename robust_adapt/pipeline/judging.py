@@ -10,12 +10,12 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from robust_adapt.attacks import DiverseAttack
-from robust_adapt.data import ImageData, load_data
+from robust_adapt.data import ImageData
 from robust_adapt.errors import ConfigError
 from robust_adapt.evaluation import DEFAULT_LIMITS, evaluate_model, rows_of_norm
 from robust_adapt.models import weights_hash
 from robust_adapt.pipeline.building import device_of
-from robust_adapt.pipeline.running import Run, load_run
+from robust_adapt.pipeline.running import Run, load_own_data, load_run
 from robust_adapt.processes import ALONE, Processes
 from robust_adapt.records import Answer, AttackRecord, Case, EvaluationRecord, write_json
 
@@ -36,12 +36,13 @@ def evaluate(
 ) -> EvaluationRecord:
     """Evaluate a run's best model on the test split; the record lands in its folder as ``evaluation.json``.
 
+    data: by default what its config names; a ``DataError`` where that is not what it was trained on.
     eps, norm: the budget, by default that of the training; another norm needs its eps.
     reuse: take the record that is there where it is of the same weights, data, budget and images. fabric: of several
     processes, which share the batches; the flags are those of one.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    data = data if data is not None else load_data(run.config.data)
+    data = data if data is not None else load_own_data(run)
     settings = run.config.evaluation
     processes = Processes.of(fabric) if fabric is not None else ALONE
     budget = _budget(run, eps, norm)

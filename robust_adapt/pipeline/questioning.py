@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from robust_adapt.attacks import Objective, adaptive_objective
 from robust_adapt.config import LossConfig
-from robust_adapt.data import ImageData, load_data
+from robust_adapt.data import ImageData
 from robust_adapt.features import FeatureTap
 from robust_adapt.pipeline.building import device_of
-from robust_adapt.pipeline.running import Run, load_run
+from robust_adapt.pipeline.running import Run, load_own_data, load_run
 from robust_adapt.records import write_json
 from robust_adapt.sanity import SanityCheck, SanityRecord, check_sanity
 
@@ -28,11 +28,12 @@ def check_run(
 ) -> SanityRecord:
     """Every sanity check on a run's best model; the record lands in its folder as ``sanity.json``.
 
+    data: by default what its config names; a ``DataError`` where that is not what it was trained on.
     standard: a run without adversarial training on the same data, for the transfer check. The adaptive check attacks
     the consistency term of the run's own loss, where it has one, in both directions.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    data = data if data is not None else load_data(run.config.data)
+    data = data if data is not None else load_own_data(run)
     device = device_of(run.config.device)
     other = load_run(standard) if isinstance(standard, str | Path) else standard
     model = run.model.to(device)

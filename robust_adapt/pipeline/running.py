@@ -14,13 +14,21 @@ from torch import nn
 from robust_adapt import trainer, upstream
 from robust_adapt.attacks import ATTACKS
 from robust_adapt.checkpoint import BEST, can_resume, has_checkpoint, load_checkpoint, locked, open_run, read_config
-from robust_adapt.config import Config
+from robust_adapt.config import Config, DataConfig
 from robust_adapt.data import ImageData, load_data
 from robust_adapt.doors import check_callable, check_flag, check_known, check_path
 from robust_adapt.errors import CheckpointError, ConfigError, DataError, shown
 from robust_adapt.models import build_model, check_architecture
 from robust_adapt.pipeline.building import build_parts, precision_of, put_weights
 from robust_adapt.pipeline.launching import launch, load_together
+from robust_adapt.pipeline.matching import (
+    check_training_data,
+    load_for,
+    load_test_data,
+    resumed_config,
+    test_hash,
+    training_hash,
+)
 from robust_adapt.pipeline.planning import count_steps
 from robust_adapt.processes import Processes
 from robust_adapt.records import BrakeRecord, EpochRecord, RunRecord, StepRecord, read_lines, write_json
@@ -47,23 +55,32 @@ def train(
 ) -> Run:
     """Train ``config`` into the folder ``out``; with ``resume`` go on from its last checkpoint, where there is one.
 
-    data: in place of ``config.data``. report: called with every record as it is made. Raises ``RobustAdaptError``, and
-    ``Stopped`` after SIGTERM or SIGINT.
+    data: in place of ``config.data``; give them again to resume and to judge the run. report: called with every record
+    as it is made. Raises ``RobustAdaptError``, also where a run that has a checkpoint is resumed with another config
+    (see ``matching.MAY_CHANGE``) or other data, and ``Stopped`` after SIGTERM or SIGINT.
     """
     folder = _check_arguments(config, out, resume, data, report)
-    if resume and can_resume(folder):
-        config = dataclasses.replace(read_config(folder), devices=config.devices, nodes=config.nodes)
+    before = None
+    if resume and can_resume(folder) and has_checkpoint(folder):  # else nothing is trained yet
+        config = resumed_config(folder, read_config(folder), config)
+        before = _read_run(folder) if (folder / "run.json").exists() else None
     fabric = launch(config.device, devices=config.devices, nodes=config.nodes, precision=precision_of(config))
     processes = Processes.of(fabric)
     if processes.together and config.minutes is not None:
         raise ConfigError("Expected `epochs` with several processes, but got `minutes`: its probe measures one alone.")
-    data = data if data is not None else load_together(processes, lambda: load_data(config.data))
+    given = data is not None
+    if data is None:
+        data = load_together(
+            processes, lambda: load_for(folder, before, config.data) if before else load_data(config.data)
+        )
+    if before is not None:
+        check_training_data(folder, before, data)
     torch.manual_seed(config.seed)
     parts = build_parts(config, data, fabric)  # before the folder: a config that cannot run leaves none
     with contextlib.ExitStack() as stack:
         processes.first(lambda: _open(stack, folder, config, resume))
         state, passed_over = load_checkpoint(folder) if resume and has_checkpoint(folder) else (None, [])
-        _train(parts, config, folder, data, state, passed_over, report)
+        _train(parts, config, folder, data, state, passed_over, report, data_given=given)
     return load_run(folder)
 
 
@@ -80,6 +97,8 @@ def _train(
     state: dict[str, Any] | None,
     passed_over: list[str],
     report: trainer.Report,
+    *,
+    data_given: bool,
 ) -> None:
     """From a checkpoint's state on, or from the start."""
     processes = parts.processes
@@ -96,7 +115,7 @@ def _train(
         position.warnings += passed_over + _other_versions(state) + _other_processes(state, processes)
     records = _read_records(folder).until(position)
     good = state and (state.get("good") or state)
-    record = _run_record(parts, config, data, total_steps)
+    record = dataclasses.replace(_run_record(parts, config, data, total_steps), data_given=data_given)
     processes.first(lambda: write_json(folder / "run.json", record))
     report = report if processes.is_first else lambda _record: None
     report(record)
@@ -111,6 +130,8 @@ def _check_arguments(
         raise ConfigError(f"Expected `config` as a Config, but got {shown(config)}; recipe('pgd') gives one.")
     if data is not None and not isinstance(data, ImageData):
         raise DataError(f"Expected `data` as ImageData, but got {shown(data)}; data.from_datasets() makes it.")
+    if data is not None:
+        data.check()
     check_flag("resume", resume)
     check_callable("report", report)
     check_architecture(config.model.name)  # names before the data, which may be a download
@@ -136,6 +157,15 @@ def load_run(folder: str | Path) -> Run:
     put_weights(model, folder / BEST, name=config.model.name)
     epochs, steps = read_lines(folder / "epochs.jsonl", EpochRecord), read_lines(folder / "steps.jsonl", StepRecord)
     return Run(folder, config, model.eval(), epochs, steps)
+
+
+def load_own_data(run: str | Path | Run, config: DataConfig | None = None) -> ImageData:
+    """The data that a run was trained on, by its config (or ``config``, where they lie elsewhere). Raises
+    ``DataError`` where other data were handed to its training, or their test images are others by now."""
+    folder = run.folder if isinstance(run, Run) else check_path("run", run)
+    if config is None:
+        config = run.config.data if isinstance(run, Run) else read_config(folder).data
+    return load_test_data(folder, _read_run(folder), config)
 
 
 def _read_run(folder: Path) -> RunRecord:
@@ -183,4 +213,6 @@ def _run_record(parts: trainer.Parts, config: Config, data: ImageData, total_ste
         precision=precision_of(config),
         versions=upstream.versions(),
         commit=upstream.commit(),
+        training_sha256=training_hash(data),
+        test_sha256=test_hash(data),
     )
