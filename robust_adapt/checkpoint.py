@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ LAST, PREVIOUS, BEST, LOCK = "last.ckpt", "previous.ckpt", "best.pt", ".lock"
 log = logging.getLogger(__name__)
 _MARK = b"\nrobust_adapt sha256 "
 _TRAILER = len(_MARK) + 64
+_FOREIGN = re.compile(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)")
+_CODES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -210,7 +213,18 @@ def _unpack(payload: bytes, path: Path) -> Any:
     try:
         return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a damaged or hostile file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"Expected a file of tensors and numbers at {path}, but it cannot be read: {reason}"
+            f"Expected a file of tensors and numbers at {path}, but it cannot be read: {why_unreadable(error)}"
         ) from error
+
+
+def why_unreadable(error: Exception) -> str:
+    """What ``torch.load`` says of a file, as the end of a sentence, without terminal codes and torch's own advice."""
+    found = _FOREIGN.search(str(error))
+    if found:
+        return (
+            f"it holds objects of Python ({found[1]}), which can run code while they are read; save "
+            "model.state_dict() instead of the model."
+        )
+    lines = _CODES.sub("", str(error)).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from robust_adapt import cli, pipeline
+from robust_adapt.checkpoint import load_weights
 from robust_adapt.cli.judging import BenchmarkOptions, default_folder
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.data import load_data
@@ -251,6 +252,47 @@ def test_a_checkpoint_file_is_found_by_its_architecture(data, tmp_path):
         pipeline.find_model(str(tmp_path / "net.pt"), data)
 
 
+def test_a_checkpoint_file_without_its_normalisation_says_so_or_is_given_it(data, tmp_path):
+    torch.manual_seed(0)
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.2, 0.25)
+    model = build_model("ResNet18", width=4, mean=mean, std=std).eval()
+    torch.save(model.model.state_dict(), tmp_path / "bare.pt")
+    torch.save(model.state_dict(), tmp_path / "whole.pt")
+    images, _ = data.test.tensors()
+
+    def find(name, **settings):
+        return pipeline.find_model(str(tmp_path / name), data, model=ModelConfig(width=4, **settings))
+
+    found = find("bare.pt", mean=mean, std=std)
+    assert torch.equal(found.model(images), model(images))
+    assert found.name == "bare.pt, ResNet18 of width 4, normalised by 0.5 0.4 0.3 and 0.2 0.2 0.25"
+    found = find("bare.pt")
+    assert torch.equal(found.model(images), model.model(images))
+    assert found.name == "bare.pt, ResNet18 of width 4, without normalisation"
+    for settings in ({"mean": mean, "std": std}, {"normalize": False}):
+        with pytest.raises(ConfigError) as caught:
+            find("whole.pt", **settings)
+        assert str(caught.value) == (
+            f"Expected no word on normalisation with {tmp_path / 'whole.pt'}, whose weights carry their own "
+            "(normalize.mean), but got `model.mean` or `model.no-normalize`; leave it out."
+        )
+
+
+def test_a_checkpoint_file_without_its_normalisation_is_benchmarked_by_flags(pictures, few_queries, capsys, tmp_path):
+    torch.save(build_model("ResNet18", width=4).state_dict(), tmp_path / "bare.pt")
+    line = ["benchmark", str(tmp_path / "bare.pt"), "--data.name", pictures, *FLAGS, "--model.width", "4", "--n", "4"]
+    code, out, _ = run(capsys, *line, "--out", "bare")
+    assert code == 0 and "bare.pt, ResNet18 of width 4, without normalisation on 4 test images" in out
+    assert read_benchmark("bare").model == "bare.pt, ResNet18 of width 4, without normalisation"
+    line += ["--model.mean", "0.49", "0.48", "0.45", "--model.std", "0.25"]
+    code, _, err = run(capsys, *line)
+    assert code == 2
+    assert err == (
+        "ConfigError Expected as many deviations > 0 as means, but got [0.49, 0.48, 0.45] and [0.25]; one a "
+        "channel each."
+    )
+
+
 def test_files_that_hold_no_weights_are_named_and_kept(data, tmp_path):
     path = tmp_path / "page.pt"
     path.write_bytes(b"<!DOCTYPE html><html>")
@@ -258,10 +300,21 @@ def test_files_that_hold_no_weights_are_named_and_kept(data, tmp_path):
         pipeline.find_model(str(path), data)
     assert path.exists()
     torch.save({"epoch": 3}, path)
-    with pytest.raises(
-        CheckpointError, match="^Expected a state dict in .*page.pt, but got dict; save model.state_dict"
-    ):
+    torch.save({"model_ema": {}, **{f"key{number}": number for number in range(7)}}, path)
+    with pytest.raises(CheckpointError) as caught:
         pipeline.find_model(str(path), data)
+    assert str(caught.value) == (
+        f"Expected a state dict in {path}, but got a dict of 'model_ema', 'key0', 'key1', 'key2', 'key3', 'key4' and 2 "
+        "more; save model.state_dict(), alone or under one of state_dict, model_state_dict, model, net."
+    )
+    torch.save(torch.nn.Linear(2, 2), path)
+    for read in (lambda: pipeline.find_model(str(path), data), lambda: load_weights(path)):
+        with pytest.raises(CheckpointError) as caught:
+            read()
+        assert str(caught.value).endswith(
+            f" at {path}, but it cannot be read: it holds objects of Python (torch.nn.modules.linear.Linear), which "
+            "can run code while they are read; save model.state_dict() instead of the model."
+        )
     with pytest.raises(CheckpointError, match="^Expected a run folder, a checkpoint file, module:function or a Rob"):
         pipeline.find_model("nowhere/net.pt", data)
 

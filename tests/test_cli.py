@@ -10,9 +10,10 @@ from robust_adapt import cli, upstream
 from robust_adapt.cli.evaluating import EvaluateOptions
 from robust_adapt.cli.judging import BenchmarkOptions
 from robust_adapt.cli.terminal import read_of_run
-from robust_adapt.cli.training import _slug
+from robust_adapt.cli.training import _slug, step_text
 from robust_adapt.config import DataConfig
 from robust_adapt.recipes import on_digits, recipe
+from robust_adapt.records import StepRecord
 
 DIGITS = ["--data.name", "digits", "--data.validation", "60"]
 TINY = [*DIGITS, "--model.width", "4", "--batch-size", "32"]
@@ -183,6 +184,16 @@ def test_doctor_prints_every_check_with_its_mend(capsys, monkeypatch):
     assert code == 1
     assert "ok good 1.0" in out
     assert "pip install bad" in out
+
+
+@pytest.mark.parametrize(
+    ("attacks", "text"),
+    [({"pgd": 64}, "eps 0.0314 loss 1.500 accuracy under attack 27.0 %"), ({}, "loss 1.500 accuracy 27.0 %")],
+)
+def test_progress_names_no_attack_that_did_not_run(attacks, text):
+    figures = dict.fromkeys([field.name for field in dataclasses.fields(StepRecord)])
+    record = StepRecord(**(figures | {"eps": 8 / 255, "loss": 1.5, "adv_accuracy": 0.27, "attacks": attacks}))
+    assert step_text(record) == text
 
 
 def test_a_folder_name_cannot_leave_the_run_folder():

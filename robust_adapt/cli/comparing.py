@@ -86,7 +86,6 @@ def _compare(names: Sequence[str], build: Callable[[str], Config], out: Path, n:
     configs = {name: build(name) for name in names if name not in present}  # an unknown recipe is said before training
     _budget([present[name].config if name in present else configs[name] for name in names])  # refused before training
     runs = _named([present.get(name) or train_with_progress(configs[name], out / name, resume=True) for name in names])
-    config = next(iter(runs.values())).config
     eps, norm = _budget([run.config for run in runs.values()])
     data = pipeline.load_own_data(next(iter(runs.values())))
     records = []

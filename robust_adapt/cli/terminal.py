@@ -17,7 +17,7 @@ from robust_adapt.reporting import plain
 from robust_adapt.units import Epsilon, format_eps
 
 WIDE = 130
-OPTIONAL = (int, float, str, Path, Epsilon, tuple[str, ...])
+OPTIONAL = (int, float, str, Path, Epsilon, tuple[str, ...], tuple[float, ...])
 # of the processes that torchrun or Fabric has started together the first one speaks; tasks of SLURM
 # may be jobs of their own
 PROCESS = (os.environ.get("RANK") or os.environ.get("LOCAL_RANK", "0")) if "MASTER_ADDR" in os.environ else "0"
@@ -74,14 +74,15 @@ def _registry() -> ConstructorRegistry:
 
     @registry.primitive_rule
     def names(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        if info.type != tuple[str, ...]:
+        if info.type not in (tuple[str, ...], tuple[float, ...]):
             return None
+        kind = typing.get_args(info.type)[0]
         return PrimitiveConstructorSpec(
             nargs="*",
-            metavar="[NAME ...]",
-            instance_from_str=tuple,
+            metavar="[NAME ...]" if kind is str else "[FLOAT ...]",
+            instance_from_str=lambda words: tuple(kind(word) for word in words),
             is_instance=lambda value: isinstance(value, tuple),
-            str_from_instance=list,
+            str_from_instance=lambda value: [str(part) for part in value],
         )
 
     @registry.primitive_rule

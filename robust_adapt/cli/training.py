@@ -100,8 +100,7 @@ def _show(record: Record, progress: Progress, task: TaskID) -> None:
             f"{record.total_steps} steps, {record.device}, {record.precision}"
         )
     elif isinstance(record, StepRecord):
-        figures = f"eps {record.eps:.4f} loss {record.loss:.3f} accuracy under attack {100 * record.adv_accuracy:.1f} %"
-        progress.update(task, completed=record.step, figures=figures)
+        progress.update(task, completed=record.step, figures=step_text(record))
     elif isinstance(record, BrakeRecord) and record.verdict == "alarm":
         progress.console.print(
             f"[yellow]catastrophic overfitting[/] at step {record.step}: {record.multi_step_attack} "
@@ -117,6 +116,14 @@ def _show(record: Record, progress: Progress, task: TaskID) -> None:
             f"{100 * record.validation_clean:.1f} %, {record.validation_attack} "
             f"{100 * record.validation_adversarial:.1f} %" + ("  best" if record.best else "")
         )
+
+
+def step_text(record: StepRecord) -> str:
+    """The figures of a step; where no attack has run they are of clean images."""
+    accuracy = f"{100 * record.adv_accuracy:.1f} %"
+    if not record.attacks:
+        return f"loss {record.loss:.3f} accuracy {accuracy}"
+    return f"eps {record.eps:.4f} loss {record.loss:.3f} accuracy under attack {accuracy}"
 
 
 def _slug(name: str) -> str:

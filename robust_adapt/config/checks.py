@@ -52,6 +52,11 @@ def _check(name: str, value: object, kind: Any) -> None:
     elif kind == tuple[str, ...]:
         if not isinstance(value, tuple) or not all(isinstance(part, str) for part in value):
             raise ConfigError(f"Expected `{name}` as a tuple of names, but got {shown(value)}; write ('pgd',).")
+    elif kind == tuple[float, ...]:
+        if not isinstance(value, tuple):
+            raise ConfigError(f"Expected `{name}` as a tuple of numbers, but got {shown(value)}; write (0.5,).")
+        for part in value:
+            check_number(name, part)
     elif not isinstance(value, float if kind is Epsilon else kind) or isinstance(value, bool):
         example = 'Epsilon("8/255")' if kind is Epsilon else f"a {kind.__name__}"
         raise ConfigError(f"Expected `{name}` as {kind.__name__}, but got {shown(value)}; give {example}.")

@@ -52,12 +52,24 @@ class ModelConfig:
     """Channels of the first stage; 64 is the original, 16 suits small machines."""
     normalize: bool = True
     """Normalise by the training images' mean and deviation in the model's first layer."""
+    mean: tuple[float, ...] | None = None
+    """Normalise by this mean instead, in [0, 1], one a channel or one for all; a checkpoint file without its
+    normalisation needs it."""
+    std: tuple[float, ...] | None = None
+    """And by this deviation."""
     weights: str | None = None
     """Start from these weights: a run folder (its best ones) or a state dict; by default from random ones."""
 
     def __post_init__(self) -> None:
         check_types(self)
         check_positive(self, "width")
+        if (self.mean is None) != (self.std is None) or (self.mean is not None and not self.normalize):
+            raise ConfigError(
+                f"Expected `mean` and `std` together, with `normalize`, but got {self.mean} and {self.std} with "
+                f"`normalize` {self.normalize}; give both or none."
+            )
+        if self.mean is not None and not all(0 <= value <= 1 for value in self.mean):
+            raise ConfigError(f"Expected `mean` in [0, 1], pixel units, but got {self.mean}; divide both by 255.")
         if self.width > LARGEST:
             raise ConfigError(f"Expected `width` in [1, {LARGEST}], but got {self.width}; the original is 64.")
 

@@ -57,7 +57,10 @@ def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -
 
 def build_for(config: Config, data: ImageData) -> nn.Module:
     """The model of a config for a data set, untrained or with the weights that it starts from."""
-    mean, std = data.statistics() if config.model.normalize else (None, None)
+    settings = config.model
+    mean, std = (settings.mean, settings.std) if settings.mean is not None else (None, None)
+    if settings.normalize and mean is None:
+        mean, std = data.statistics()
     model = build_model(
         config.model.name,
         num_classes=len(data.classes),

@@ -2,16 +2,17 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robust_adapt.checkpoint import BEST, read_config
+from robust_adapt.checkpoint import BEST, read_config, why_unreadable
 from robust_adapt.config import ModelConfig
 from robust_adapt.data import ImageData
-from robust_adapt.errors import CheckpointError, ConfigError
+from robust_adapt.errors import CheckpointError, ConfigError, shown
 from robust_adapt.leaderboard import load_zoo_model, published
 from robust_adapt.leaderboard.ranking import BOARDS
 from robust_adapt.leaderboard.zoo import zoo_entry
@@ -20,6 +21,7 @@ from robust_adapt.pipeline.running import load_run
 
 PREFIXES = ("module.", "_orig_mod.")
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
+_LISTED = 6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,9 @@ def find_model(
     """The model of a run folder, a checkpoint file, ``module:function`` or a RobustBench name, in this order.
 
     data: whose classes and image size a checkpoint file needs. threat: of the RobustBench name. model: the
-    architecture of a checkpoint file that lies in no run folder. Raises ``CheckpointError``, ``ConfigError``.
+    architecture of a checkpoint file that lies in no run folder, with the mean and deviation that its images are
+    normalised by, where its weights do not carry them: a name says where neither does. Raises
+    ``CheckpointError``, ``ConfigError``.
     """
     check_name(name, threat=threat)
     path = Path(name)
@@ -74,20 +78,22 @@ def find_model(
             more_data=False,
         )
     if path.is_file():
-        settings = _settings_beside(path) or model or ModelConfig()
+        beside = _settings_beside(path)
+        settings = beside or model or ModelConfig()
+        found, normalised = _from_file(path, settings, data, of_run=beside is not None)
         return Candidate(
-            name=f"{path.name}, {_architecture(settings)}",
-            model=_from_file(path, settings, data),
+            name=f"{path.name}, {_architecture(settings)}{normalised}",
+            model=found,
             files={path.name: _sha256(path)},
             config={},
             more_data=False,
         )
     if ":" in name:
         return Candidate(name=name, model=build_model(name).eval(), files={}, config={}, more_data=False)
-    found = load_zoo_model(name, threat=threat, model_dir=model_dir, offline=offline)
+    entry = load_zoo_model(name, threat=threat, model_dir=model_dir, offline=offline)
     entries = published(threat) if threat in BOARDS else ()
-    more_data = any(entry.more_data for entry in entries if entry.id == name)
-    return Candidate(name=name, model=found.model, files=found.sha256, config={}, more_data=more_data)
+    more_data = any(each.more_data for each in entries if each.id == name)
+    return Candidate(name=name, model=entry.model, files=entry.sha256, config={}, more_data=more_data)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -98,40 +104,61 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a damaged or hostile file
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"Expected a checkpoint of tensors at {path}, but it cannot be read: {reason}") from error
+        raise CheckpointError(
+            f"Expected a checkpoint of tensors at {path}, but it cannot be read: {why_unreadable(error)}"
+        ) from error
     for key in CONTAINERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content or not all(isinstance(each, Tensor) for each in content.values()):
         raise CheckpointError(
-            f"Expected a state dict in {path}, but got {type(content).__name__}; "
+            f"Expected a state dict in {path}, but got {_found(content)}; "
             f"save model.state_dict(), alone or under one of {', '.join(CONTAINERS)}."
         )
     return {_bare(name): value.float() if value.is_floating_point() else value for name, value in content.items()}
 
 
-def _from_file(path: Path, settings: ModelConfig, data: ImageData) -> nn.Module:
+def _found(content: Any) -> str:
+    """A dict by its keys, anything else by its type."""
+    if not isinstance(content, dict) or not content:
+        return f"an empty {type(content).__name__}" if content == {} else type(content).__name__
+    names = ", ".join(shown(key) for key in list(content)[:_LISTED])
+    return f"a dict of {names}" + (f" and {len(content) - _LISTED} more" if len(content) > _LISTED else "")
+
+
+def _from_file(path: Path, settings: ModelConfig, data: ImageData, *, of_run: bool) -> tuple[nn.Module, str]:
+    """The model of a file, and how its images are normalised, as its name goes on."""
     weights = read_state_dict(path)
-    normalized = "normalize.mean" in weights
-    blank = ([0.0] * data.channels, [1.0] * data.channels) if normalized else (None, None)
+    carried = "normalize.mean" in weights
+    if carried and not of_run and (settings.mean is not None or not settings.normalize):
+        raise ConfigError(
+            f"Expected no word on normalisation with {path}, whose weights carry their own (normalize.mean), but got "
+            "`model.mean` or `model.no-normalize`; leave it out."
+        )
+    count = weights["normalize.mean"].numel() if carried else data.channels
+    mean, std = ([0.0] * count, [1.0] * count) if carried else (settings.mean, settings.std)
     model = build_model(
         settings.name,
         num_classes=len(data.classes),
         channels=data.channels,
         width=settings.width,
         size=data.size,
-        mean=blank[0],
-        std=blank[1],
+        mean=mean,
+        std=std,
     )
     try:
-        model.load_state_dict(weights)
+        (model if carried or mean is None else model.model).load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(
             f"Expected weights of {_architecture(settings)} for {len(data.classes)} classes in {path}, but they do "
             f"not fit: {str(error).strip().splitlines()[-1].strip()} Say which with `--model.name` and `--model.width`."
         ) from error
-    return model.eval()
+    given = ", without normalisation" if mean is None else f", normalised by {_list(mean)} and {_list(std)}"
+    return model.eval(), "" if carried else given
+
+
+def _list(numbers: Sequence[float]) -> str:
+    return " ".join(f"{number:g}" for number in numbers)
 
 
 def _settings_beside(path: Path) -> ModelConfig | None:

@@ -144,7 +144,8 @@ def load_run(folder: str | Path) -> Run:
     """A finished (or interrupted) run with its best weights; its data are not needed. Raises ``CheckpointError``."""
     folder = check_path("folder", folder)
     config, record = read_config(folder), _read_run(folder)
-    blank = [0.0] * record.channels, [1.0] * record.channels  # mean and deviation are buffers of the weights
+    count = record.channels if config.model.mean is None else len(config.model.mean)
+    blank = [0.0] * count, [1.0] * count  # mean and deviation are buffers of the weights
     model = build_model(
         config.model.name,
         num_classes=len(record.classes),
