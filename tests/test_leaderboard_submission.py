@@ -65,6 +65,7 @@ def test_robustbench_loads_the_folder(evaluated, tmp_path, monkeypatch):
     assert (entry["eps"], entry["autoattack_acc"], entry["clean_acc"]) == ("8/255", "52.48", "100.00")
     form = (folder / "form.md").read_text()
     assert form.startswith("# New model: Author2026Tiny\n") and record.autoattack.fingerprint["pyautoattack"] in form
+    assert "seed 0, batch size 250, 10000 test images of\n  CIFAR-10, exact float32; pyautoattack 0." in form
     assert "\n- The code that builds the model is to be added.\n" in form and not (folder / "model.py").exists()
     assert read_benchmark(folder / "evaluation.json").autoattack.accuracy == 0.5248
 

@@ -67,8 +67,8 @@ _FORM = """{draft}# New model: {name}
 - Clean accuracy: {clean_acc} %
 - Robust accuracy: {autoattack_acc} %
 - Additional data: {data}
-- Evaluation method: AutoAttack ({version}, seed {seed}, batch size {batch_size}, {n} test images, {arithmetic};
-  pyautoattack {engine}, source sha256 {sha256})
+- Evaluation method: AutoAttack ({version}, seed {seed}, batch size {batch_size}, {n} test images of
+  {images}, {arithmetic}; pyautoattack {engine}, source sha256 {sha256})
 - Findings of AutoAttack's own checks: {findings}
 - Checkpoint: {checkpoint}
 - Code: {code}
@@ -153,6 +153,7 @@ def submit(
     check_entry(entry)
     root, board = Path(folder), Path(DATASET) / run.norm
     about = {"title": title, "name": name, "checkpoint": checkpoint, "code": code}
+    about["images"] = record.data
     about["file"] = (board / f"{name}.pt").as_posix()
     _write(root, board, name, model, entry, _form(entry | about, run, reasons, source), record, source)
     return root
