@@ -16,14 +16,21 @@ class _Capture:
 
     def __init__(self) -> None:
         self.armed = False
+        self.calls = 0
         self.tensor: Tensor | None = None
 
-    def before(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def arm(self, armed: bool) -> None:
+        """Keep what the next forward brings, or no longer."""
+        self.armed, self.calls, self.tensor = armed, 0, None
+
+    def before(self, _module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         if self.armed:
-            self.tensor = inputs[0]
+            self.calls += 1
+            self.tensor = inputs[0] if inputs else named["input"]  # Linear's own name of it
 
     def after(self, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if self.armed:
+            self.calls += 1
             self.tensor = output
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> "_Capture":
@@ -37,10 +44,13 @@ class FeatureTap:
     """``logits, features = tap(images)``: a forward that also returns the features.
 
     model: any ``nn.Module``, also compiled or inside DDP, as long as the tap is made before its first compiled call.
-    layers: dotted names of modules whose outputs are the features; by default the *input* of the last ``Linear``.
+    layers: dotted names of modules whose outputs are the features; by default the *input* of the last ``Linear``. Where
+    dropout stands before that layer, features in training mode are those after dropout: two passes over one image
+    differ, and R is > 0 without any attack; name the layer before the dropout.
     One layer gives a tensor, several give a dict by name. ``state_dict`` is untouched, a deep copy of the model
     carries no live hook, ``close()`` (or leaving the ``with`` block) removes the hooks. Outside ``tap(images)`` the
-    hooks do nothing. Raises ``ConfigError`` for an unknown layer (nearest names) and when nothing was captured.
+    hooks do nothing. Raises ``ConfigError`` for an unknown layer (nearest names), when nothing was captured, and
+    when the layer ran more than once in a forward.
     """
 
     def __init__(self, model: nn.Module, layers: str | Sequence[str] | None = None) -> None:
@@ -57,7 +67,7 @@ class FeatureTap:
         if layers is None:
             name, module = _last_linear(inner)
             capture = self._captures[f"input of {name}"] = _Capture()
-            self._handles.append(module.register_forward_pre_hook(capture.before))
+            self._handles.append(module.register_forward_pre_hook(capture.before, with_kwargs=True))
         else:
             for name, module in [(name, _named(inner, name)) for name in layers]:
                 capture = self._captures[name] = _Capture()
@@ -67,13 +77,13 @@ class FeatureTap:
         if not self._handles:
             raise ConfigError("Expected an open FeatureTap, but it was closed; make a new one.")
         for capture in self._captures.values():
-            capture.armed, capture.tensor = True, None
+            capture.arm(True)
         try:
             logits = ask(self.model, images)
             features = {name: self._taken(name, capture) for name, capture in self._captures.items()}
         finally:
             for capture in self._captures.values():
-                capture.armed, capture.tensor = False, None
+                capture.arm(False)
         return logits, next(iter(features.values())) if self._single else features
 
     @staticmethod
@@ -82,6 +92,10 @@ class FeatureTap:
             raise ConfigError(
                 f"Expected features from {name!r}, but nothing was captured; name a layer that the forward runs, "
                 "and make the tap before the first call of a compiled model."
+            )
+        if capture.calls > 1:
+            raise ConfigError(
+                f"Expected {name!r} once in a forward, but it ran {capture.calls} times; name a layer that runs once."
             )
         return capture.tensor
 

@@ -22,10 +22,11 @@ def feature_consistency(
     """Mean distance between the features of clean and adversarial images: R of the article.
 
     clean, adversarial: ``(N, ...)`` of one shape, any float dtype; flattened to ``(N, D)``. ``distance``:
-    ``squared`` L2 (the article's formula), ``plain`` L2 (its code), ``cosine`` (1 - cosine similarity).
-    ``relative=True`` divides by the clean norm (squared for ``squared``), so that shrinking all features does not
-    lower it. ``detach_clean=True`` lets no gradient into the clean side. Returns a scalar >= 0; 0 when the two are
-    equal. Raises ``DataError`` when the shapes differ.
+    ``squared`` L2 (the article's formula), ``plain`` L2 (its code), ``cosine`` (1 - cosine similarity, half the squared
+    distance of the directions; zero features have none, and theirs counts as zero). ``relative=True`` divides by the
+    clean norm (squared for ``squared``), so that shrinking all features does not lower it; ``cosine`` is so by itself,
+    the switch changes nothing there. ``detach_clean=True`` lets no gradient into the clean side. Returns a scalar >= 0;
+    0 when the two are equal. Raises ``DataError`` when the shapes differ.
     """
     _check_pair("features", clean, adversarial)
     check_known("distance", distance, DISTANCES)
@@ -35,7 +36,7 @@ def feature_consistency(
     if detach_clean:
         a = a.detach()
     if distance == "cosine":
-        return (1 - F.cosine_similarity(a, b, dim=1, eps=_TINY)).mean()
+        return (_direction(a) - _direction(b)).square().sum(1).mean() / 2  # 1 - cosine would round to below 0
     squared, size = (a - b).square().sum(1), a.square().sum(1)
     if distance == "plain":  # the square root has no gradient at 0: equal features give exactly 0
         squared, size = _root(squared), _root(size)
@@ -91,6 +92,11 @@ def _check_pair(kind: str, clean: Tensor, adversarial: Tensor) -> None:
 
 def _wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def _direction(features: Tensor) -> Tensor:
+    size = _root(features.square().sum(1, keepdim=True))
+    return features / size.where(size > 0, torch.ones_like(size))
 
 
 def _root(squared: Tensor) -> Tensor:

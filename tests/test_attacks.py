@@ -588,3 +588,32 @@ def test_worst_of_targets_is_the_result_nearest_to_them(channel_means):
 def test_an_empty_batch_comes_back_empty(channel_means):
     attack = DiverseAttack(channel_means, ["fgsm"], eps=0.03, pick="all")
     assert attack(torch.rand(0, 3, 8, 8), torch.zeros(0, dtype=torch.long)).shape == (0, 3, 8, 8)
+
+
+class Pair(torch.nn.Module):
+    """Logits and something else, as many models return them."""
+
+    def forward(self, images):
+        return images.mean((2, 3)), images
+
+
+@pytest.mark.filterwarnings("ignore:cw return the clean image")
+@pytest.mark.parametrize("attack", ["fgsm", "deepfool", "apgd", "cw"])
+def test_a_model_that_returns_no_logits_is_named(attack, images, labels):
+    with pytest.raises(ConfigError) as caught:
+        DiverseAttack(Pair(), [attack], eps=0.03, pick="all")(images, labels)
+    count = 1 if attack == "deepfool" else 6  # an image at a time
+    assert str(caught.value) == (
+        f"Expected a model that returns logits ({count}, classes >= 2), but got tuple; wrap it in one."
+    )
+
+
+def test_an_eps_a_sample_of_another_batch_is_refused(channel_means, images, labels):
+    attack = DiverseAttack(channel_means, ["fgsm"], eps=torch.full((6,), 0.03), pick="all")
+    assert attack(images, labels).shape == images.shape
+    with pytest.raises(ConfigError) as caught:
+        attack(images[:5], labels[:5])
+    assert str(caught.value) == (
+        "Expected `eps` as a number, or (5,) of them, but got "
+        "tensor([0.0300, 0.0300, 0.0300, 0.0300, 0.0300, 0.0300]); give one a sample."
+    )

@@ -79,6 +79,39 @@ def test_a_layer_that_the_forward_does_not_run():
     )
 
 
+class Twice(nn.Module):
+    """The head runs a time for each half of the image, by the name of its argument."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, images):
+        halves = images.flatten(1).split(4, dim=1)
+        return torch.stack([self.head(input=half) for half in halves]).mean(0)
+
+
+@pytest.mark.parametrize("layers", [None, "head"])
+def test_a_layer_that_runs_twice_is_refused(layers):
+    name = "head" if layers else "input of head"
+    with FeatureTap(Twice(), layers) as tap:
+        for _ in range(2):
+            with pytest.raises(ConfigError) as caught:
+                tap(torch.zeros(2, 8))
+            assert str(caught.value) == (
+                f"Expected {name!r} once in a forward, but it ran 2 times; name a layer that runs once."
+            )
+        assert torch.equal(tap(torch.ones(2, 4))[1], tap.model.head(torch.ones(2, 4)) if layers else torch.ones(2, 4))
+
+
+def test_dropout_before_the_last_layer_changes_the_default_features(images):
+    """Said in the docstring; the layer before the dropout has none of it."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Dropout(0.5), nn.Linear(8, 2)).train()
+    for layers, equal in ((None, False), ("1", True)):
+        with FeatureTap(model, layers) as tap:
+            assert torch.equal(tap(images)[1], tap(images)[1]) is equal
+
+
 def test_an_unknown_layer_gets_the_nearest_names(small_net):
     with pytest.raises(ConfigError) as caught:
         FeatureTap(small_net, "haed")

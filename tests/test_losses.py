@@ -68,6 +68,21 @@ def test_equal_features_cost_nothing_and_have_a_finite_gradient(distance, relati
     assert features.grad.isfinite().all() and other.grad.isfinite().all()
 
 
+def test_a_cosine_of_equal_features_is_never_below_zero():
+    random = torch.Generator().manual_seed(0)
+    for features in torch.randn(200, 3, 64, generator=random):
+        assert feature_consistency(features, features.clone(), distance="cosine") == 0
+        assert feature_consistency(features, features * 1.0001, distance="cosine") >= 0
+
+
+def test_a_cosine_with_dead_features():
+    dead, alive = torch.zeros(1, 4, requires_grad=True), torch.ones(1, 4, requires_grad=True)
+    assert feature_consistency(dead, torch.zeros(1, 4), distance="cosine") == 0
+    value = feature_consistency(dead, alive, distance="cosine")
+    assert value == 0.5
+    assert all(part.abs().max() <= 1 for part in torch.autograd.grad(value, (dead, alive)))
+
+
 def test_features_of_zero_norm_stay_finite():
     zero = torch.zeros(3, 4, requires_grad=True)
     for distance in DISTANCES:

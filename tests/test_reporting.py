@@ -66,6 +66,12 @@ def test_evaluations_with_other_rows_are_refused():
         reporting.table_rows([evaluation("a", 1), other])
 
 
+def test_a_row_on_other_numbers_of_images_says_all_of_them():
+    rows = [attack("PGD-20", 1, n=4), attack("CW", 1)]
+    _, table = reporting.table_rows([evaluation("a", 1, attacks=rows), evaluation("b", 1)])
+    assert [row[4] for row in table] == ["4 / 100", "100", "100"]
+
+
 def test_evaluations_under_other_budgets_are_refused():
     other = evaluation("b", 1, norm="L2", eps=0.5)
     with pytest.raises(ConfigError) as caught:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from robust_adapt.attacks.crafting import check_form, check_images, check_span, crafting, inside_ddp, need_labels
+from robust_adapt.attacks.crafting import check_call, check_images, check_span, crafting, inside_ddp, labels_of
 from robust_adapt.attacks.drawing import check_pick, draw, parts_of_batch
 from robust_adapt.attacks.forms import Objective
 from robust_adapt.attacks.making import make_attack, step_ratio_of
@@ -121,9 +121,8 @@ class DiverseAttack(Attack):
                 "Expected images in [0, 1] and a model that normalises, but set_normalization_used() was called; "
                 "use robust_adapt.normalize(model, mean=, std=)."
             )
-        need_labels(labels)
         full = self._calls % CHECK_EVERY == 0 or not inputs.is_cuda if isinstance(inputs, Tensor) else False
-        (check_images if full else check_form)(inputs, labels)
+        check_call(inputs, labels, self._eps, full=full)
         inputs, labels = self._on_device(inputs, labels)
         self._calls += 1
         seed = self._random.getrandbits(48) + self.stream
@@ -217,11 +216,7 @@ class DiverseAttack(Attack):
     @torch.no_grad()
     def success_rate(self, adversarial: Tensor, labels: Tensor) -> float:
         """Share of ``adversarial`` that the model gets wrong; costs a forward. labels repeat for ``concat``."""
-        check_form(adversarial)
-        need_labels(labels)
-        several = isinstance(labels, Tensor) and labels.ndim == 1 and len(labels) and len(adversarial) > len(labels)
-        labels = labels.repeat(len(adversarial) // len(labels)) if several else labels
-        check_images(adversarial, labels)
+        labels = labels_of(adversarial, labels)
         with crafting(self.model), torch.no_grad():
             logits = ask(self.model, adversarial)
         check_images(adversarial, labels, num_classes=check_logits(logits, adversarial))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from robust_adapt.doors import ask, check_dense, check_known, check_model, check_tensor, check_whole
+from robust_adapt.doors import ask, check_dense, check_known, check_logits, check_model, check_tensor, check_whole
 from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.random_states import random_fork
 from robust_adapt.units import NORMS
@@ -73,6 +73,7 @@ def float32_logits(
         if contiguous and inputs.requires_grad:
             inputs.register_hook(Tensor.contiguous)
         logits = ask(None, inputs, lambda given: type(attack).get_logits(attack, given, labels, *args, **kwargs))
+        check_logits(logits, inputs)
         if check is not None:
             check(logits)
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
@@ -134,12 +135,16 @@ def _check_projection(adversarial: Tensor, images: Tensor, eps: float | Tensor, 
             f"{tuple(images.shape)}; repeat the images where there are several results."
         )
     if isinstance(eps, Tensor):
-        if eps.shape not in ((), images.shape[:1]) or eps.is_complex() or eps.is_meta:
-            raise ConfigError(
-                f"Expected `eps` as a number, or ({len(images)},) of them, but got {shown(eps)}; give one a sample."
-            )
+        _check_eps_tensor(eps, images)
     elif isinstance(eps, bool) or not isinstance(eps, numbers.Real) or not eps >= 0:
         raise ConfigError(f"Expected `eps` as a number >= 0, but got {shown(eps)}; write 8 / 255 for Linf.")
+
+
+def _check_eps_tensor(eps: Tensor, images: Tensor) -> None:
+    if eps.shape not in ((), images.shape[:1]) or eps.is_complex() or eps.is_meta:
+        raise ConfigError(
+            f"Expected `eps` as a number, or ({len(images)},) of them, but got {shown(eps)}; give one a sample."
+        )
 
 
 def _project_l1(delta: Tensor, size: float | Tensor) -> Tensor:
@@ -210,6 +215,24 @@ def check_form(images: Tensor, labels: Tensor | None = None) -> None:
         raise DataError(
             f"Expected `labels` of shape ({len(images)},), but got {tuple(labels.shape)}; give a class number an image."
         )
+
+
+def check_call(images: Tensor, labels: Tensor | None, eps: float | Tensor, *, full: bool) -> None:
+    """What the composer asks of a call. full: read the values too."""
+    need_labels(labels)
+    (check_images if full else check_form)(images, labels)
+    if isinstance(eps, Tensor):
+        _check_eps_tensor(eps, images)
+
+
+def labels_of(adversarial: Tensor, labels: Tensor | None) -> Tensor:
+    """Labels of ``(K * N, ...)`` results, out of those of ``N`` images; both are checked."""
+    check_form(adversarial)
+    need_labels(labels)
+    several = isinstance(labels, Tensor) and labels.ndim == 1 and len(labels) and len(adversarial) > len(labels)
+    labels = labels.repeat(len(adversarial) // len(labels)) if several else labels
+    check_images(adversarial, labels)
+    return labels
 
 
 def _cause(low: float, high: float) -> str:

@@ -46,7 +46,8 @@ def _row(name: str, same: Sequence[AttackRecord]) -> list[str]:
     steps = str(first.steps or "") + (f" x {format_eps(first.step_size, first.norm)}" if first.step_size else "")
     figures = [_percent(one.accuracy, one.low, one.high) + _size(one) for one in same]
     gains = [_gain(first.accuracy, one.accuracy) for one in same[1:]]
-    return [name, first.norm, eps, steps, str(first.n), *figures, *gains, _article(name)]
+    counts = " / ".join(dict.fromkeys(str(one.n) for one in same))
+    return [name, first.norm, eps, steps, counts, *figures, *gains, _article(name)]
 
 
 def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
