@@ -17,6 +17,7 @@ from torch.utils.data import TensorDataset
 
 from robust_adapt import autoattack, build_model, cli, evaluate_model, load_run, pipeline, recipe
 from robust_adapt.attacks import ATTACKS, DiverseAttack, check_images, make_attack
+from robust_adapt.checkpoint import read_config
 from robust_adapt.config import AttackConfig, Config, ControllerConfig, DataConfig, ModelConfig
 from robust_adapt.data import Split, from_datasets, load_data
 from robust_adapt.epsilon import EpsilonController
@@ -315,7 +316,7 @@ def test_resuming_into_a_folder_of_something_else(tmp_path):
 
 def test_truncated_checkpoints(run):
     cut(run / "last.ckpt", run / "previous.ckpt")
-    sentence = refused(CheckpointError, lambda: pipeline.train(recipe("standard"), run, resume=True))
+    sentence = refused(CheckpointError, lambda: pipeline.train(read_config(run), run, resume=True))
     assert sentence == CUT_CHECKPOINTS.format(folder=run)
 
 
@@ -366,8 +367,8 @@ COMMAND_LINE = {
         "train pgd --controller.target 8/0",
         f"Value error Error parsing --controller.target: {EPS_8_0.format(name='eps')} "
         "Argument helptext: --controller.target EPS The eps "
-        "to reach, also the budget of validation and evaluation. (default: 8/255) For full helptext, see robust-adapt "
-        "train pgd --help",
+        "to reach (what `gap` and `ratio` are measured in), also the budget of validation and evaluation. (default: "
+        "8/255) For full helptext, see robust-adapt train pgd --help",
     ),
     "eps 8/0, evaluate": (
         "evaluate run --eps 8/0",
