@@ -44,4 +44,4 @@ def test_own_loop_ddp_runs_two_processes_with_one_eps():
     assert done.returncode == 0, done.stderr
     found = re.fullmatch(r"clean (.+) %, PGD-20 at Linf 0.1 (.+) %, eps at the end 0.1000\n", done.stdout)
     clean, robust = (float(value) for value in found.groups())
-    assert clean > 30 and 0 <= robust <= clean
+    assert clean > 20 and 0 <= robust <= clean
