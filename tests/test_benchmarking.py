@@ -293,6 +293,17 @@ def test_a_checkpoint_file_without_its_normalisation_is_benchmarked_by_flags(pic
     )
 
 
+def test_a_checkpoint_file_with_a_flipped_byte_is_named_and_kept(data, tmp_path):
+    path, weight = tmp_path / "model.pt", torch.arange(64.0)
+    torch.save({"weight": weight}, path)
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(weight.numpy().tobytes()) + 9] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=f"at {path}, but it cannot be read: its check sums differ$"):
+        pipeline.find_model(str(path), data)
+    assert path.exists()
+
+
 def test_files_that_hold_no_weights_are_named_and_kept(data, tmp_path):
     path = tmp_path / "page.pt"
     path.write_bytes(b"<!DOCTYPE html><html>")

@@ -18,6 +18,7 @@ from robust_adapt.leaderboard.ranking import BOARDS
 from robust_adapt.leaderboard.zoo import zoo_entry
 from robust_adapt.models import build_model
 from robust_adapt.pipeline.running import load_run
+from robust_adapt.records import is_whole_archive
 
 PREFIXES = ("module.", "_orig_mod.")
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
@@ -102,6 +103,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Reads tensors only and runs no code of the file. Raises ``CheckpointError``.
     """
     try:
+        with open(path, "rb") as file:
+            if not is_whole_archive(file):
+                raise ValueError("its check sums differ")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for a damaged or hostile file
         raise CheckpointError(
