@@ -144,11 +144,13 @@ def test_evaluations_are_compared_row_by_row(data, tmp_path):
         "Worst case": "Linf 8/255, worst of Clean, FGSM",
     }
     write_json(tmp_path / "other.json", evaluate_model(model, data.test, eps=8 / 255, rows=["Clean", "BIM-10"]))
+    assert list(compare(paths[0], tmp_path / "other.json")) == ["Clean"]
+    write_json(tmp_path / "wider.json", evaluate_model(model, data.test, eps=16 / 255, rows=["Clean", "FGSM"]))
     with pytest.raises(DataError) as caught:
-        compare(paths[0], tmp_path / "other.json")
+        compare(paths[0], tmp_path / "wider.json")
     assert str(caught.value) == (
-        f"Expected Worst case with the same budget, but got Linf 8/255, worst of Clean, FGSM in {paths[0]} and "
-        f"Linf 8/255, worst of Clean, BIM-10 in {tmp_path / 'other.json'}; judge both with the same flags."
+        f"Expected FGSM with the same budget, but got Linf 8/255, 1 step in {paths[0]} and Linf 16/255, 1 step in "
+        f"{tmp_path / 'wider.json'}; judge both with the same flags."
     )
     assert rows["Clean"].n == 40 and rows["FGSM"].accuracy_a <= rows["Clean"].accuracy_a
     values = json.loads(paths[0].read_text())

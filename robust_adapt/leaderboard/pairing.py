@@ -12,7 +12,7 @@ from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import Comparison, mcnemar
 from robust_adapt.units import format_eps
 
-EVALUATION = "evaluation.json"
+EVALUATION, WORST_CASE = "evaluation.json", "Worst case"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +27,15 @@ class Flags:
 def compare(a: str | Path, b: str | Path) -> dict[str, Comparison]:
     """McNemar's test on every row that two records share: run folders, benchmark folders, or their JSON files.
 
-    Raises ``CheckpointError`` for a path without a record, ``DataError`` where they share no row, or not the images
-    and the budget of one.
+    The worst case over other rows in one record than in the other is left out. Raises ``CheckpointError`` for a path
+    without a record, ``DataError`` where they share no row, or not the images and the budget of one.
     """
     flags_a, flags_b = recorded_flags(a), recorded_flags(b)
-    shared = [name for name in flags_a if name in flags_b]
+    shared = [
+        name
+        for name, one in flags_a.items()
+        if name in flags_b and (name != WORST_CASE or one.budget == flags_b[name].budget)
+    ]
     if not shared:
         raise DataError(
             f"Expected two records with a row in common, but got {', '.join(flags_a)} in {a} and "
