@@ -81,6 +81,7 @@ class RunState:
             raise CheckpointError(
                 f"Expected the state of this run in {folder}, but it belongs to a run with other {other}; "
                 "give the same arguments to go on with that run, or another `state_dir`."
+                + (f" OMP_NUM_THREADS={known.get('threads')} sets the threads." if other == "threads" else "")
             )
 
     def _write(self, path: Path, data: bytes) -> None:
