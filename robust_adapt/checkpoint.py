@@ -16,7 +16,8 @@ from torch import Tensor
 
 from robust_adapt.config import Config
 from robust_adapt.errors import CheckpointError, shown
-from robust_adapt.records import is_whole_archive, write_atomically, write_json
+from robust_adapt.files import is_whole_archive, write_atomically
+from robust_adapt.records import write_json
 
 try:
     import fcntl

@@ -60,3 +60,8 @@ def shown(value: object) -> str:
     shape = getattr(value, "shape", None)
     detail = f" of shape {tuple(shape)}" if isinstance(shape, tuple) else ""
     return f"{text[:60]}..." if isinstance(value, str) else f"a {type(value).__name__}{detail}"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, as part of a sentence; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import os
 import typing
-import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from robust_adapt.doors import fits
 from robust_adapt.errors import CheckpointError, DataError, shown
+from robust_adapt.files import write_atomically
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,19 +198,6 @@ class Case:
     answers: dict[str, dict[str, Answer]]
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """The whole file or the old one: written beside it, synced, renamed."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_json(path: Path, value: object) -> None:
     """``value`` (a record, or plain lists and dicts) as readable JSON, atomically, in a folder that it makes.
 
@@ -245,18 +231,3 @@ def read_lines(path: Path, kind: type[Record]) -> list[Any]:
             f"Expected a record a line in {path}, but line {len(records) + 1} is damaged: {error}; delete that line."
         ) from error
     return records
-
-
-def is_whole_archive(content: BinaryIO) -> bool:
-    """Whether every part of a file of ``torch.save`` has the check sum that stands in it; torch itself does not look.
-
-    Files of another kind pass: whoever reads them says what they are.
-    """
-    if not zipfile.is_zipfile(content):
-        content.seek(0)
-        return content.read(2) != b"PK"
-    try:
-        with zipfile.ZipFile(content) as archive:
-            return archive.testzip() is None
-    except Exception:  # a damaged header makes zipfile raise a kind a field
-        return False

@@ -11,7 +11,7 @@ import robust_adapt
 
 ROOT = Path(robust_adapt.__file__).parent
 LAYERS = [
-    {"errors", "doors", "records", "units"},
+    {"errors", "doors", "files", "records", "units"},
     {"brake", "config", "losses", "epsilon", "precision", "processes", "random_states", "statistics", "upstream"},
     {"recipes", "data", "models", "features", "reporting"},
     {"attacks"},
@@ -23,12 +23,12 @@ LAYERS = [
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 # within layer 0: what is refused at a door, an eps that cannot be read, a record that is none are errors
-SIBLINGS = {("units", "errors"), ("doors", "errors"), ("records", "errors"), ("records", "doors")}
+SIBLINGS = {("units", "errors"), ("doors", "errors"), ("records", "errors"), ("records", "doors"), ("records", "files")}
 SEAMS = {"upstream", "attacks", "leaderboard", "models"}
 UPSTREAM = {"torchattacks", "robustbench", "autoattack", "pyautoattack"}
 LIGHT = [
     "robust_adapt",
-    *(f"robust_adapt.{name}" for name in ("errors", "doors", "records", "units", "config", "recipes")),
+    *(f"robust_adapt.{name}" for name in ("errors", "doors", "files", "records", "units", "config", "recipes")),
 ]
 LIGHT += [f"robust_adapt.{name}" for name in ("brake", "epsilon", "reporting", "cli")]
 FILES = sorted(ROOT.rglob("*.py"))

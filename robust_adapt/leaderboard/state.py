@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from robust_adapt.errors import CheckpointError
+from robust_adapt.files import is_whole_archive, write_atomically
 from robust_adapt.models import tensor_bytes, weights_hash
-from robust_adapt.records import is_whole_archive, write_atomically
 
 _POLL_SECONDS = 0.2
 

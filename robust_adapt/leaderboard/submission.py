@@ -11,6 +11,7 @@ from torch import nn
 
 from robust_adapt.doors import check_flag, check_known, check_model, check_path, check_text
 from robust_adapt.errors import CheckpointError, ConfigError, shown
+from robust_adapt.files import write_atomically
 from robust_adapt.leaderboard.benchmarking import BenchmarkRecord
 from robust_adapt.leaderboard.checks import (
     BATCH_DEPENDENT,
@@ -24,7 +25,7 @@ from robust_adapt.leaderboard.checks import (
 from robust_adapt.leaderboard.ranking import FAST
 from robust_adapt.leaderboard.result import AutoAttackRecord
 from robust_adapt.models import weights_hash
-from robust_adapt.records import write_atomically, write_json
+from robust_adapt.records import write_json
 from robust_adapt.units import NORMS, format_eps
 
 DATASET = "cifar10"

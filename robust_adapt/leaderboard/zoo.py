@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import hashlib
 import io
 import zipfile
 from collections.abc import Iterator
@@ -15,8 +14,8 @@ from torch import nn
 
 from robust_adapt import upstream
 from robust_adapt.doors import check_flag, check_known, check_path
-from robust_adapt.errors import CheckpointError, ConfigError, UpstreamError, shown
-from robust_adapt.records import is_whole_archive
+from robust_adapt.errors import CheckpointError, ConfigError, UpstreamError, first_line, shown
+from robust_adapt.files import file_sha256, is_whole_archive
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _EARLY = ("Ran out of input", "unexpected EOF", "truncated")
@@ -62,7 +61,7 @@ def load_zoo_model(
             "downloads."
         )
     model = _load(name, dataset, threat, model_dir, files)
-    return ZooModel(name=name, model=model.eval(), sha256={path.name: _sha256(path) for path in files})
+    return ZooModel(name=name, model=model.eval(), sha256={path.name: file_sha256(path) for path in files})
 
 
 def refuse_damaged(path: Path) -> None:
@@ -135,12 +134,12 @@ def _load(name: str, dataset: str, threat: str, model_dir: str | Path, files: li
                 refuse_damaged(path)
         if absent := [path for path in fresh if not path.is_file()]:
             raise UpstreamError(
-                f"Expected to download {name} to {absent[0]}, but got: {_first_line(error)}; "
+                f"Expected to download {name} to {absent[0]}, but got: {first_line(error)}; "
                 "download it yourself and put it there."
             ) from error
         raise CheckpointError(
             f"Expected the weights of {name} in {', '.join(map(str, files)) or 'the download'}, "
-            f"but got: {_first_line(error)}; delete the file to fetch it again."
+            f"but got: {first_line(error)}; delete the file to fetch it again."
         ) from error
 
 
@@ -149,12 +148,3 @@ def _silence() -> Iterator[None]:
     """The download prints; here only the command line does."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,6 @@
 """A model by whatever names it: a run folder, a checkpoint file, ``module:function``, a name in RobustBench."""
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ from robust_adapt.checkpoint import BEST, read_config, why_unreadable
 from robust_adapt.config import ModelConfig
 from robust_adapt.data import ImageData
 from robust_adapt.errors import CheckpointError, ConfigError, shown
+from robust_adapt.files import file_sha256, is_whole_archive
 from robust_adapt.leaderboard import load_zoo_model, published
 from robust_adapt.leaderboard.ranking import BOARDS
 from robust_adapt.leaderboard.zoo import zoo_entry
 from robust_adapt.models import build_model
 from robust_adapt.pipeline.running import load_run
-from robust_adapt.records import is_whole_archive
 
 PREFIXES = ("module.", "_orig_mod.")
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
@@ -70,7 +69,7 @@ def find_model(
     path = Path(name)
     if path.is_dir():
         run = load_run(path)
-        config, files = run.config, {BEST: _sha256(path / BEST)}
+        config, files = run.config, {BEST: file_sha256(path / BEST)}
         return Candidate(
             name=f"{config.recipe}, {_architecture(config.model)}",
             model=run.model,
@@ -85,7 +84,7 @@ def find_model(
         return Candidate(
             name=f"{path.name}, {_architecture(settings)}{normalised}",
             model=found,
-            files={path.name: _sha256(path)},
+            files={path.name: file_sha256(path)},
             config={},
             more_data=False,
         )
@@ -181,8 +180,3 @@ def _bare(name: str) -> str:
     while prefix := next((each for each in PREFIXES if name.startswith(each)), ""):
         name = name.removeprefix(prefix)
     return name
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,6 +13,7 @@ from robust_adapt.attacks import Objective, crafting, make_attack, run_attack
 from robust_adapt.attacks.seam import ready
 from robust_adapt.data import Split
 from robust_adapt.doors import check_logits
+from robust_adapt.errors import first_line
 from robust_adapt.leaderboard import AutoAttackRecord
 from robust_adapt.models import model_device
 from robust_adapt.precision import exact_arithmetic
@@ -76,7 +77,7 @@ class Subject:
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except FAILURES as error:
-            raise NoAnswer(f"a batch of {len(images)} fails: {_first_line(error)}") from error
+            raise NoAnswer(f"a batch of {len(images)} fails: {first_line(error)}") from error
         return logits.float().cpu()
 
     def right(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -155,7 +156,7 @@ class Subject:
                 except (torch.OutOfMemoryError, torch.AcceleratorError):
                     raise
                 except FAILURES as error:
-                    raise NoAnswer(f"the gradient fails: {_first_line(error)}") from error
+                    raise NoAnswer(f"the gradient fails: {first_line(error)}") from error
                 sizes.append(None if gradient is None else gradient.flatten(1).abs().amax(1).cpu())
         return sizes
 
@@ -212,7 +213,3 @@ def half_width(flags: Tensor) -> float:
     """Half of the 95 % Wilson interval of the share: what n images cannot tell apart."""
     low, high = wilson(int(flags.sum()), len(flags))
     return (high - low) / 2
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
