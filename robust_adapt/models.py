@@ -84,6 +84,8 @@ def check_architecture(name: str) -> None:
     check_text("name", name, example="ResNet18 or module:function")
     if ":" not in name and name not in RESNETS:
         raise ConfigError(unknown_name("model", name, RESNETS) + " Or module:function.")
+    if ":" in name and not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
+        raise ConfigError(f"Expected `module:function`, but got {shown(name)}; write both as Python names.")
 
 
 def model_device(model: nn.Module, default: torch.device | None = None) -> torch.device:
