@@ -314,7 +314,7 @@ def test_an_eps_for_each_sample(attack, small_net, images, labels):
 
 def test_an_attack_that_knows_one_eps_is_called_once_for_each(channel_means, images, labels):
     eps, seen = torch.tensor([0.02, 0.01, 0.02, 0.01, 0.01, 0.0]), []
-    attack = compose(channel_means, ["ffgsm"], eps=eps)
+    attack = compose(channel_means, ["pgdrs"], eps=eps)
     member = attack.members[0]
     member.forward = lambda x, y, f=member.forward: seen.append((len(x), member.eps)) or f(x, y)
     size = (attack(images, labels) - images).abs().amax((1, 2, 3))
@@ -383,6 +383,15 @@ def test_projection_is_the_nearest_point_of_the_ball(delta, eps, norm):
         level = brentq(lambda cut: (magnitude - cut).clip(min=0).sum() - eps, 0, magnitude.max())
         wanted = np.sign(wanted) * (magnitude - level).clip(min=0)
     np.testing.assert_allclose(found, wanted, atol=1e-8)
+
+
+def test_beyond_the_range_of_pixels_l2_is_not_the_nearest_point():
+    """Known by hand: the ball's nearest point is (1.1, 0.4), cut to (1.0, 0.4) it leaves some of the ball unused."""
+    image, far = torch.tensor([[0.8, 0.0]]), torch.tensor([[1.4, 0.8]])
+    found = project(far, image, 0.5, norm="L2")
+    torch.testing.assert_close(found, torch.tensor([[1.0, 0.4]]))
+    nearer = torch.tensor([[1.0, 0.21**0.5]])  # in the ball and in [0, 1] too
+    assert (nearer - image).norm() <= 0.5 + 1e-6 and (far - nearer).norm() < (far - found).norm()
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])

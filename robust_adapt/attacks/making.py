@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchattacks.attack import Attack
 
 from robust_adapt.attacks.forms import OBJECTIVE_OPTIONS, Objective, ObjectiveUPGD, objective_of
+from robust_adapt.attacks.sample_eps import SampleEps
 from robust_adapt.attacks.table import ATTACKS, AttackSpec
 from robust_adapt.doors import check_callable, check_known, check_model, check_number, check_whole
 from robust_adapt.errors import ConfigError, shown, unknown_name
@@ -117,7 +118,7 @@ def takes_sample_eps(attack: Attack) -> bool:
     spec = spec_of(attack)
     if spec is None:  # a wrapper may take the batch apart
         return not any(eps_name_of(part) for part in parts_of(attack))
-    return spec.eps is None or spec.sample_eps is not None
+    return spec.eps is None or spec.sample_eps
 
 
 def step_ratio_of(attack: Attack) -> float | None:
@@ -126,7 +127,7 @@ def step_ratio_of(attack: Attack) -> float | None:
     if eps_name is None or step_name is None:
         return None
     eps, step = getattr(attack, eps_name), getattr(attack, step_name)
-    if isinstance(eps, Tensor) or not eps:
+    if isinstance(eps, Tensor | SampleEps) or not eps:
         return spec.ratio if spec is not None else None
     return step / eps
 
@@ -134,14 +135,13 @@ def step_ratio_of(attack: Attack) -> float | None:
 def set_eps(attack: Attack, eps: float | Tensor, *, ratio: float | None = None) -> None:
     """Tell an attack and its parts their eps and, where they have one, their step size: ``ratio * eps``.
 
-    eps: a float, or ``(N, 1, 1, 1)`` a sample. Attacks without eps keep still.
+    eps: a float, or ``(N,)`` a sample. Attacks without eps keep still.
     """
+    size = SampleEps(eps) if isinstance(eps, Tensor) else eps
     for part in parts_of(attack):
-        spec, name = spec_of(part), eps_name_of(part)
-        if name is None:
+        if (name := eps_name_of(part)) is None:
             continue
         share = ratio if part is attack else step_ratio_of(part)
-        flat = isinstance(eps, Tensor) and spec is not None and spec.sample_eps == "flat"
-        setattr(part, name, eps.flatten() if flat else eps)
+        setattr(part, name, size)
         if (step := step_name_of(part)) is not None and share is not None:
-            setattr(part, step, share * eps)
+            setattr(part, step, share * size)
