@@ -15,6 +15,7 @@ from scipy.optimize import brentq
 
 from robust_adapt.attacks import ATTACKS, DiverseAttack, check_images, crafting, make_attack, project, spec_of
 from robust_adapt.attacks.composer import MODES
+from robust_adapt.attacks.forms import OBJECTIVE_OPTIONS
 from robust_adapt.errors import ConfigError, DataError
 from robust_adapt.losses import margin
 
@@ -297,6 +298,73 @@ def test_fewer_steps_are_longer(small_net):
     assert make_attack("pgd", small_net, eps=0.1, steps=5).alpha == pytest.approx(0.05)
     assert make_attack("pgd", small_net, eps=0.1, steps=1).alpha == pytest.approx(0.1)
     assert make_attack("pgd", small_net, eps=0.1, steps=1, step_ratio=1.25).alpha == pytest.approx(0.125)
+
+
+def step_of(attack):
+    return getattr(attack, spec_of(attack).step)
+
+
+@pytest.mark.parametrize("steps", [None, 3])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_step_ratio_that_was_asked_for_or_a_sentence(name, steps, small_net):
+    def make(**options):
+        return make_attack(name, small_net, eps=0.2, steps=steps, **options)
+
+    if ATTACKS[name].step is not None:
+        assert step_of(make(step_ratio=0.3)) == pytest.approx(0.06)
+    else:
+        assert error_of(ConfigError, make, step_ratio=0.3) == (
+            f"Expected an attack that takes a `step_ratio`, but got '{name}'; leave step_ratio out."
+        )
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVE_OPTIONS))
+def test_the_step_ratio_of_an_attack_with_an_objective(name, small_net):
+    def objective(_images, _labels):
+        return torch.sum
+
+    assert step_of(make_attack(name, small_net, eps=0.2, step_ratio=0.3, objective=objective)) == pytest.approx(0.06)
+    composed = compose(small_net, [name], step_ratio=0.3, objective=objective)
+    assert composed._ratios == [pytest.approx(0.3)]
+
+
+def test_a_list_has_one_step_ratio_for_all_that_have_a_step(channel_means, images, labels):
+    attack, seen = compose(channel_means, ["fgsm", "ffgsm", "pgd", "apgd"], step_ratio=0.5), {}
+    for name, member in zip(attack.names, attack.members, strict=True):
+        forward = member.forward
+        member.forward = lambda x, y, m=member, n=name, f=forward: (
+            seen.update({n: getattr(m, "alpha", None)}) or f(x, y)
+        )
+    attack.eps = 0.02
+    attack(images, labels)
+    assert seen == {"fgsm": None, "ffgsm": pytest.approx(0.01), "pgd": pytest.approx(0.01), "apgd": None}
+
+
+def test_a_step_ratio_for_objects_alone_is_refused(channel_means):
+    member = torchattacks.PGD(channel_means)
+    assert error_of(ConfigError, compose, channel_means, [member], step_ratio=0.5) == (
+        "Expected names of attacks with a step_ratio, but got PGD; name it."
+    )
+    assert compose(channel_means, ["pgd", member], step_ratio=0.5)._ratios == [pytest.approx(0.5), 0.25]
+
+
+@pytest.mark.parametrize("wrong", ["half", -1, float("nan"), True])
+def test_a_step_ratio_that_is_none_is_refused_where_no_attack_takes_one(wrong, small_net):
+    for attacks in (["fgsm"], ["fgsm", "pgd"]):
+        assert error_of(ConfigError, compose, small_net, attacks, step_ratio=wrong) == (
+            f"Expected `step_ratio` as a finite number > 0, but got {wrong!r}; give one such as 1."
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "mend"),
+    [("pgd", "alpha", "step_ratio"), ("ffgsm", "alpha", "step_ratio"), ("pifgsm", "max_epsilon", "eps")],
+)
+def test_an_option_that_eps_would_overwrite_is_refused(name, option, mend, small_net):
+    assert error_of(ConfigError, make_attack, name, small_net, eps=0.1, **{option: 0.01}) == (
+        f"Expected `{mend}` of '{name}', but got `{option}`, which follows it; use {mend}=."
+    )
+    assert getattr(make_attack(name, small_net, **{"eps": 0.1, mend: 0.01}), option) <= 0.01
 
 
 @pytest.mark.parametrize("attack", ["fgsm", "bim", "pgd", "mifgsm", "upgd", "upgd-margin", "tpgd", "cw"])

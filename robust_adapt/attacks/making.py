@@ -29,9 +29,10 @@ def make_attack(
 
     eps: in the attack's own norm, ``ATTACKS[name].norm``; those without an eps leave it alone.
     steps: of the attacks with gradients, by default the attack's own; black-box ones have queries, see ``options``.
-    step_ratio: step over eps, by default the attack's own, grown as the steps get fewer (at most 1). objective: a loss
-    to maximise in place of the attack's own, see ``adaptive_objective``; for the attacks of ``OBJECTIVE_OPTIONS``.
-    options: arguments of the attack's class, such as ``n_queries=100`` of ``square``. Raises ``ConfigError``.
+    step_ratio: step over eps, by default the attack's own, grown as the steps get fewer (at most 1); refused where the
+    attack has no step (FGSM) or finds it by itself (APGD). objective: a loss to maximise in place of the attack's own,
+    see ``adaptive_objective``; for the attacks of ``OBJECTIVE_OPTIONS``. options: arguments of the attack's class, such
+    as ``n_queries=100`` of ``square``, but its eps and step. Raises ``ConfigError``.
     """
     check_known("attack", name, ATTACKS)
     check_model(model)
@@ -39,10 +40,11 @@ def make_attack(
     eps = check_eps(eps, norm=spec.norm if spec.norm in NORMS else "L2")
     if steps is not None:
         check_whole("steps", steps)
-    if step_ratio is not None:
-        check_number("step_ratio", step_ratio, low=0, inside=True)
+    own_ratio = shared_ratio(name, step_ratio)
     if objective is not None:
         check_callable("objective", objective)
+    elif own_ratio != step_ratio:
+        raise ConfigError(f"Expected an attack that takes a `step_ratio`, but got {name!r}; leave step_ratio out.")
     steps = None if spec.kind == "black_box" else steps
     arguments = dict(spec.options) | _known(name, options)
     if objective is None:
@@ -62,9 +64,14 @@ def make_attack(
 
 
 def _known(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    signature = inspect.signature(ATTACKS[name].cls)
+    spec, signature = ATTACKS[name], inspect.signature(ATTACKS[name].cls)
     known = list(signature.parameters)[1:]
     for option, value in options.items():
+        if option in (spec.eps, spec.step):
+            follows = "eps" if option == spec.eps else "step_ratio"
+            raise ConfigError(
+                f"Expected `{follows}` of {name!r}, but got `{option}`, which follows it; use {follows}=."
+            )
         if option not in known:
             raise ConfigError(unknown_name(f"option of {name!r}", option, known))
         default = signature.parameters[option].default
@@ -79,8 +86,16 @@ def _known(name: str, options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
+def shared_ratio(name: object, step_ratio: float | None) -> float | None:
+    """A ``step_ratio`` that several attacks have in common, as the attack ``name`` takes it: None without a step."""
+    if step_ratio is not None:
+        check_number("step_ratio", step_ratio, low=0, inside=True)
+    spec = ATTACKS.get(name) if isinstance(name, str) else None
+    return step_ratio if spec is not None and spec.step is not None else None
+
+
 def _ratio(spec: AttackSpec, steps: int | None, step_ratio: float | None) -> float | None:
-    if spec.ratio is None or (step_ratio is not None and spec.steps is not None):
+    if spec.ratio is None or step_ratio is not None:
         return step_ratio
     if steps is None or spec.steps is None:
         return spec.ratio
