@@ -33,7 +33,7 @@ def make_attack(
     options: arguments of the attack's class, such as ``n_queries=100`` of ``square``. Raises ``ConfigError``.
     """
     check_known("attack", name, ATTACKS)
-    check_model(model)
+    model = check_model(model)
     spec = ATTACKS[name]
     eps = check_eps(eps, norm=spec.norm if spec.norm in NORMS else "L2")
     if steps is not None:
