@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from robust_adapt.attacks.crafting import check_call, check_images, check_span, crafting, inside_ddp, labels_of
+from robust_adapt.attacks.crafting import check_call, check_images, check_span, crafting, labels_of
 from robust_adapt.attacks.drawing import check_pick, draw, parts_of_batch
 from robust_adapt.attacks.forms import Objective
 from robust_adapt.attacks.making import make_attack, shared_ratio, step_ratio_of
@@ -64,13 +64,12 @@ class DiverseAttack(Attack):
         stream: int = 0,
         strict: bool = False,
     ) -> None:
-        check_model(model)
         check_known("mode", mode, MODES)
         check_known("norm", norm, NORMS)
         check_seed("seed", seed)
         check_seed("stream", stream)
         check_flag("strict", strict)
-        super().__init__("DiverseAttack", inside_ddp(model))
+        super().__init__("DiverseAttack", check_model(model))
         self.norm, self.mode, self.stream, self.strict = norm, mode, stream, strict
         self.eps = eps
         self.names, self.members = self._build(attacks, steps=steps, step_ratio=step_ratio, objective=objective)
@@ -111,7 +110,7 @@ class DiverseAttack(Attack):
             if isinstance(attack, Attack) and options["objective"] is not None:
                 raise ConfigError(f"Expected names of attacks with an objective, but got {attack.attack}; name it.")
             if isinstance(attack, Attack):
-                attack.set_model(inside_ddp(attack.model))
+                attack.set_model(check_model(attack.model))
                 names.append(attack.attack)
                 members.append(attack)
             else:  # built at a nominal eps > 0: the step keeps its ratio to whatever eps a call has

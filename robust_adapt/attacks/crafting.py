@@ -26,9 +26,9 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
     On leaving, also after an exception, every module's own ``training`` flag, every ``requires_grad`` and the random
     states of torch (CPU and the model's device), NumPy and Python are what they were; parameters got no gradient.
     ``torch.no_grad()`` around it does not matter, ``torch.inference_mode()`` is a ``ConfigError``. seed: of the random
-    states inside; None goes on from copies of the caller's.
+    states inside; None goes on from copies of the caller's. Of a model in DDP it gives what is inside.
     """
-    check_model(model)
+    bare = check_model(model)
     if torch.is_inference_mode_enabled():
         raise ConfigError(
             "Expected a place where gradients can be switched on, but got a call inside torch.inference_mode(); use "
@@ -44,7 +44,7 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
             model.eval()
             for parameter in trainable:
                 parameter.requires_grad_(False)
-            yield model
+            yield bare
         finally:
             for parameter in trainable:
                 parameter.requires_grad_(True)
@@ -87,13 +87,6 @@ def float32_logits(
         del attack.__dict__["get_logits"]
         if before is not None:  # an attack inside two others
             attack.__dict__["get_logits"] = before
-
-
-def inside_ddp(model: nn.Module) -> nn.Module:
-    """The module inside DDP: its wrapper hangs when ranks need different numbers of forwards."""
-    while isinstance(model, nn.parallel.DistributedDataParallel):
-        model = model.module
-    return model
 
 
 def project(adversarial: Tensor, images: Tensor, eps: float | Tensor, *, norm: str = "Linf") -> Tensor:

@@ -35,7 +35,7 @@ def make_attack(
     as ``n_queries=100`` of ``square``, but its eps and step. Raises ``ConfigError``.
     """
     check_known("attack", name, ATTACKS)
-    check_model(model)
+    model = check_model(model)
     spec = ATTACKS[name]
     eps = check_eps(eps, norm=spec.norm if spec.norm in NORMS else "L2")
     if steps is not None:

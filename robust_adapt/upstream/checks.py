@@ -177,10 +177,8 @@ def _fabric() -> Result:
 
 
 def _matplotlib() -> Result:
-    import matplotlib
-
-    backend = matplotlib.get_backend(auto_select=False) or "not chosen yet"
-    return "ok", f"{matplotlib.__version__}, backend {backend}", ""
+    importlib.import_module("matplotlib")
+    return "ok", version("matplotlib"), ""
 
 
 def _digits() -> Result:
