@@ -60,6 +60,12 @@ class SmallNet(nn.Module):
         return self.head(torch.relu(self.hidden(self.drop(maps.mean((2, 3))))))
 
 
+@pytest.fixture(params=["32-true", "bf16-mixed"])
+def precision(request):
+    """What ``auto`` becomes on one CPU or another."""
+    return request.param
+
+
 @pytest.fixture
 def channel_means():
     return ChannelMeans()

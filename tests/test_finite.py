@@ -15,30 +15,69 @@ from robust_adapt.errors import RobustAdaptError
 from robust_adapt.trainer.finite import Watch, first_bad, largest
 
 
-def at_rate(rate, **fields):
-    config = small("standard", epochs=1, **fields)
-    optimizer = dataclasses.replace(config.optimizer, learning_rate=rate, schedule="constant", average=0.0)
-    return dataclasses.replace(config, optimizer=optimizer)
+class Faulty(torch.nn.Module):
+    """A linear model whose loss, gradient or weight turns infinite in the training forwards of these numbers, from 1.
+
+    A step that is done again is a forward of its own.
+    """
+
+    faults, forwards = {}, 0
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(64, 10)
+
+    def forward(self, images):
+        weight, fault = self.head.weight * 1, None
+        if self.training and torch.is_grad_enabled():
+            Faulty.forwards += 1
+            fault = Faulty.faults.get(Faulty.forwards)
+        if fault in LARGE:
+            weight.register_hook(lambda grad: torch.full_like(grad, LARGE[fault]))
+        logits = torch.nn.functional.linear(images.flatten(1), weight, self.head.bias)
+        return logits * math.inf if fault == "loss" else logits
 
 
-def test_a_lower_rate_saves_a_run_once(tmp_path):
-    run = train(at_rate(1e6), tmp_path)
+LARGE = {"gradients": math.inf, "weights": 3e38}  # which is finite, but not with Nesterov's momentum
+FIRST = {"loss": "loss not finite at {}", "gradients": "gradients not finite at {}, first in model.head.weight"}
+FIRST["weights"] = "weights not finite at {}, first in model.head.weight"
+
+
+@pytest.fixture
+def at_forwards(monkeypatch, precision):
+    """A run of 3 steps with a fault in the training forwards of these numbers: ``at_forwards({2: "loss"})``."""
+
+    def at_forwards(faults, **fields):
+        monkeypatch.setattr(Faulty, "faults", faults)
+        monkeypatch.setattr(Faulty, "forwards", 0)
+        config = small("standard", epochs=1, precision=precision, **fields)
+        optimizer = dataclasses.replace(config.optimizer, learning_rate=0.1, schedule="constant", average=0.0)
+        return dataclasses.replace(config, optimizer=optimizer, model=ModelConfig(name="test_finite:Faulty"))
+
+    return at_forwards
+
+
+@pytest.mark.parametrize("fault", ["loss", "gradients", "weights"])
+def test_a_lower_rate_saves_a_run_once(fault, at_forwards, tmp_path):
+    run = train(at_forwards({3: fault}), tmp_path)
     assert [record.step for record in run.steps] == [1, 2, 3]
-    assert {record.learning_rate for record in run.steps} == {1e5}
-    assert run.epochs[0].warnings == [
-        "Gradients not finite at step 3 (epoch 0, batch 2), first in model.conv1.weight: went back to step 0 with 0.1 "
-        "of the learning rate."
-    ]
+    assert [record.learning_rate for record in run.steps] == pytest.approx([0.01] * 3)
+    (said,) = run.epochs[0].warnings
+    found = FIRST[fault].format("step 3 (epoch 0, batch 2)")
+    assert said == f"{found.capitalize()}: went back to step 0 with 0.1 of the learning rate."
+    assert Faulty.forwards == 6
     assert all(value.isfinite().all() for value in read_checkpoint(tmp_path / "last.ckpt")["model"].values())
 
 
+@pytest.mark.parametrize("fault", ["loss", "gradients", "weights"])
 @pytest.mark.parametrize("log_every", [1, 1000])
-def test_the_second_time_is_the_end(tmp_path, log_every):
+def test_the_second_time_is_the_end(fault, log_every, at_forwards, tmp_path):
+    config = at_forwards({2: fault, 4: fault}, log_every=log_every, checkpoint_minutes=1e-9)
     with pytest.raises(RobustAdaptError) as caught:
-        train(at_rate(1e15, log_every=log_every, checkpoint_minutes=1e-9), tmp_path)
+        train(config, tmp_path)
+    found = FIRST[fault].format("step 2 (epoch 0, batch 1)")
     assert str(caught.value) == (
-        "Expected finite numbers, but got gradients not finite at step 2 (epoch 0, batch 1), first in "
-        "model.conv1.weight, after it had gone back with 0.1 of the learning rate before; lower "
+        f"Expected finite numbers, but got {found}, after it had gone back with 0.1 of the learning rate before; lower "
         f"`optimizer.learning_rate`, or look at the images of that batch. The checkpoint in {tmp_path} is from "
         "before that."
     )
@@ -48,12 +87,14 @@ def test_the_second_time_is_the_end(tmp_path, log_every):
     assert not (tmp_path / "best.pt").exists()
 
 
-def test_it_was_slowed_down_before_it_was_resumed(tmp_path):
+def test_it_was_slowed_down_before_it_was_resumed(at_forwards, tmp_path):
     """A resumed run does not get a second chance."""
+    config = at_forwards({2: "loss", 4: "loss", 5: "loss"}, checkpoint_minutes=1e-9)
     with pytest.raises(RobustAdaptError):
-        train(at_rate(1e15, checkpoint_minutes=1e-9), tmp_path)
+        train(config, tmp_path)
     with pytest.raises(RobustAdaptError, match="after it had gone back with 0.1 of the learning rate before"):
-        train(at_rate(1e15), tmp_path, resume=True)
+        train(config, tmp_path, resume=True)
+    assert Faulty.forwards == 5
 
 
 class Blinded(torch.nn.Module):
