@@ -20,6 +20,8 @@ from robust_adapt.config import BrakeConfig, ControllerConfig, ModelConfig
 from robust_adapt.data import load_data
 from robust_adapt.epsilon import ramp
 from robust_adapt.errors import ConfigError, Stopped
+from robust_adapt.evaluation import evaluate_model
+from robust_adapt.leaderboard import autoattack
 
 DIGITS = load_data(small("pgd").data)
 
@@ -234,3 +236,110 @@ def test_the_callers_random_states_stay(ends, tmp_path):
     if ends == "well":
         pipeline.load_run(tmp_path / "run")
         assert random_states() == before
+
+
+# memory
+
+CPU = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+    "8589934592 bytes. Error code 12 (Cannot allocate memory)"
+)
+OUT_OF_MEMORY = {
+    "torch on a GPU": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB."),
+    "torch on a CPU": RuntimeError(CPU),
+    "Python": MemoryError(),
+}
+SAID = {
+    "torch on a GPU": "CUDA out of memory. Tried to allocate 8.00 GiB",
+    "torch on a CPU": CPU[:120],
+    "Python": "MemoryError",
+}
+
+
+class Limited(nn.Module):
+    """Memory for ``most`` images at once."""
+
+    most, error = 1, None
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, images):
+        if len(images) > Limited.most:
+            raise Limited.error
+        return self.head(images.flatten(1))
+
+
+@pytest.fixture(params=OUT_OF_MEMORY)
+def said(request, monkeypatch):
+    monkeypatch.setattr(Limited, "most", 24)
+    monkeypatch.setattr(Limited, "error", OUT_OF_MEMORY[request.param])
+    return SAID[request.param]
+
+
+def sentence(call):
+    with pytest.raises(ConfigError) as caught:
+        call()
+    return str(caught.value)
+
+
+def judged_by(size, config):
+    return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, batch_size=size))
+
+
+@pytest.mark.parametrize(("name", "under"), [("pgd", " under pgd"), ("standard", "")])
+def test_a_batch_too_large_for_the_memory_is_one_sentence(name, under, said, tmp_path):
+    config = judged_by(16, of("Limited", name, epochs=1))
+    expected = (
+        f"Expected memory for steps of 64 images{under}, but got: {said}; lower `batch_size` (a run that has begun "
+        "keeps it: use another --out)."
+    )
+    assert sentence(lambda: train(config, tmp_path / "run")) == expected
+    assert sentence(lambda: pipeline.plan_run(config, probe=0.1, data=DIGITS)) == expected
+    smaller = dataclasses.replace(config, batch_size=16)
+    assert len(train(smaller, tmp_path / "another").epochs) == 1
+    assert pipeline.plan_run(smaller, probe=0.1, data=DIGITS).probe.total_steps == 12
+
+
+def test_several_attacks_are_named_with_their_mode(said):
+    config = of("Limited")
+    config = dataclasses.replace(
+        config, attack=dataclasses.replace(config.attack, attacks=("pgd", "fgsm"), mode="concat")
+    )
+    parts = built(config)
+    assert sentence(lambda: trainer.train_step(parts, config, *next(parts.batches.epoch(0)), 0.5)).startswith(
+        "Expected memory for steps of 64 images under pgd, fgsm (mode concat), but got: "
+    )
+
+
+def test_a_validation_too_large_for_the_memory_goes_on_with_smaller_batches(said, tmp_path):
+    config = of("Limited", epochs=1, batch_size=16)
+    assert sentence(lambda: train(config, tmp_path)) == (
+        f"Expected memory for batches of 40 images, but got: {said}; lower `batch_size` of the evaluation."
+    )
+    assert len(train(judged_by(16, config), tmp_path, resume=True).epochs) == 1
+
+
+def test_an_evaluation_too_large_for_the_memory_is_one_sentence(said):
+    model = Limited()
+    Limited.most = 24
+    options = {"eps": 0.1, "rows": ["FGSM"], "n": 40}
+    assert sentence(lambda: evaluate_model(model, DIGITS.test, **options)) == (
+        f"Expected memory for batches of 40 images under fgsm, but got: {said}; lower `batch_size` of the evaluation."
+    )
+    assert evaluate_model(model, DIGITS.test, batch_size=16, **options).n == 40
+    images, labels = DIGITS.test.first(40, seed=0).tensors()
+    options = {"eps": 0.1, "version": "custom", "attacks": ["apgd-ce"]}
+    assert sentence(lambda: autoattack(model, images, labels, **options)) == (
+        f"Expected memory for batches of 250 images, but got: {said}; lower `batch_size`, with a `state_dir` of its "
+        "own."
+    )
+    assert autoattack(model, images, labels, batch_size=16, **options).n == 40
+
+
+def test_another_error_of_a_model_passes_as_it_is(monkeypatch, tmp_path):
+    monkeypatch.setattr(Limited, "most", 24)
+    monkeypatch.setattr(Limited, "error", RuntimeError("my own"))
+    with pytest.raises(RuntimeError, match=r"^my own$"):
+        train(of("Limited", epochs=1), tmp_path)

@@ -180,7 +180,7 @@ def _validation_seconds(parts: trainer.Parts, config: Config) -> float:
     few = parts.validation.first(FEW, seed=0)
     judged = parts.average.module if parts.average is not None else parts.model
     begin = time.monotonic()
-    robust_flags(judged, few, None, eps=config.eps, norm=config.attack.norm)
+    robust_flags(judged, few, None, eps=config.eps, norm=config.attack.norm, batch_size=config.evaluation.batch_size)
     forwards = _since(begin, parts) / 2
     return forwards * (4 + 2 * config.validation_steps) * len(parts.validation) / len(few)
 

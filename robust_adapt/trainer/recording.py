@@ -45,6 +45,7 @@ def end_epoch(run: Training) -> None:
     parts, config, position = run.parts, run.config, run.position
     judged = parts.average.module if parts.average is not None else parts.model
     budget = {"eps": config.eps, "norm": config.attack.norm, "seed": config.seed, "processes": parts.processes}
+    budget["batch_size"] = config.evaluation.batch_size
     attack, steps = STRONG_ATTACKS[config.attack.norm], config.validation_steps
     # nothing has changed yet, a resumed run validates again; but no process may leave the others waiting
     with contextlib.nullcontext() if parts.processes.together else run.stop.interrupting():

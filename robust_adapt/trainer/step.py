@@ -1,5 +1,6 @@
 """One training step, and what it needs: everything is built elsewhere and handed in."""
 
+import contextlib
 import dataclasses
 
 import torch
@@ -12,6 +13,7 @@ from robust_adapt.brake import Brake
 from robust_adapt.config import Config, LossConfig, OptimizerConfig
 from robust_adapt.data import Batches, Split
 from robust_adapt.epsilon import EpsilonController
+from robust_adapt.errors import enough_memory
 from robust_adapt.features import FeatureTap
 from robust_adapt.processes import Processes, listening
 from robust_adapt.random_states import random_fork
@@ -48,15 +50,17 @@ def train_step(parts: Parts, config: Config, images: Tensor, labels: Tensor, pro
     images were seen clean_loss, clean_accuracy, and consistency, feature_norm; with attacks unchanged_share;
     gradients, weights: the largest magnitude in them. Clean images that only the rule of eps needs are measured, not
     trained on. Modules in eval mode stay so, but a model that is so as a whole is put in training mode. With several
-    processes images and labels are this one's share of the batch, and the figures those of the whole.
+    processes images and labels are this one's share of the batch, and the figures those of the whole. Raises
+    ``ConfigError`` where memory does not suffice.
     """
     if not any(part.training for part in parts.model.modules() if part._parameters):  # wrappers have none
         parts.forward.train()
-    figures = _forward_and_backward(parts, config, images, labels, progress)
-    figures["gradients"] = largest(parameter.grad for parameter in parts.model.parameters())
-    parts.optimizer.step()
-    figures["weights"] = largest(parts.model.parameters())
-    parts.optimizer.zero_grad()
+    with memory_for_step(config):
+        figures = _forward_and_backward(parts, config, images, labels, progress)
+        figures["gradients"] = largest(parameter.grad for parameter in parts.model.parameters())
+        parts.optimizer.step()
+        figures["weights"] = largest(parts.model.parameters())
+        parts.optimizer.zero_grad()
     if parts.attack is not None:
         figures["unchanged_share"] = parts.attack.last.unchanged
     figures = {name: value.detach() for name, value in figures.items()}
@@ -66,6 +70,14 @@ def train_step(parts: Parts, config: Config, images: Tensor, labels: Tensor, pro
     if parts.average is not None:
         parts.average.update(parts.model)
     return figures
+
+
+def memory_for_step(config: Config) -> contextlib.AbstractContextManager[None]:
+    """Around what works on a whole batch of the training: too little memory is a ``ConfigError``."""
+    names, mode = config.attack.attacks, config.attack.mode
+    under = f" under {', '.join(names)}" + (f" (mode {mode})" if names[1:] else "") if names else ""
+    mend = "lower `batch_size` (a run that has begun keeps it: use another --out)."
+    return enough_memory(f"steps of {config.batch_size} images{under}", mend)
 
 
 def _forward_and_backward(
