@@ -1,8 +1,11 @@
 """The errors that robust_adapt raises on purpose, and the one sentence an unknown name gets."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from signal import Signals
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "ALLOC_FAILED")
 
 
 class RobustAdaptError(Exception):
@@ -65,3 +68,16 @@ def shown(value: object) -> str:
 def first_line(error: BaseException) -> str:
     """What an error of another library says, as part of a sentence; its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def enough_memory(work: str, mend: str) -> Iterator[None]:
+    """Around what computes: memory that does not suffice, on whatever device, is a ``ConfigError`` with the mend."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        kind, said = type(error).__name__, first_line(error)
+        known = isinstance(error, MemoryError) or kind == "OutOfMemoryError"
+        if not known and not any(words in said for words in _NO_MEMORY):
+            raise
+        raise ConfigError(f"Expected memory for {work}, but got: {said[:120].rstrip('.')}; {mend}") from error

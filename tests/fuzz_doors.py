@@ -67,7 +67,6 @@ class Door:
     good: dict
     bad: dict
     quick: bool = True
-    seeds: bool = False
 
 
 def config_door(kind, good=()):
@@ -617,6 +616,5 @@ def _runs(folder):
                 "report": wrong_function() | st.none(),
             },
             quick=False,  # it leaves a run
-            seeds=True,
         ),
     }

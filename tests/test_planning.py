@@ -36,7 +36,8 @@ def test_passes_of_the_recipes_by_hand(name, forward, backward, training):
 
 
 def test_training_on_clean_images_and_on_all_results():
-    assert pipeline.plan_run(recipe("standard"), probe=0) == pipeline.RunPlan(crafting=None, training=1, probe=None)
+    nothing = pipeline.RunPlan(crafting=None, training=1, signals=0, probe=None)
+    assert pipeline.plan_run(recipe("standard"), probe=0) == nothing
     every = recipe("pgd", attack=AttackConfig(attacks=("fgsm", "pgd"), mode="concat", steps=3))
     assert pipeline.plan_run(every, probe=0).training == 2
     adaptive = recipe("pgd", attack=AttackConfig(attacks=("pgd",), steps=3, adaptive=1.0))
@@ -79,7 +80,10 @@ def test_the_command_prints_passes_and_minutes(capsys):
     assert "s a step of 200 images" in out and "an epoch: 6 steps" in out and "the run: 18 steps, 3 epochs, " in out
     assert cli.main(["plan", "literal", "--probe", "0"]) == 0
     out = " ".join(capsys.readouterr().out.split())
+    assert "measuring" not in out  # its training forward sees the clean images
     assert "cw alone 50 50" in out and "at most 40.6667" in out and "minutes" not in out
+    assert cli.main(["plan", "pgd", "--controller.rule", "ramp-trim", "--probe", "0"]) == 0
+    assert "measuring what the rule of eps reads 0.2 0" in " ".join(capsys.readouterr().out.split())
     assert cli.main(["plan"]) == 0 and "robust-adapt plan RECIPE [--help]" in capsys.readouterr().out
 
 

@@ -167,8 +167,8 @@ def test_literal_moves_eps_by_the_articles_rule(tmp_path):
     run = train(small("literal", epochs=2), tmp_path)
     eps = 0.05
     for record in run.steps:
-        eps += 0.001 * (record.adv_loss - record.clean_loss)
         assert record.eps == pytest.approx(eps, abs=1e-6)
+        eps += 0.001 * (record.adv_loss - record.clean_loss)
     assert run.epochs[-1].eps == run.steps[-1].eps != 0.05
     assert set(run.epochs[0].attacks) <= {"fgsm", "pgd", "cw"} and run.epochs[0].consistency > 0
 

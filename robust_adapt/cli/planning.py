@@ -52,6 +52,8 @@ def _passes(config: Config, found: Any) -> Table:
         how = f"crafting ({config.attack.mode}, pick {config.attack.pick}), into the images"
         rows.add_row(how, f"{most}{found.crafting.forward:g}", f"{most}{found.crafting.backward:g}")
     rows.add_row("training, into the weights", f"{found.training:g}", f"{found.training:g}")
+    if found.signals:
+        rows.add_row("measuring what the rule of eps reads", f"{found.signals:g}", "0")
     return rows
 
 

@@ -218,7 +218,7 @@ class EvaluationConfig:
     eps: Epsilon | None = None
     """Budget of the evaluation; by default the training's target."""
     batch_size: int = 250
-    """Images a batch."""
+    """Images a batch, of the validation too."""
     seed: int = 0
     """Seed of random starts."""
 

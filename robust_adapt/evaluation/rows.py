@@ -14,6 +14,7 @@ from robust_adapt.attacks.making import shared_ratio
 from robust_adapt.attacks.seam import ready
 from robust_adapt.data import Split
 from robust_adapt.doors import ask, check_known, check_logits
+from robust_adapt.errors import enough_memory
 from robust_adapt.models import model_device
 from robust_adapt.precision import exact_arithmetic
 from robust_adapt.processes import ALONE, Processes
@@ -64,6 +65,7 @@ ROWS: dict[str, Row] = {
     "DeepFool in the ball": Row("deepfool", 50, note="the same images, projected", **_NEAREST),
 }
 
+MEND = "lower `batch_size` of the evaluation."
 DEFAULT_LIMITS: dict[str, int | None] = {"deepfool": 200, "eadl1": 200}  # a Python loop over samples, 250 steps
 
 
@@ -126,7 +128,8 @@ def batches_of(
     for number, part in own_batches(split, batch_size, processes):
         images, labels = part.tensors(device)
         check_images(images, labels)
-        with exact_arithmetic(), crafting(model, seed=seed * 1_000_003 + number):
+        work = f"batches of {len(labels)} images" + (f" under {row.attack}" if row.attack else "")
+        with enough_memory(work, MEND), exact_arithmetic(), crafting(model, seed=seed * 1_000_003 + number):
             with torch.no_grad():
                 logits = ask(model, images)
                 check_images(images, labels, num_classes=check_logits(logits, images))

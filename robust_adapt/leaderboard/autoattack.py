@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from robust_adapt import upstream
 from robust_adapt.attacks import crafting
 from robust_adapt.doors import check_model
+from robust_adapt.errors import enough_memory
 from robust_adapt.leaderboard.adversary import Adversary, attack_names, source_hash
 from robust_adapt.leaderboard.checks import check_arguments, check_logits, check_options
 from robust_adapt.leaderboard.result import AutoAttackRecord, Progress
@@ -61,7 +62,8 @@ def autoattack(
     check_options(settings, patience, report, strict=strict, return_adversarial=return_adversarial)
     plain = {part: dict(values) for part, values in (settings or {}).items()}
     conditions = {"norm": norm, "eps": check_eps(eps, norm=norm), "version": version, "settings": plain, "seed": seed}
-    with fast_arithmetic() if fast else exact_arithmetic():
+    memory = enough_memory(f"batches of {batch_size} images", "lower `batch_size`, with a `state_dir` of its own.")
+    with memory, fast_arithmetic() if fast else exact_arithmetic():
         answers = check_logits(model, images, labels, device, batch_size)
         classes = answers.shape[1]
         names = attack_names(version, attacks, classes)

@@ -13,7 +13,7 @@ from robust_adapt.attacks.drawing import mean_shares
 from robust_adapt.config import Config
 from robust_adapt.data import ImageData, load_data
 from robust_adapt.doors import check_number
-from robust_adapt.epsilon import EpsilonController
+from robust_adapt.epsilon import SIGNALS, TRIM_END, EpsilonController
 from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.evaluation import robust_flags
 from robust_adapt.pipeline.building import build_parts
@@ -59,11 +59,13 @@ class RunPlan:
 
     crafting: passes of the attacks for each image of a batch, None without attacks; their backward goes into the images
     only. training: images that the training forward, and its backward into the weights, see for each image of a batch.
+    signals: clean images that one more forward sees where the rule of eps alone needs them, the mean over the run.
     probe: None where none was asked for.
     """
 
     crafting: Plan | None
     training: float
+    signals: float
     probe: Probe | None
 
 
@@ -86,6 +88,7 @@ def plan_run(config: Config, *, probe: float = PROBE_SECONDS, data: ImageData | 
     return RunPlan(
         crafting=crafting_plan(config, classes=classes),
         training=_training_images(config),
+        signals=_signal_images(config),
         probe=measure(config, data, seconds=probe) if probe else None,
     )
 
@@ -110,8 +113,14 @@ def _training_images(config: Config) -> float:
     if not count:
         return 1.0
     repeats = sum(mean_shares(settings.pick, count, split=False)) if settings.mode == "concat" else 1.0
-    signals = config.controller.rule not in ("constant", "ramp")
-    return repeats + (config.loss.clean_share if config.loss.clean or config.loss.consistency or signals else 0.0)
+    return repeats + (config.loss.clean_share if config.loss.clean or config.loss.consistency else 0.0)
+
+
+def _signal_images(config: Config) -> float:
+    rule, loss = config.controller.rule, config.loss
+    if not SIGNALS[rule] or loss.clean or loss.consistency:  # there the training forward sees them
+        return 0.0
+    return loss.clean_share * (max(0.0, TRIM_END - config.controller.ramp_end) if rule == "ramp-trim" else 1.0)
 
 
 def measure(config: Config, data: ImageData, *, seconds: float = PROBE_SECONDS) -> Probe:
@@ -125,7 +134,9 @@ def measure(config: Config, data: ImageData, *, seconds: float = PROBE_SECONDS) 
 
 def _measure(config: Config, data: ImageData, seconds: float) -> Probe:
     parts = build_parts(config, data)
-    parts.controller = EpsilonController("constant", target=float(config.controller.target), norm=config.attack.norm)
+    target, reads = float(config.controller.target), parts.controller.needs
+    rule, bounds = (config.controller.rule, {"lower": target, "upper": target}) if reads else ("constant", {})
+    parts.controller = EpsilonController(rule, target=target, norm=config.attack.norm, **bounds)
     size = config.batch_size if config.compile else min(config.batch_size, FEW)  # another size is compiled anew
     batches = list(itertools.islice(parts.batches.epoch(0), PROBE_STEPS + 2))
     warm = [_step(parts, config, batches[0], size) for _ in range(2)][-1]
@@ -169,7 +180,7 @@ def _validation_seconds(parts: trainer.Parts, config: Config) -> float:
     few = parts.validation.first(FEW, seed=0)
     judged = parts.average.module if parts.average is not None else parts.model
     begin = time.monotonic()
-    robust_flags(judged, few, None, eps=config.eps, norm=config.attack.norm)
+    robust_flags(judged, few, None, eps=config.eps, norm=config.attack.norm, batch_size=config.evaluation.batch_size)
     forwards = _since(begin, parts) / 2
     return forwards * (4 + 2 * config.validation_steps) * len(parts.validation) / len(few)
 

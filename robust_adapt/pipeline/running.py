@@ -40,6 +40,7 @@ from robust_adapt.pipeline.matching import (
 )
 from robust_adapt.pipeline.planning import count_steps
 from robust_adapt.processes import Processes
+from robust_adapt.random_states import random_fork
 from robust_adapt.records import BrakeRecord, EpochRecord, RunRecord, StepRecord, read_lines, write_json
 
 
@@ -65,8 +66,9 @@ def train(
     """Train ``config`` into the folder ``out``; with ``resume`` go on from its last checkpoint, where there is one.
 
     data: in place of ``config.data``; give them again to resume and to judge the run. report: called with every record
-    as it is made. Raises ``RobustAdaptError``, also where a run that has a checkpoint is resumed with another config
-    (see ``matching.MAY_CHANGE``) or other data, and ``Stopped`` after SIGTERM or SIGINT.
+    as it is made. The caller's random states stay as they are. Raises ``RobustAdaptError``, also where a run that has a
+    checkpoint is resumed with another config (see ``matching.MAY_CHANGE``) or other data, and ``Stopped`` after SIGTERM
+    or SIGINT.
     """
     folder = _check_arguments(config, out, resume, data, report)
     before = None
@@ -84,9 +86,8 @@ def train(
         )
     if before is not None:
         check_training_data(folder, before, data)
-    torch.manual_seed(config.seed)
-    parts = build_parts(config, data, fabric)  # before the folder: a config that cannot run leaves none
-    with contextlib.ExitStack() as stack:
+    with random_fork(config.seed, fabric.device), contextlib.ExitStack() as stack:
+        parts = build_parts(config, data, fabric)  # before the folder: a config that cannot run leaves none
         processes.first(lambda: _open(stack, folder, config, resume))
         state, passed_over = load_checkpoint(folder) if resume and has_checkpoint(folder) else (None, [])
         _train(parts, config, folder, data, state, passed_over, report, data_given=given)
@@ -149,6 +150,7 @@ def _check_arguments(
     return check_path("out", out)
 
 
+@random_fork(None)  # of the weights that are drawn before the run's own take their place
 def load_run(folder: str | Path, *, trust_code: bool | str = False) -> Run:
     """A finished (or interrupted) run with its best weights; its data are not needed.
 

@@ -113,6 +113,7 @@ def _one_step(run: Training, images: Tensor, labels: Tensor) -> None:
     for group in parts.optimizer.param_groups:
         group["lr"] = position.rate * learning_rate(config.optimizer, progress)
     needs = parts.controller.needs
+    position.eps = parts.controller.eps if parts.attack is not None else 0.0
     figures = train_step(parts, config, images, labels, progress)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from robust_adapt.attacks import DiverseAttack
 from robust_adapt.config import Config
-from robust_adapt.trainer.step import Parts
+from robust_adapt.trainer.step import Parts, memory_for_step
 
 STRONG_ATTACKS = {"Linf": "pgd", "L2": "pgdl2", "L1": "apgd-l1"}  # of validation and probe, by norm
 STEP_RATIO = 0.25
@@ -35,7 +35,7 @@ def probe(parts: Parts, config: Config, step: int) -> tuple[float, float, int]:
     )
     kept, last = parts.attack.state_dict(), parts.attack.last
     parts.attack.eps = eps
-    with parts.fabric.autocast():
+    with parts.fabric.autocast(), memory_for_step(config):
         right = [_right(attack, images, labels) for attack in (parts.attack, strong)]
     parts.attack.load_state_dict(kept)
     parts.attack.last = last

@@ -35,7 +35,7 @@ def record_step(run: Training) -> None:
     means, attacks = _means(run, position.step_sums), position.step_attacks
     position.step_sums, position.step_attacks = {}, {}
     run.records.steps.append(
-        StepRecord(step=position.step, epoch=position.epoch, eps=_eps(run), attacks=attacks, **means)
+        StepRecord(step=position.step, epoch=position.epoch, eps=position.eps, attacks=attacks, **means)
     )
     run.report(run.records.steps[-1])
 
@@ -45,6 +45,7 @@ def end_epoch(run: Training) -> None:
     parts, config, position = run.parts, run.config, run.position
     judged = parts.average.module if parts.average is not None else parts.model
     budget = {"eps": config.eps, "norm": config.attack.norm, "seed": config.seed, "processes": parts.processes}
+    budget["batch_size"] = config.evaluation.batch_size
     attack, steps = STRONG_ATTACKS[config.attack.norm], config.validation_steps
     # nothing has changed yet, a resumed run validates again; but no process may leave the others waiting
     with contextlib.nullcontext() if parts.processes.together else run.stop.interrupting():
@@ -60,7 +61,7 @@ def end_epoch(run: Training) -> None:
     record = EpochRecord(
         epoch=position.epoch,
         step=position.step,
-        eps=_eps(run),
+        eps=position.eps,
         attacks=position.epoch_attacks,
         validation_clean=clean,
         validation_adversarial=adversarial,
@@ -112,7 +113,3 @@ def _means(run: Training, sums: dict[str, Any]) -> dict[str, Any]:
     if run.parts.attack is None:  # the one forward was on clean images
         means |= {"clean_loss": means["adv_loss"], "clean_accuracy": means["adv_accuracy"]}
     return means | {"learning_rate": run.parts.optimizer.param_groups[0]["lr"]}
-
-
-def _eps(run: Training) -> float:
-    return run.parts.controller.eps if run.parts.attack is not None else 0.0

@@ -21,13 +21,15 @@ Report = Callable[[Record], None]
 class Position:
     """Where the run stands, and the sums since the last records.
 
-    probes: of the brake so far. rate: factor on the learning rate, lowered where numbers went bad.
+    eps: of the last step, 0 without attacks. probes: of the brake so far. rate: factor on the learning rate, lowered
+    where numbers went bad.
     """
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
     best: float = -1.0
+    eps: float = 0.0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     probes: int = 0

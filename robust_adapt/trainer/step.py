@@ -1,5 +1,6 @@
 """One training step, and what it needs: everything is built elsewhere and handed in."""
 
+import contextlib
 import dataclasses
 
 import torch
@@ -12,8 +13,10 @@ from robust_adapt.brake import Brake
 from robust_adapt.config import Config, LossConfig, OptimizerConfig
 from robust_adapt.data import Batches, Split
 from robust_adapt.epsilon import EpsilonController
+from robust_adapt.errors import enough_memory
 from robust_adapt.features import FeatureTap
 from robust_adapt.processes import Processes, listening
+from robust_adapt.random_states import random_fork
 from robust_adapt.trainer.average import WeightAverage
 from robust_adapt.trainer.finite import largest
 
@@ -45,18 +48,48 @@ def train_step(parts: Parts, config: Config, images: Tensor, labels: Tensor, pro
 
     images ``(B, C, H, W)`` float in [0, 1], labels ``(B,)``. Keys: loss, adv_loss, adv_accuracy, and where clean
     images were seen clean_loss, clean_accuracy, and consistency, feature_norm; with attacks unchanged_share;
-    gradients, weights: the largest magnitude in them. With several processes images and labels are this one's share
-    of the batch, and the figures those of the whole.
+    gradients, weights: the largest magnitude in them. Clean images that only the rule of eps needs are measured, not
+    trained on. Modules in eval mode stay so, but a model that is so as a whole is put in training mode. With several
+    processes images and labels are this one's share of the batch, and the figures those of the whole. Raises
+    ``ConfigError`` where memory does not suffice.
     """
-    parts.forward.train()
+    if not any(part.training for part in parts.model.modules() if part._parameters):  # wrappers have none
+        parts.forward.train()
+    with memory_for_step(config):
+        figures = _forward_and_backward(parts, config, images, labels, progress)
+        figures["gradients"] = largest(parameter.grad for parameter in parts.model.parameters())
+        parts.optimizer.step()
+        figures["weights"] = largest(parts.model.parameters())
+        parts.optimizer.zero_grad()
+    if parts.attack is not None:
+        figures["unchanged_share"] = parts.attack.last.unchanged
+    figures = {name: value.detach() for name, value in figures.items()}
+    # running statistics too: the attack of every process must meet the same model
+    buffers = [buffer for buffer in parts.model.buffers() if buffer.is_floating_point()]
+    parts.processes.average_([*figures.values(), *buffers])
+    if parts.average is not None:
+        parts.average.update(parts.model)
+    return figures
+
+
+def memory_for_step(config: Config) -> contextlib.AbstractContextManager[None]:
+    """Around what works on a whole batch of the training: too little memory is a ``ConfigError``."""
+    names, mode = config.attack.attacks, config.attack.mode
+    under = f" under {', '.join(names)}" + (f" (mode {mode})" if names[1:] else "") if names else ""
+    mend = "lower `batch_size` (a run that has begun keeps it: use another --out)."
+    return enough_memory(f"steps of {config.batch_size} images{under}", mend)
+
+
+def _forward_and_backward(
+    parts: Parts, config: Config, images: Tensor, labels: Tensor, progress: float
+) -> dict[str, Tensor]:
     adversarial = images
     if parts.attack is not None:
         parts.attack.eps = parts.controller.eps
         with parts.fabric.autocast():
             adversarial = parts.attack(images, labels).to(images.dtype)
     repeats = len(adversarial) // len(images)
-    needs_clean = bool(config.loss.clean or config.loss.consistency or parts.controller.needs)
-    together = parts.attack is not None and needs_clean
+    together = parts.attack is not None and bool(config.loss.clean or config.loss.consistency)
     seen = max(1, round(config.loss.clean_share * len(images)))  # batches are shuffled: the first ones are a sample
     everything = torch.cat([adversarial, images[:seen]]) if together else adversarial
     everything = everything.contiguous(memory_format=parts.batches.format)
@@ -67,19 +100,29 @@ def train_step(parts: Parts, config: Config, images: Tensor, labels: Tensor, pro
             logits, features = parts.forward(everything), None
         figures = combine(logits, features, labels, repeats, config.loss, progress, clean=together)
         parts.fabric.backward(figures["loss"])
-    figures["gradients"] = largest(parameter.grad for parameter in parts.model.parameters())
-    parts.optimizer.step()
-    figures["weights"] = largest(parts.model.parameters())
-    parts.optimizer.zero_grad()
-    if parts.attack is not None:
-        figures["unchanged_share"] = parts.attack.last.unchanged
-    figures = {name: value.detach() for name, value in figures.items()}
-    # running statistics too: the attack of every process must meet the same model
-    buffers = [buffer for buffer in parts.model.buffers() if buffer.is_floating_point()]
-    parts.processes.average_([*figures.values(), *buffers])
-    if parts.average is not None:
-        parts.average.update(parts.model)
+    if parts.controller.needs and not together:
+        figures |= _clean_signals(parts, config.loss, images[: max(2, seen)], labels)  # batch-norm may refuse one
     return figures
+
+
+@torch.no_grad()
+def _clean_signals(parts: Parts, config: LossConfig, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """clean_loss and clean_accuracy without a trace in the model or the random states.
+
+    In training mode, as the adversarial ones are: each kind of images is normalised by its own batch.
+    """
+    before = [buffer.clone() for buffer in parts.model.buffers()]
+    with random_fork(None, images.device), parts.fabric.autocast():
+        logits = parts.model(images.contiguous(memory_format=parts.batches.format))
+    for buffer, value in zip(parts.model.buffers(), before, strict=True):
+        buffer.copy_(value)
+    return _measured("clean", logits, labels[: len(images)], config)
+
+
+def _measured(kind: str, logits: Tensor, labels: Tensor, config: LossConfig) -> dict[str, Tensor]:
+    """``kind_loss`` and ``kind_accuracy``, 0-d."""
+    loss = losses.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+    return {f"{kind}_loss": loss, f"{kind}_accuracy": (logits.argmax(1) == labels).float().mean()}
 
 
 def combine(
@@ -96,18 +139,13 @@ def combine(
     ones of the batch."""
     count = repeats * len(labels)
     adversarial, adversarial_labels = logits[:count], labels.repeat(repeats)
-    adv_loss = losses.cross_entropy(adversarial, adversarial_labels, label_smoothing=config.label_smoothing)
-    figures = {
-        "adv_loss": adv_loss,
-        "adv_accuracy": (adversarial.argmax(1) == adversarial_labels).float().mean(),
-    }
-    total = (config.adversarial or config.clean) * adv_loss
+    figures = _measured("adv", adversarial, adversarial_labels, config)
+    total = (config.adversarial or config.clean) * figures["adv_loss"]
     if clean:
         ordinary = logits[count:]
         known = labels[: len(ordinary)]
-        clean_loss = losses.cross_entropy(ordinary, known, label_smoothing=config.label_smoothing)
-        figures |= {"clean_loss": clean_loss, "clean_accuracy": (ordinary.argmax(1) == known).float().mean()}
-        total = config.adversarial * adv_loss + config.clean * clean_loss
+        figures |= _measured("clean", ordinary, known, config)
+        total = config.adversarial * figures["adv_loss"] + config.clean * figures["clean_loss"]
         if config.consistency:
             partners = [start + row for start in range(0, count, len(labels)) for row in range(len(known))]
             pair = (ordinary.repeat(repeats, 1), adversarial[partners])
