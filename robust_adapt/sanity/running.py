@@ -50,7 +50,7 @@ def check_sanity(
     _check_arguments(model, split, {"n": n, "steps": steps, "queries": queries, "batch_size": batch_size})
     _check_options(seed, standard, objectives, autoattack, name, data, report)
     check_known("norm of the sanity checks", norm, ATTACKS)
-    part, size = split.first(n, seed=0), check_eps(eps, norm=norm)
+    part, size = split.first(n), check_eps(eps, norm=norm)
     if size == 0:
         raise ConfigError("Expected `eps` > 0, but got 0; without a perturbation there is nothing to check.")
     check_subject(model, part, standard, batch_size)
