@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from robust_adapt.data import (
     CIFAR10_CLASSES,
     Augmentation,
     Batches,
+    ImageData,
     Split,
     augment,
     from_datasets,
@@ -182,6 +184,29 @@ def test_statistics_are_of_the_training_images_in_unit_range():
     wide = data.train.images.double() / 255
     assert mean == [pytest.approx(wide.mean().item(), rel=1e-4)]
     assert std == [pytest.approx(wide.std(correction=0).item(), rel=1e-4)]
+
+
+def data_of(images):
+    split = Split(images, torch.zeros(len(images), dtype=torch.int64))
+    return ImageData("mine", split, split, split, ("a",), Augmentation())
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3, 3), (200, 1, 9, 7), (200, 3, 9, 7), (129, 2, 1, 1), (500, 1, 1, 1)])
+def test_statistics_are_those_of_numpy_over_all_images_at_once_to_the_bit(shape):
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = images.numpy().astype(np.float32) / 255
+    expected = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clip(min=1e-3)
+    assert data_of(images).statistics() == tuple(each.tolist() for each in expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_statistics_never_hold_the_images_as_floats(channels):
+    images = torch.randint(256, (2000, channels, 16, 16), dtype=torch.uint8)
+    tracemalloc.start()
+    data_of(images).statistics()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < images.numel()  # bytes; as floats they are four times as many
 
 
 def test_too_large_a_held_out_split():
@@ -443,9 +468,12 @@ def test_splits_are_immutable_and_the_first_n_are_stable():
     split = numbered(30)
     with pytest.raises(dataclasses.FrozenInstanceError):
         split.labels = None
-    assert split.first(None, seed=0) is split and split.first(99, seed=0) is split
-    assert torch.equal(split.first(6, seed=0).images, split.first(9, seed=0).images[:6])
-    assert split.first(6, seed=0).labels.bincount().tolist() == [2, 2, 2]
+    whole = split.first(None)
+    assert len(whole) == len(split) and torch.equal(whole.images, split.first(99).images)
+    for n in range(1, len(split) + 1):
+        assert torch.equal(split.first(n).images, whole.images[:n])
+        assert torch.equal(split.first(n).labels, whole.labels[:n])
+    assert split.first(6).labels.bincount().tolist() == [2, 2, 2]
 
 
 def test_a_dataset_that_never_ends_when_iterated_is_read_by_its_length():

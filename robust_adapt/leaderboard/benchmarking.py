@@ -79,8 +79,8 @@ def benchmark(
     settings: for ``version="custom"``, as of ``autoattack``. out: a
     folder for ``benchmark.json`` and the state, from which the same call goes on after a crash. shard: (index, count),
     one process of several with the same ``out``, of which the first writes the record. more_data: the model
-    saw extra or synthetic images. The first n of a fixed, stratified order are taken, of which the record says that
-    they are a subset. Raises ``ConfigError``, ``DataError``, ``CheckpointError``.
+    saw extra or synthetic images. The images are taken in the order of ``Split.first``, and the record says where they
+    are a subset. Raises ``ConfigError``, ``DataError``, ``CheckpointError``.
     """
     model = check_model(model)
     _check_arguments(data, n, name, files, config, out, fast=fast, more_data=more_data)
@@ -88,14 +88,12 @@ def benchmark(
     if eps is None and norm not in BOARDS:
         raise ConfigError(f"Expected `eps` for {norm}, which has no leaderboard whose eps could be meant; give one.")
     budget = BOARDS[norm] if eps is None else eps
-    images, labels = data.test.first(n, seed=0).tensors()
     check_classes(model, data)
     folder = Path(out) if out is not None else None
     try:
         record = autoattack(
             model,
-            images,
-            labels,
+            data.test.first(n),
             eps=budget,
             norm=norm,
             version=version,

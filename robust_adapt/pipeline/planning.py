@@ -177,7 +177,7 @@ def _step(parts: trainer.Parts, config: Config, batch: tuple[Tensor, Tensor], si
 
 def _validation_seconds(parts: trainer.Parts, config: Config) -> float:
     """Clean, then attacked: two forwards each, and a forward and a backward a step; from forwards on a few images."""
-    few = parts.validation.first(FEW, seed=0)
+    few = parts.validation.first(FEW)
     judged = parts.average.module if parts.average is not None else parts.model
     begin = time.monotonic()
     robust_flags(judged, few, None, eps=config.eps, norm=config.attack.norm, batch_size=config.evaluation.batch_size)
