@@ -188,6 +188,7 @@ def _strides(name: str, size: int) -> list[int]:
     halvings = (size // 4).bit_length() - 1 if isinstance(size, int) else -1
     if type(size) is not int or size != 4 << max(halvings, 0) or halvings > 4:
         raise ConfigError(
-            f"Expected images of 4, 8, 16, 32 or 64 pixels a side for {name}, but got {shown(size)}; set `data.size`."
+            f"Expected images of 4, 8, 16, 32 or 64 pixels a side for {name}, but got {shown(size)}; set "
+            "`data.size` for a folder, resize in the transform of other data sets."
         )
     return [2 if stage <= halvings and (stage > 0 or halvings == 4) else 1 for stage in range(4)]

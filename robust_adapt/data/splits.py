@@ -114,6 +114,15 @@ class ImageData:
         return mean.tolist(), np.sqrt(variance).clip(min=1e-3).tolist()
 
 
+def check_data(data: object) -> None:
+    """Raise ``DataError`` unless ``data`` is ``ImageData``, what every argument of that name takes."""
+    if not isinstance(data, ImageData):
+        raise DataError(
+            f"Expected `data` as ImageData, but got {shown(data)}; load_data(DataConfig()) gives one, and "
+            "data.from_datasets() makes one of two data sets, such as the `.dataset` of two DataLoaders."
+        )
+
+
 def stratified_order(labels: Tensor, *, seed: int) -> Tensor:
     """A seeded order of the samples in which every beginning holds each class in its share. labels ``(N,)``."""
     generator = torch.Generator().manual_seed(seed)

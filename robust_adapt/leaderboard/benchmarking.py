@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from robust_adapt.attacks import crafting
-from robust_adapt.data import CIFAR10_CLASSES, ImageData
+from robust_adapt.data import CIFAR10_CLASSES, ImageData, check_data
 from robust_adapt.doors import check_flag, check_known, check_model, check_path, check_text, check_whole
-from robust_adapt.errors import CheckpointError, ConfigError, DataError, shown
+from robust_adapt.errors import CheckpointError, ConfigError, shown
 from robust_adapt.leaderboard.autoattack import autoattack
 from robust_adapt.leaderboard.ranking import BOARDS, TEST_IMAGES, Place, departures, is_resnet18, place
 from robust_adapt.leaderboard.result import AutoAttackRecord, Progress
@@ -135,8 +135,7 @@ def _check_arguments(
     out: str | Path | None,
     **flags: bool,
 ) -> None:
-    if not isinstance(data, ImageData):
-        raise DataError(f"Expected `data` as ImageData, but got {shown(data)}; load_data() gives it.")
+    check_data(data)
     data.test.check()
     if n is not None:
         check_whole("n", n)

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from robust_adapt.attacks import DiverseAttack
-from robust_adapt.data import ImageData
+from robust_adapt.data import ImageData, check_data
 from robust_adapt.errors import ConfigError
 from robust_adapt.evaluation import DEFAULT_LIMITS, evaluate_model, robust_flags, rows_of_norm, split_hash
 from robust_adapt.models import weights_hash
@@ -43,6 +43,7 @@ def evaluate(
     """
     run = run if isinstance(run, Run) else load_run(run)
     data = data if data is not None else load_own_data(run)
+    check_data(data)
     settings = run.config.evaluation
     processes = Processes.of(fabric) if fabric is not None else ALONE
     budget = _budget(run, eps, norm)
