@@ -43,19 +43,20 @@ def autoattack(
     """Accuracy that is left after each attack of AutoAttack (Croce and Hein, 2020), with flags per sample.
 
     model: takes images in [0, 1] on its own device; used in eval mode, left as it came. images ``(N, C, H, W)``
-    float32 in [0, 1], labels ``(N,)``. attacks, settings: for ``version="custom"``. The result depends on seed and
-    batch_size, and equals ``AutoAttack.run_standard_evaluation`` with the same two. state_dir: the same call with
-    the same folder goes on after a crash. shard: (index, count), one process of several that share ``state_dir``;
-    each returns the whole result, and waits ``patience`` seconds for a batch of another. report: called after each
-    batch. strict: refuse a model that AutoAttack's own checks object to. fast: channels-last, folded batch-norm, on a
-    GPU TF32 and compiled: other bits, and ``exact=False`` in the record. Raises ``ConfigError``, ``DataError``, and
-    ``CheckpointError`` for a state of another run, a damaged one, or a full disk.
+    float32 in [0, 1] (a rounding error outside is clamped), labels ``(N,)``. attacks, settings: for
+    ``version="custom"``. The result depends on seed and batch_size, and equals ``AutoAttack.run_standard_evaluation``
+    with the same two. state_dir: the same call with the same folder goes on after a crash. shard: (index, count), one
+    process of several that share ``state_dir``; each returns the whole result, and waits ``patience`` seconds for a
+    batch of another. report: called after each batch. strict: refuse a model that AutoAttack's own checks object to.
+    fast: channels-last, folded batch-norm, on a GPU TF32 and compiled: other bits, and ``exact=False`` in the record.
+    Raises ``ConfigError``, ``DataError``, and ``CheckpointError`` for a state of another run, a damaged one, or a full
+    disk.
     """
     check_arguments(
         model, images, labels, eps=eps, norm=norm, seed=seed, batch_size=batch_size, shard=shard, state_dir=state_dir
     )
     device = model_device(model, images.device)
-    images, labels = images.detach().contiguous(), labels.detach().long()
+    images, labels = images.detach().clamp(0, 1).contiguous(), labels.detach().long()
     check_options(settings, patience, report, strict=strict, return_adversarial=return_adversarial)
     plain = {part: dict(values) for part, values in (settings or {}).items()}
     conditions = {"norm": norm, "eps": check_eps(eps, norm=norm), "version": version, "settings": plain, "seed": seed}
