@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+import torchattacks
 from attack_contract import batch, compose, net
 from torch import nn
 
@@ -102,3 +103,13 @@ def test_float16_inside_a_model_is_told_of():
 def test_unchanged_images_are_right_at_eps_0_and_of_attacks_that_fail_so(name, eps):
     model, images, labels = confident(1e4)
     DiverseAttack(model, [name], eps=eps)(images, labels)  # warnings are errors
+
+
+@pytest.mark.parametrize("loss", ["dlr", "margin"])
+def test_a_loss_that_is_at_its_top_is_no_failure(loss):
+    """DLR and torchattacks' margin are flat for labels that are the third or wrong already."""
+    model, images, _ = confident(1)
+    labels = model(images).topk(3).indices[:, 2]
+    member = torchattacks.UPGD(model, loss=loss)
+    for attacks in (["apgd-dlr"], [member]):
+        DiverseAttack(model, attacks, eps=1e-6)(images, labels)  # warnings are errors

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchattacks.attack import Attack
 
 from robust_adapt.attacks.crafting import float32_logits, project
-from robust_adapt.attacks.forms import ObjectiveUPGD
+from robust_adapt.attacks.forms import MarginUPGD, ObjectiveUPGD
 from robust_adapt.attacks.making import parts_of, set_eps, spec_of, takes_sample_eps
 from robust_adapt.attacks.members import check_norms
 from robust_adapt.attacks.table import AttackSpec
@@ -111,7 +111,9 @@ def ready(attack: Attack, name: str, check: Check | None = None, flat: Check | N
     def watch(gradient: Tensor) -> None:
         flat((gradient == 0).flatten(1).all(1).float().mean())
 
-    watched = watch if flat is not None and spec is not None and spec.kind == "max_loss" else None
+    # DLR and the clamped margin are flat where an image is wrong already, which is no failure
+    steep = getattr(attack, "loss", "ce") == "ce" or isinstance(attack, MarginUPGD)
+    watched = watch if flat is not None and spec is not None and spec.kind == "max_loss" and steep else None
     with contextlib.ExitStack() as stack:
         for part in parts_of(attack):
             stack.enter_context(float32_logits(part, see, contiguous=contiguous, watch=watched))
