@@ -209,7 +209,7 @@ BATCHES = {
     ),
     "labels as a list": (
         lambda x, y: (x, y.tolist()),
-        "Expected `labels` as a tensor of class numbers (int64), but got list; use labels.long().",
+        "Expected `labels` as a tensor of class numbers (int64), but got list; use torch.as_tensor(labels).",
     ),
     "labels of a wrong shape": (
         lambda x, y: (x, y[:4]),

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from robust_adapt.attacks.crafting import check_call, check_images, check_span, crafting, labels_of
+from robust_adapt.attacks.crafting import crafting
 from robust_adapt.attacks.drawing import check_pick, draw, parts_of_batch
 from robust_adapt.attacks.forms import Objective
+from robust_adapt.attacks.inputs import check_call, check_images, check_span, labels_of
 from robust_adapt.attacks.making import make_attack, shared_ratio, step_ratio_of
-from robust_adapt.attacks.members import check_failures, check_norms
+from robust_adapt.attacks.members import check_failures, check_norms, warn_of_flat
 from robust_adapt.attacks.seam import ready, run_attack
 from robust_adapt.attacks.statistics import CallStatistics, statistics_of
 from robust_adapt.doors import ask, check_flag, check_known, check_logits, check_model, check_seed, check_tensor
@@ -44,8 +45,10 @@ class DiverseAttack(Attack):
     one for each process that trains with the others on the same draws. strict: refuse attacks that return clean images
     where they fail, instead of a warning.
 
-    Results are in [0, 1], in the ball, detached; the model leaves exactly as it came. ``last`` tells what the last
-    call did. Raises ``DataError`` for images or labels that are not of this form, ``ConfigError`` for the rest.
+    Images may be a rounding error outside [0, 1], and are clamped. Results are in [0, 1], in the ball around them,
+    detached; the model leaves exactly as it came. ``last`` tells what the last call did, and one warning of a composer
+    that many images had no gradient. Raises ``DataError`` for images or labels that are not of this form,
+    ``ConfigError`` for the rest.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class DiverseAttack(Attack):
         self.pick = check_pick(pick, len(self.members))
         self.supported_mode = ["default", "targeted"]
         self._random = random.Random(seed)
-        self._calls = 0
+        self._calls, self._warned = 0, False
         self.last: CallStatistics | None = None
         check_norms(self.names, self.members, norm)
         check_failures(self.names, self.members, strict=strict)
@@ -97,12 +100,11 @@ class DiverseAttack(Attack):
         else:
             self._eps = check_eps(value, norm=self.norm)
 
-    def _build(
-        self, attacks: Sequence[str | Attack], *, step_ratio: float | None, **options: Any
-    ) -> tuple[list[str], list[Attack]]:
+    def _build(self, attacks: Sequence[str | Attack], **options: Any) -> tuple[list[str], list[Attack]]:
         if isinstance(attacks, str) or not isinstance(attacks, Sequence) or not attacks:
             mend = f"[{shown(attacks)}]" if isinstance(attacks, str) and attacks else '["pgd"]'
             raise ConfigError(f"Expected a non-empty list of attacks, but got {shown(attacks)}; write {mend}.")
+        step_ratio = options.pop("step_ratio")
         if step_ratio is not None and all(isinstance(attack, Attack) for attack in attacks):
             raise ConfigError(f"Expected names of attacks with a step_ratio, but got {attacks[0].attack}; name it.")
         names, members = [], []
@@ -134,15 +136,17 @@ class DiverseAttack(Attack):
         with contextlib.ExitStack() as stack:
             for model in dict.fromkeys((self.model, *(member.model for member in self.members))):
                 stack.enter_context(crafting(model, seed=seed))  # a torchattacks object may attack a stand-in
-            stack.enter_context(self._members_ready(labels if full else None))
-            return self.forward(inputs, labels)
+            shares = stack.enter_context(self._members_ready(labels if full else None))
+            result = self.forward(inputs, labels)
+        self._warned = self._warned or warn_of_flat(shares)
+        return result
 
     def _on_device(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Where the model is now: it may have moved since the attacks were made."""
         device = model_device(self.model, self.device or images.device)
         if device != self.device:
             self.set_device(device)
-        return images.to(device), labels.to(device).long()
+        return images.to(device).clamp(0, 1), labels.to(device).long()
 
     def save(self, *args: Any, **kwargs: Any) -> Any:
         """As in torchattacks; the model leaves exactly as it came."""
@@ -189,13 +193,7 @@ class DiverseAttack(Attack):
         return torch.stack(results)[best, torch.arange(len(images), device=images.device)]
 
     def _run(
-        self,
-        index: int,
-        start: Tensor,
-        images: Tensor,
-        labels: Tensor,
-        part: Tensor | slice,
-        counts: dict[str, int],
+        self, index: int, start: Tensor, images: Tensor, labels: Tensor, part: Tensor | slice, counts: dict[str, int]
     ) -> Tensor:
         """One attack from ``start``, projected on the ball around ``images``."""
         name = self.names[index]
@@ -205,18 +203,20 @@ class DiverseAttack(Attack):
         return run_attack(member, start, images, labels, eps=eps, norm=self.norm, ratio=ratio, name=name)
 
     @contextlib.contextmanager
-    def _members_ready(self, labels: Tensor | None) -> Iterator[None]:
-        """Every member sees float32 logits; where ``labels`` are given they are checked against the first ones."""
+    def _members_ready(self, labels: Tensor | None) -> Iterator[list[Tensor]]:
+        """Every member sees float32 logits; ``labels`` are checked against the first ones, and gradients for 0."""
         span = None if labels is None or not labels.numel() else [int(bound) for bound in labels.aminmax()]
 
         def check(logits: Tensor) -> None:
             if span is not None:
                 check_span(*span, num_classes=logits.shape[-1])
 
+        shares: list[Tensor] = []
+        watch = shares.append if labels is not None and (isinstance(self._eps, Tensor) or self._eps > 0) else None
         with contextlib.ExitStack() as stack:
             for member, name in dict(zip(self.members, self.names, strict=True)).items():
-                stack.enter_context(ready(member, name, check))
-            yield
+                stack.enter_context(ready(member, name, check, watch))
+            yield shares
 
     @torch.no_grad()
     def success_rate(self, adversarial: Tensor, labels: Tensor) -> float:

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
+from robust_adapt.attacks.inputs import check_eps_tensor
 from robust_adapt.attacks.sample_eps import SampleEps
-from robust_adapt.doors import ask, check_dense, check_known, check_logits, check_model, check_tensor, check_whole
+from robust_adapt.doors import ask, check_known, check_logits, check_model, check_tensor, check_whole
 from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.random_states import random_fork
 from robust_adapt.units import NORMS
-
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-_MEND = "Make normalisation the model's first layer: robust_adapt.normalize(model, mean=, std=)."
 
 
 @contextlib.contextmanager
@@ -63,16 +61,23 @@ def _repeatable_backward(model: nn.Module) -> contextlib.AbstractContextManager[
 
 @contextlib.contextmanager
 def float32_logits(
-    attack: Attack, check: Callable[[Tensor], None] | None = None, *, contiguous: bool = False
+    attack: Attack,
+    check: Callable[[Tensor], None] | None = None,
+    *,
+    contiguous: bool = False,
+    watch: Callable[[Tensor], None] | None = None,
 ) -> Iterator[None]:
     """Let an attack see logits as float32, whatever autocast does to the model (bf16 breaks some of them).
 
-    check: is called with the logits first. contiguous: gradients of the images too, whatever layout the weights have.
+    check: is called with the logits first, watch with the gradients of the images. contiguous: these too, whatever
+    layout the weights have.
     """
 
     def get_logits(inputs: Tensor, labels: Any = None, *args: Any, **kwargs: Any) -> Tensor:
         if contiguous and inputs.requires_grad:
             inputs.register_hook(Tensor.contiguous)
+        if watch is not None and inputs.requires_grad:
+            inputs.register_hook(watch)
         logits = ask(None, inputs, lambda given: type(attack).get_logits(attack, given, labels, *args, **kwargs))
         check_logits(logits, inputs)
         if check is not None:
@@ -132,16 +137,9 @@ def _check_projection(adversarial: Tensor, images: Tensor, eps: float | Tensor, 
             f"{tuple(images.shape)}; repeat the images where there are several results."
         )
     if isinstance(eps, Tensor):
-        _check_eps_tensor(eps, images)
+        check_eps_tensor(eps, images)
     elif isinstance(eps, bool) or not isinstance(eps, numbers.Real) or not eps >= 0:
         raise ConfigError(f"Expected `eps` as a number >= 0, but got {shown(eps)}; write 8 / 255 for Linf.")
-
-
-def _check_eps_tensor(eps: Tensor, images: Tensor) -> None:
-    if eps.shape not in ((), images.shape[:1]) or eps.is_complex() or eps.is_meta:
-        raise ConfigError(
-            f"Expected `eps` as a number, or ({len(images)},) of them, but got {shown(eps)}; give one a sample."
-        )
 
 
 def _project_l1(delta: Tensor, size: float | SampleEps) -> Tensor:
@@ -155,78 +153,3 @@ def _project_l1(delta: Tensor, size: float | SampleEps) -> Tensor:
     shrunk = flat.sign() * (magnitude - threshold).clamp(min=0)
     inside = magnitude.sum(1, keepdim=True) <= size
     return torch.where(inside, flat, shrunk).view_as(delta)
-
-
-def check_images(images: Tensor, labels: Tensor | None = None, *, num_classes: int | None = None) -> None:
-    """Raise ``DataError`` unless images are float ``(N, C, H, W)`` in [0, 1] and labels integers ``(N,)``.
-
-    Reads the values: on a GPU this waits for the device.
-    """
-    check_form(images, labels)
-    if images.numel():
-        low, high = (bound.item() for bound in images.detach().aminmax())
-        if not (low >= 0 and high <= 1):
-            raise DataError(f"Expected `images` in [0, 1], but got [{low:.3g}, {high:.3g}]; {_cause(low, high)}")
-    if labels is not None and labels.numel():
-        check_span(*(int(bound) for bound in labels.aminmax()), num_classes=num_classes)
-
-
-def check_span(low: int, high: int, *, num_classes: int | None = None) -> None:
-    """Raise ``DataError`` unless labels from ``low`` to ``high`` number the classes from 0."""
-    if low < 0 or (num_classes is not None and high >= num_classes):
-        span = ">= 0" if num_classes is None else f"of {num_classes} classes, numbers 0 to {num_classes - 1}"
-        raise DataError(f"Expected `labels` {span}, but got labels from {low} to {high}; count classes from 0.")
-
-
-def need_labels(labels: Tensor | None) -> None:
-    """Raise ``DataError`` for no labels: torchattacks takes None and fails later."""
-    if labels is None:
-        raise DataError("Expected `labels`, but got None; predict them first where there are none.")
-
-
-def check_form(images: Tensor, labels: Tensor | None = None) -> None:
-    """The part of ``check_images`` that reads no values."""
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise DataError(f"Expected `images` as a float tensor in [0, 1], but got {kind}; divide uint8 images by 255.")
-    check_dense("images", images)
-    if images.ndim != 4:
-        raise DataError(
-            f"Expected `images` of shape (N, C, H, W), but got {tuple(images.shape)}; add the missing dimension."
-        )
-    if labels is None:
-        return
-    if not isinstance(labels, Tensor) or labels.dtype not in _INTEGERS:
-        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise DataError(f"Expected `labels` as a tensor of class numbers (int64), but got {kind}; use labels.long().")
-    check_dense("labels", labels)
-    if labels.shape != images.shape[:1]:
-        raise DataError(
-            f"Expected `labels` of shape ({len(images)},), but got {tuple(labels.shape)}; give a class number an image."
-        )
-
-
-def check_call(images: Tensor, labels: Tensor | None, eps: float | Tensor, *, full: bool) -> None:
-    """What the composer asks of a call. full: read the values too."""
-    need_labels(labels)
-    (check_images if full else check_form)(images, labels)
-    if isinstance(eps, Tensor):
-        _check_eps_tensor(eps, images)
-
-
-def labels_of(adversarial: Tensor, labels: Tensor | None) -> Tensor:
-    """Labels of ``(K * N, ...)`` results, out of those of ``N`` images; both are checked."""
-    check_form(adversarial)
-    need_labels(labels)
-    several = isinstance(labels, Tensor) and labels.ndim == 1 and len(labels) and len(adversarial) > len(labels)
-    labels = labels.repeat(len(adversarial) // len(labels)) if several else labels
-    check_images(adversarial, labels)
-    return labels
-
-
-def _cause(low: float, high: float) -> str:
-    if low != low or high != high:
-        return "they hold NaN."
-    if high > 1.5 and low >= 0:
-        return "divide by 255."
-    return f"already normalised? {_MEND}"

@@ -3,11 +3,15 @@
 import warnings
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
 from torchattacks.attack import Attack
 
 from robust_adapt.attacks.making import parts_of, spec_of
 from robust_adapt.attacks.table import ATTACKS
 from robust_adapt.errors import ConfigError
+
+FLAT = 0.1  # an attack that cannot move one image in ten reports a robust accuracy that is up to ten points too high
 
 
 def check_norms(names: Sequence[str], members: Sequence[Attack], norm: str) -> None:
@@ -52,3 +56,15 @@ def check_failures(names: Sequence[str], members: Sequence[Attack], *, strict: b
     if strict:
         raise ConfigError(f"Expected attacks that return their strongest point with `strict=True`, but {message}.")
     warnings.warn(message + ".", stacklevel=3)
+
+
+def warn_of_flat(shares: Sequence[Tensor]) -> bool:
+    """Warn where more than ``FLAT`` of the images had no gradient, the mean of ``shares``; whether it did."""
+    share = float(torch.stack(list(shares)).mean()) if shares else 0.0
+    if share > FLAT:
+        warnings.warn(
+            f"{share:.0%} of the images have no gradient, so the attack leaves them unchanged or where it began: the "
+            "model is so sure of them that the loss is flat, or 16 bits are too few; use 'upgd-margin', or float32.",
+            stacklevel=3,
+        )
+    return share > FLAT

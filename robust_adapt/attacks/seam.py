@@ -10,7 +10,7 @@ from torch import Tensor
 from torchattacks.attack import Attack
 
 from robust_adapt.attacks.crafting import float32_logits, project
-from robust_adapt.attacks.forms import ObjectiveUPGD
+from robust_adapt.attacks.forms import MarginUPGD, ObjectiveUPGD
 from robust_adapt.attacks.making import parts_of, set_eps, spec_of, takes_sample_eps
 from robust_adapt.attacks.members import check_norms
 from robust_adapt.attacks.table import AttackSpec
@@ -34,11 +34,16 @@ def run_attack(
 
     start, images: ``(N, C, H, W)``, the same unless an earlier attack has moved the start. eps: a float, or ``(N,)`` a
     sample; an attack that knows only one is called once for each distinct value, on its samples. ratio: step over eps.
-    Raises ``ConfigError`` where the attack cannot take such images, or where its eps is of another norm.
+    Float16 autocast is off inside. Raises ``ConfigError`` where the attack cannot take such images, or where its eps is
+    of another norm.
     """
     spec, name = spec_of(attack), name or attack.attack
     check_norms([name], [attack], norm)
     check_needs(spec, name, images)
+    if _underflows(attack, images):
+        with torch.autocast(images.device.type, enabled=False):
+            wide = run_attack(attack, start.float(), images.float(), labels, eps=eps, norm=norm, ratio=ratio, name=name)
+        return project(wide, images, eps, norm=norm)
     if isinstance(eps, Tensor) and eps.ndim and not takes_sample_eps(attack):
         return _for_each_eps(attack, start, images, labels, eps=eps, norm=norm, ratio=ratio, name=name)
     set_eps(attack, eps.to(images.device) if isinstance(eps, Tensor) and eps.ndim else float(eps), ratio=ratio)
@@ -51,6 +56,13 @@ def run_attack(
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # Dynamo looks at it
         adversarial = attack(start, labels)
     return project(adversarial, images, eps, norm=norm).to(images.dtype)
+
+
+def _underflows(attack: Attack, images: Tensor) -> bool:
+    """Whether a float32 model is under float16 autocast, in which the gradients of images it is sure of become 0."""
+    kind = images.device.type
+    half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    return half and all(parameter.dtype == torch.float32 for parameter in attack.model.parameters())
 
 
 def _for_each_eps(
@@ -75,10 +87,11 @@ def check_needs(spec: AttackSpec | None, name: str, images: Tensor) -> None:
 
 
 @contextlib.contextmanager
-def ready(attack: Attack, name: str, check: Check | None = None) -> Iterator[None]:
+def ready(attack: Attack, name: str, check: Check | None = None, flat: Check | None = None) -> Iterator[None]:
     """The attack and its parts with float32 logits and the model's number of classes; as they were on leaving.
 
-    check: is called with the logits, before the attack sees them.
+    check: is called with the logits, before the attack sees them. flat: with the share of images whose gradient is 0,
+    each time that an attack which looks for the highest loss has gradients.
     """
     spec = spec_of(attack)
     contiguous = spec is not None and "contiguous" in spec.needs
@@ -95,9 +108,15 @@ def ready(attack: Attack, name: str, check: Check | None = None) -> Iterator[Non
         if check is not None:
             check(logits)
 
+    def watch(gradient: Tensor) -> None:
+        flat((gradient == 0).flatten(1).all(1).float().mean())
+
+    # DLR and the clamped margin are flat where an image is wrong already, which is no failure
+    steep = getattr(attack, "loss", "ce") == "ce" or isinstance(attack, MarginUPGD)
+    watched = watch if flat is not None and spec is not None and spec.kind == "max_loss" and steep else None
     with contextlib.ExitStack() as stack:
         for part in parts_of(attack):
-            stack.enter_context(float32_logits(part, see, contiguous=contiguous))
+            stack.enter_context(float32_logits(part, see, contiguous=contiguous, watch=watched))
         try:
             yield
         finally:

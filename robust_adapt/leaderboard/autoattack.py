@@ -46,7 +46,8 @@ def autoattack(
     """Accuracy that is left after each attack of AutoAttack (Croce and Hein, 2020), with flags per sample.
 
     model: takes images in [0, 1] on its own device; used in eval mode, left as it came. images ``(N, C, H, W)``
-    float32 in [0, 1], labels ``(N,)``; or a ``Split`` in place of both, of which a batch at a time becomes floats.
+    float32 in [0, 1] (a rounding error outside is clamped), labels ``(N,)``; or a ``Split`` in place of both, of which a
+    batch at a time becomes floats.
     attacks, settings: for ``version="custom"``. The result depends on seed and batch_size, and equals
     ``AutoAttack.run_standard_evaluation`` with the same two. state_dir: the same call with the same folder goes on
     after a crash. shard: (index, count), one process of several that share ``state_dir``; each returns the whole
@@ -59,8 +60,8 @@ def autoattack(
     check_arguments(
         images, labels, eps=eps, norm=norm, seed=seed, batch_size=batch_size, shard=shard, state_dir=state_dir
     )
-    if isinstance(images, Split):
-        images, labels = images.images, images.labels
+    split = images if isinstance(images, Split) else Split(images.clamp(0, 1), labels)
+    images, labels = split.images, split.labels
     device = model_device(model, images.device)
     images, labels = images.detach().contiguous(), labels.detach().long()
     check_options(settings, patience, report, strict=strict, return_adversarial=return_adversarial)

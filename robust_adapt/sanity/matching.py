@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robust_adapt.attacks import crafting
-from robust_adapt.attacks.crafting import check_span
+from robust_adapt.attacks.inputs import check_span
 from robust_adapt.data import Split
 from robust_adapt.doors import ask, check_logits
 from robust_adapt.errors import ConfigError
