@@ -14,7 +14,7 @@ _Z = 1.959963984540054  # 95 %, two-sided
 class Comparison(Record):
     """Model A against model B on the same n images. difference: accuracy of A minus that of B, in [-1, 1].
 
-    budget: what both were attacked with, where that is known.
+    budget: what both were attacked with, where that is known; notes: what else differs between the two records.
     """
 
     n: int
@@ -29,6 +29,7 @@ class Comparison(Record):
     high: float
     p_value: float
     budget: str = ""
+    notes: str = ""
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:

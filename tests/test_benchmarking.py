@@ -161,6 +161,57 @@ def test_evaluations_are_compared_row_by_row(data, tmp_path):
         compare(*paths)
 
 
+def test_flags_of_other_images_are_never_paired(data, tmp_path):
+    """Limited rows of earlier versions took another shuffle of the images, and did not say of which images they are."""
+    from robust_adapt.evaluation import evaluate_model
+    from robust_adapt.records import write_json
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    rows = ["FGSM", "DeepFool in the ball"]
+    records = {}
+    for name, limits in (("a", {"deepfool": 4}), ("b", {"deepfool": 4}), ("few", {"deepfool": 3})):
+        record = evaluate_model(model, data.test, eps=8 / 255, n=20, rows=rows, limits=limits, seed=len(name))
+        records[name] = json.loads(json.dumps(record.to_dict()))
+    before = json.loads(json.dumps(records["b"]))
+    for row in [*before["attacks"], before["worst_case"]]:
+        del row["images_sha256"]
+    unknown = json.loads(json.dumps(before)) | {"images_sha256": ""}
+    for name, values in (records | {"before": before, "unknown": unknown}).items():
+        write_json(tmp_path / f"{name}.json", values)
+    budgets = {name: row.budget for name, row in compare(tmp_path / "a.json", tmp_path / "b.json").items()}
+    assert budgets == {
+        "FGSM": "Linf 8/255, 1 step",
+        "DeepFool in the ball": "Linf 8/255, 50 steps",
+        "Worst case": "Linf 8/255, worst of Clean, FGSM",
+    }
+    assert list(compare(tmp_path / "a.json", tmp_path / "before.json")) == ["FGSM"]  # its worst case is without clean
+    assert list(compare(tmp_path / "before.json", tmp_path / "before.json")) == ["FGSM", "Worst case"]
+    with pytest.raises(DataError, match="^Expected DeepFool in the ball on the same images, but .*a.json has 4 and"):
+        compare(tmp_path / "a.json", tmp_path / "few.json")
+    with pytest.raises(CheckpointError) as caught:
+        compare(tmp_path / "a.json", tmp_path / "unknown.json")
+    assert str(caught.value) == (
+        f"Expected flags a sample in {tmp_path / 'unknown.json'}, but the record is of a version that kept none, or "
+        "not of which images they are; evaluate again."
+    )
+
+
+def test_what_else_differs_between_two_records_is_said(data, tmp_path, capsys):
+    from robust_adapt.evaluation import evaluate_model
+    from robust_adapt.records import write_json
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    record = evaluate_model(model, data.test, eps=8 / 255, n=20, rows=["FGSM"])
+    write_json(tmp_path / "a.json", dataclasses.replace(record, versions={"torch": "2.1", "x": "1"}, commit="c1"))
+    changes = {"versions": {"torch": "2.2", "x": "1"}, "commit": None, "device": "cuda:0", "seed": 3, "split": "other"}
+    write_json(tmp_path / "b.json", dataclasses.replace(record, **changes))
+    notes = "split test and other; seed 0 and 3; device cpu and cuda:0; commit c1 and unknown; torch 2.1 and 2.2"
+    assert {row.notes for row in compare(tmp_path / "a.json", tmp_path / "b.json").values()} == {notes}
+    assert {row.notes for row in compare(tmp_path / "a.json", tmp_path / "a.json").values()} == {""}
+    code, out, err = run(capsys, "compare", str(tmp_path / "a.json"), str(tmp_path / "b.json"))
+    assert (code, err) == (0, "") and f"A and B also differ in {notes}" in out
+
+
 def test_other_data_has_no_place(pictures, capsys):
     flags = ["--data.name", "digits", "--data.validation", "10", "--eps", "0.3", "--n", "20", "--out", "digits"]
     code, out, _ = run(capsys, "benchmark", "judged:small", *flags)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +99,42 @@ def test_two_runs_of_one_recipe_both_stand_in_the_table(capsys, tmp_path, monkey
         f"| attack | norm | eps | steps | n | {' | '.join(names)} | gain of {names[1]}, points | gain of {names[2]}, "
         "points | article |"
     )
+
+
+def test_a_table_is_of_one_data_set(capsys, tmp_path, monkeypatch, make_folder):
+    """Refused before anything is trained; a table of each, as the sentence says, works."""
+    monkeypatch.chdir(tmp_path)
+    small = ["--data.validation", "4", "--model.width", "1", "--batch-size", "8", "--epochs", "1"]
+    for name, count in (("one", 2), ("two", 3)):
+        folder = make_folder(name=name, classes=("cat", "dog"), size=8, counts=(("train", 8), ("test", count)))
+        data = ["--data.name", f"folder:{folder}"]
+        assert run(capsys, "train", "standard", *data, *small, "--out", f"runs/{name}")[0] == 0
+    flags = ["--evaluation.n", "2", "--eps", "0.1", "--model.width", "1", "--epochs", "1", "--data.validation", "4"]
+    sentence = (
+        "DataError Expected runs of one data set, but got one of '{} (folder copy)' and runs/{} of other test images, "
+        "those of '{} (folder copy)'; make a table of each."
+    )
+    code, _, err = run(capsys, "table", "--standard", "runs/one", "--robust", "runs/two", *flags)
+    assert (code, err) == (2, sentence.format("one", "two", "two"))
+    code, _, err = run(capsys, "table", "--robust", "runs/one", *data, *flags)
+    assert (code, err) == (2, sentence.format("two", "one", "one"))
+    assert not Path("runs/table/standard").exists()
+    for name in ("one", "two"):
+        code, _, err = run(capsys, "table", "--standard", f"runs/{name}", "--robust", f"runs/{name}", *flags)
+        assert (code, err) == (0, "")
+
+
+def test_a_table_judges_all_runs_alike(capsys, tmp_path, monkeypatch):
+    """With the evaluation settings of the first one, whatever the others were trained with."""
+    monkeypatch.chdir(tmp_path)
+    tiny = [*DIGITS, "--model.width", "1", "--data.subset", "20", "--batch-size", "20", "--epochs", "1"]
+    for number, name in enumerate(("one", "two"), start=1):
+        judged = ["--evaluation.seed", f"{number}", "--evaluation.n", f"{2 * number}", "--evaluation.deepfool-n", "1"]
+        assert run(capsys, "train", "standard", *tiny, *judged, "--out", name)[0] == 0
+    code, _, err = run(capsys, "table", "--standard", "one", "--robust", "two")
+    assert (code, err) == (0, "")
+    records = json.loads(Path("runs/table/table.json").read_text())
+    assert [(record["n"], record["seed"]) for record in records] == [(2, 1), (2, 1)]
 
 
 def test_a_second_run_into_the_same_folder_needs_resume(capsys, tmp_path, monkeypatch):

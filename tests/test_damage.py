@@ -11,6 +11,7 @@ import torch
 from robust_adapt import autoattack, pipeline
 from robust_adapt.checkpoint import load_checkpoint, load_weights, read_checkpoint
 from robust_adapt.config import DataConfig
+from robust_adapt.data import Split
 from robust_adapt.errors import CheckpointError, RobustAdaptError
 from robust_adapt.recipes import on_digits, recipe
 from robust_adapt.records import EpochRecord, EvaluationRecord, StepRecord, read_lines
@@ -153,6 +154,44 @@ def test_a_damaged_evaluation_is_made_anew(run, place):
     again = pipeline.evaluate(run, rows=["Clean"], n=10, reuse=True)
     assert again.attacks[0].correct == record.attacks[0].correct
     assert EvaluationRecord.from_dict(json.loads(path.read_text())).weights_sha256 == record.weights_sha256
+
+
+STALE = {
+    "the same": (lambda values: None, True),
+    "other versions": (lambda values: values["versions"].update(torch="0"), True),
+    "another device": (lambda values: values.update(device="cuda:0"), True),
+    "other images": (lambda values: values.update(images_sha256="0" * 64), False),
+    "images unknown": (lambda values: values.update(images_sha256=""), False),
+    "rows in the order of before": (lambda values: [row.pop("images_sha256") for row in values["attacks"]], False),
+    "fast arithmetic": (lambda values: values.update(exact=False), False),
+    "another split": (lambda values: values.update(split="validation"), False),
+    "another seed": (lambda values: values.update(seed=1), False),
+    "other limits": (lambda values: values["config"]["evaluation"].update(cw_n=3), False),
+    "other batches": (lambda values: values["config"]["evaluation"].update(batch_size=3), False),
+}
+
+
+@pytest.mark.parametrize("change", STALE)
+def test_an_evaluation_is_taken_again_only_where_its_figures_are_the_same(run, change):
+    path, (edit, taken) = run / "evaluation.json", STALE[change]
+    values = json.loads(path.read_text()) | {"commit": "the one that was there"}
+    edit(values)
+    path.write_text(json.dumps(values))
+    assert (pipeline.evaluate(run, rows=["Clean"], n=10, reuse=True).commit == values["commit"]) is taken
+
+
+@pytest.mark.parametrize("change", ["pixels", "labels", "order"])
+def test_an_evaluation_of_other_images_under_the_same_title_is_made_anew(run, change):
+    data = pipeline.load_own_data(run)
+    test = data.test
+    changed = {
+        "pixels": lambda: Split(255 - test.images, test.labels),
+        "labels": lambda: Split(test.images, (test.labels + 1) % 10),
+        "order": lambda: test.take(torch.arange(len(test)).flip(0)),
+    }[change]()
+    before = pipeline.evaluate(run, data=data, rows=["Clean"], n=10, reuse=True)
+    again = pipeline.evaluate(run, data=dataclasses.replace(data, test=changed), rows=["Clean"], n=10, reuse=True)
+    assert again.images_sha256 != before.images_sha256
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
+
 import robust_adapt
+from robust_adapt import reporting
 from robust_adapt.models import weights_hash
+from robust_adapt.records import EvaluationRecord
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "cifar10-jpeg-width16"
 
@@ -14,6 +18,26 @@ def test_the_published_weights_are_those_of_the_table():
     records = {record["model"]: record for record in json.loads((RESULTS / "table.json").read_text())}
     assert weights_hash(run.model) == records["deepseek"]["weights_sha256"]
     assert records["deepseek"]["data"] == "CIFAR-10 (JPEG copy)"
+
+
+RECORDS = ["table.json", "deepseek/all_test_images.json", "deepseek/other_norms.json", "one-step/evaluation.json"]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_published_worst_cases_and_flags_say_what_is_true(name):
+    read = json.loads((RESULTS / name).read_text())
+    for record in map(EvaluationRecord.from_dict, read if isinstance(read, list) else [read]):
+        worst, clean = record.worst_case, record.attacks[0]
+        assert (clean.name, clean.n, worst.unchanged_share) == ("Clean", worst.n, None)
+        assert worst.success_rate == (clean.correct - worst.correct) / clean.correct  # clean is in it
+        for row in [*record.attacks, worst]:
+            assert not row.flags or (len(row.flags), row.flags.count("1")) == (record.n, row.correct)
+
+
+def test_the_published_table_is_that_of_its_records():
+    records = [EvaluationRecord.from_dict(record) for record in json.loads((RESULTS / "table.json").read_text())]
+    table = (RESULTS / "table.md").read_text()
+    assert reporting.markdown_table(records).split("\n\n")[0] == table.split("\n\n")[0]
 
 
 def test_autoattack_was_bit_identical_on_the_published_weights():

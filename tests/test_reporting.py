@@ -1,6 +1,7 @@
 """Reports: records in, text and pictures out."""
 
 import csv
+import dataclasses
 import io
 
 import numpy as np
@@ -79,6 +80,92 @@ def test_evaluations_under_other_budgets_are_refused():
     assert str(caught.value) == (
         "Expected evaluations under one budget, but got Linf 8/255, L2 0.5; evaluate them alike."
     )
+
+
+A, B = "a1" * 32, "b2" * 32
+LIMITED = [attack("PGD-20", 1), attack("CW", 1, n=20, eps=None, norm="L2")]
+UNLIKE = {
+    "limited rows in the order of before": (
+        {"attacks": LIMITED},
+        "with limited rows on the same images, but got none of unknown images, CW of unknown images",
+    ),
+    "images": (
+        {"images_sha256": B},
+        "on the same images, but got 100 images of the test split of mine (sha256 a1a1a1a1a1a1), "
+        "100 images of the test split of mine (sha256 b2b2b2b2b2b2)",
+    ),
+    "data of unknown images": (
+        {"images_sha256": "", "data": "yours"},
+        "on the same images, but got 100 images of the test split of mine (sha256 a1a1a1a1a1a1), "
+        "100 images of the test split of yours",
+    ),
+    "n": (
+        {"n": 50},
+        "on the same images, but got 100 images of the test split of mine (sha256 a1a1a1a1a1a1), "
+        "50 images of the test split of mine (sha256 a1a1a1a1a1a1)",
+    ),
+    "split": (
+        {"split": "validation"},
+        "on the same images, but got 100 images of the test split of mine (sha256 a1a1a1a1a1a1), "
+        "100 images of the validation split of mine (sha256 a1a1a1a1a1a1)",
+    ),
+    "arithmetic": ({"exact": False}, "in the same arithmetic, but got float32, exact, FAST mode, not exact"),
+    "seed": ({"seed": 3}, "from the same seed, but got 0, 3"),
+    "steps": (
+        {"attacks": [dataclasses.replace(attack("PGD-20", 1), steps=7), attack("CW", 1, eps=None, norm="L2")]},
+        "with the same steps, but got ['PGD-20 20 x 2/255', 'CW 20 x 2/255'], ['PGD-20 7 x 2/255', 'CW 20 x 2/255']",
+    ),
+}
+
+
+@pytest.mark.parametrize("unlike", UNLIKE)
+@pytest.mark.parametrize("place", [1, 2])
+def test_what_does_not_belong_together_is_refused_in_every_table(unlike, place):
+    changes, said = UNLIKE[unlike]
+    records = [evaluation(name, 1, data="mine", images_sha256=A) for name in "abc"]
+    if "attacks" in changes and changes["attacks"] is LIMITED:
+        rows = [LIMITED[0], dataclasses.replace(LIMITED[1], images_sha256=B)]
+        records = [dataclasses.replace(record, attacks=rows) for record in records]
+    records[place] = dataclasses.replace(records[place], **changes)
+    for table in (
+        reporting.table_rows, reporting.conditions, reporting.markdown_table, reporting.terminal_table,
+        lambda some: reporting.html_page(some, {}),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as caught:
+            table(records)
+        assert str(caught.value) == f"Expected evaluations {said}; evaluate them alike."
+
+
+def test_images_whose_hash_a_record_of_before_lacks_are_known_by_their_title():
+    records = [evaluation("a", 1, images_sha256=A), evaluation("b", 1), evaluation("c", 1, images_sha256=A)]
+    assert len(reporting.table_rows(records)[1]) == 3
+    records[2] = dataclasses.replace(records[2], images_sha256=B)
+    with pytest.raises(ConfigError, match="^Expected evaluations on the same images, but got 100 images of "):
+        reporting.table_rows(records)
+
+
+def test_the_conditions_are_those_of_every_record():
+    one = evaluation("a", 1, data="mine", images_sha256=A, versions={"torch": "2.1", "torchattacks": "3"}, commit="c1")
+    two = dataclasses.replace(one, data="copy", versions={"torch": "2.2", "torchattacks": "3"}, commit=None)
+    two = dataclasses.replace(two, device="cuda:0", worst_case=dataclasses.replace(two.worst_case, note="another"))
+    text = reporting.conditions([one, two])
+    assert text[0].startswith("Accuracy in percent on 100 images of the test split of mine and copy (a fixed,")
+    assert text[1] == "mine and copy is not the official CIFAR-10 test set: not comparable with leaderboards."
+    assert text[3] == "PGD-20: a | note; CW: a | note; Worst case: a | note; Worst case: another."
+    assert text[-2] == (
+        "torch 2.1, torchattacks 3 and torch 2.2, torchattacks 3; evaluated on cpu at commit c1 and cuda:0 at commit "
+        "unknown."
+    )
+    assert reporting.conditions([one])[-2] == "torch 2.1, torchattacks 3; evaluated on cpu at commit c1."
+
+
+def test_every_line_of_a_csv_says_its_own_conditions():
+    other = {"data": "yours", "images_sha256": B, "split": "validation", "seed": 3, "exact": False, "device": "cuda:0"}
+    records = [evaluation("a", 1, images_sha256=A), evaluation("b", 1, commit="c1", versions={"x": "1"}, **other)]
+    rows = list(csv.DictReader(io.StringIO(reporting.csv_table(records))))
+    for name, value in {**other, "commit": "c1", "versions": "x 1"}.items():
+        assert {row[name] for row in rows if row["model"] == "b"} == {str(value)}
+        assert {row[name] for row in rows if row["model"] == "a"} != {str(value)}
 
 
 def test_names_cannot_inject_into_the_terminal():

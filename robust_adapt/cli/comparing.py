@@ -95,11 +95,13 @@ def _compare(
     present = {name: pipeline.load_run(name, trust_code=trusted) for name in folders}
     configs = {name: build(name) for name in names if name not in present}  # an unknown recipe is said before training
     _budget([present[name].config if name in present else configs[name] for name in names])  # refused before training
+    _check_data(list(present.values()), list(configs.values()))
     runs = _named([present.get(name) or train_with_progress(configs[name], out / name, resume=True) for name in names])
     eps, norm = _budget([run.config for run in runs.values()])
     data = pipeline.load_own_data(next(iter(runs.values())))
-    records = []
+    records, settings = [], next(iter(runs.values())).config.evaluation
     for name, run in runs.items():
+        run = dataclasses.replace(run, config=dataclasses.replace(run.config, evaluation=settings))  # all judged alike
         with console.status(f"evaluating {reporting.plain(name)}") as status:
             record = pipeline.evaluate(
                 run, data=data, n=n, eps=eps, norm=norm, reuse=True, report=lambda row: status.update(row_text(row))
@@ -117,6 +119,17 @@ def _compare(
     console.print(reporting.terminal_table(records))
     written = ["table.html", "table.md", "table.csv", "table.json", *[path.name for path in pictures.values()]]
     console.print(f"Written to {reporting.plain(str(out))}: {', '.join(written)}")
+
+
+def _check_data(present: Sequence[Any], configs: Sequence[Config]) -> None:
+    """Refuse runs that are not of the data that the others are of, or will be trained on."""
+    from robust_adapt import pipeline
+    from robust_adapt.data import load_data
+
+    if len(present) + len(configs) > 1 and present:
+        data = load_data(configs[0].data) if configs else pipeline.load_own_data(present[0])
+        for run in present:
+            pipeline.check_own_data(run, data)
 
 
 def _budget(configs: Sequence[Config]) -> tuple[float, str]:

@@ -31,10 +31,12 @@ def compare(arguments: Sequence[str]) -> int:
     from robust_adapt import leaderboard
 
     rows = leaderboard.compare(options.a, options.b)
+    caption = ["difference: A minus B in points with its 95 % interval (Agresti and Min); p: McNemar's exact test"]
+    caption += dict.fromkeys(plain(f"A and B also differ in {row.notes}") for row in rows.values() if row.notes)
     table = Table(
         title=plain(f"A: {options.a}   B: {options.b}"),
         title_justify="left",
-        caption="difference: A minus B in points with its 95 % interval (Agresti and Min); p: McNemar's exact test",
+        caption="\n".join(caption),
         caption_justify="left",
     )
     for name in ("row", "n", "A, %", "B, %", "difference", "only A", "only B", "p", "attacked with"):

@@ -8,6 +8,7 @@ from typing import Any
 from robust_adapt.errors import CheckpointError, DataError
 from robust_adapt.leaderboard.benchmarking import RECORD, BenchmarkRecord
 from robust_adapt.leaderboard.ranking import FAST
+from robust_adapt.leaderboard.result import AutoAttackRecord
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import Comparison, mcnemar
 from robust_adapt.units import format_eps
@@ -17,18 +18,24 @@ EVALUATION, WORST_CASE = "evaluation.json", "Worst case"
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Right or wrong an image. images: a hash of the images and labels; budget: what they were attacked with."""
+    """Right or wrong an image. images: a hash of the images and labels; budget: what they were attacked with.
+
+    conditions: all else that the flags may depend on, beside the model.
+    """
 
     images: str
     budget: str
     right: list[bool]
+    conditions: dict[str, str]
 
 
 def compare(a: str | Path, b: str | Path) -> dict[str, Comparison]:
     """McNemar's test on every row that two records share: run folders, benchmark folders, or their JSON files.
 
-    The worst case over other rows in one record than in the other is left out. Raises ``CheckpointError`` for a path
-    without a record, ``DataError`` where they share no row, or not the images and the budget of one.
+    The worst case over other rows in one record than in the other is left out; so are rows of earlier versions that do
+    not say of which images they are. Other seeds, devices and versions are in each row's ``notes``. Raises
+    ``CheckpointError`` for a path without a record, ``DataError`` where they share no row, or not the images and the
+    budget of one.
     """
     flags_a, flags_b = recorded_flags(a), recorded_flags(b)
     shared = [
@@ -53,11 +60,14 @@ def compare(a: str | Path, b: str | Path) -> dict[str, Comparison]:
                 f"Expected {name} with the same budget, but got {one.budget} in {a} and {other.budget} in {b}; "
                 "judge both with the same flags."
             )
-    return {
-        name: dataclasses.replace(mcnemar(one.right, flags_b[name].right), budget=one.budget)
-        for name, one in flags_a.items()
-        if name in shared
-    }
+    return {name: _paired(flags_a[name], flags_b[name]) for name in shared}
+
+
+def _paired(one: Flags, other: Flags) -> Comparison:
+    names = [*one.conditions, *(name for name in other.conditions if name not in one.conditions)]
+    both = {name: (one.conditions.get(name, "none"), other.conditions.get(name, "none")) for name in names}
+    notes = "; ".join(f"{name} {first} and {second}" for name, (first, second) in both.items() if first != second)
+    return dataclasses.replace(mcnemar(one.right, other.right), budget=one.budget, notes=notes)
 
 
 def recorded_flags(path: str | Path) -> dict[str, Flags]:
@@ -80,7 +90,8 @@ def recorded_flags(path: str | Path) -> dict[str, Flags]:
             ) from error
     if not found:
         raise CheckpointError(
-            f"Expected flags a sample in {path}, but the record is of a version that kept none; evaluate again."
+            f"Expected flags a sample in {path}, but the record is of a version that kept none, or not of which images "
+            "they are; evaluate again."
         )
     return found
 
@@ -88,16 +99,25 @@ def recorded_flags(path: str | Path) -> dict[str, Flags]:
 def _of_evaluation(values: dict[str, Any]) -> dict[str, Flags]:
     record = EvaluationRecord.from_dict(values)
     speed = "" if record.exact else f", {FAST}"
+    conditions = _conditions(record, split=record.split)
     found = {}
     for row in [*record.attacks, record.worst_case]:
         budget = f"{row.norm} {format_eps(row.eps, row.norm)}" if row.eps is not None else "none"
         if row is record.worst_case:
-            budget += f", worst of {', '.join(each.name for each in record.attacks if _counts(each, record))}"
+            clean = ["Clean"] if row.images_sha256 else []  # always in it, but in records of before
+            names = dict.fromkeys([*clean, *(each.name for each in record.attacks if _counts(each, record))])
+            budget += f", worst of {', '.join(names)}"
         elif row.eps is not None:
             budget += f", {row.steps} step{'' if row.steps == 1 else 's'}"
-        if row.flags:
-            found[row.name] = Flags(record.images_sha256, budget + speed, [each == "1" for each in row.flags])
+        images = row.images_sha256 or (record.images_sha256 if row.n == record.n else "")
+        if row.flags and images:
+            found[row.name] = Flags(images, budget + speed, [each == "1" for each in row.flags], conditions)
     return found
+
+
+def _conditions(record: EvaluationRecord | AutoAttackRecord, **own: object) -> dict[str, str]:
+    own |= {"seed": record.seed, "device": record.device, "commit": record.commit or "unknown"}
+    return {name: str(value) for name, value in (own | record.versions).items()}
 
 
 def _counts(row: AttackRecord, record: EvaluationRecord) -> bool:
@@ -115,7 +135,8 @@ def _of_benchmark(values: dict[str, Any]) -> dict[str, Flags]:
     if record.settings:
         budget += f" with {json.dumps(record.settings, sort_keys=True)}"
     clean = [broken != "clean" for broken in record.broken_by]
+    conditions = _conditions(record, **{"batch size": record.batch_size, "threads": record.threads})
     return {
-        "AutoAttack, clean": Flags(images, f"none{speed}", clean),
-        f"AutoAttack {record.version}": Flags(images, budget + speed, record.flags),
+        "AutoAttack, clean": Flags(images, f"none{speed}", clean, conditions),
+        f"AutoAttack {record.version}": Flags(images, budget + speed, record.flags, conditions),
     }

@@ -33,13 +33,10 @@ from robust_adapt.statistics import wilson
 
 @dataclass(kw_only=True, eq=False)
 class Run:
-    """Arguments of a run, and after ``finish()`` its results: flags, broken_by, rows, findings, adversarial.
-
-    images: floats in [0, 1] or uint8, of which a batch at a time becomes floats.
-    """
+    """Arguments of a run, and after ``finish()`` its results: flags, broken_by, rows, findings, adversarial."""
 
     model: nn.Module
-    images: Tensor
+    images: Tensor  # floats in [0, 1], or uint8, of which a batch at a time becomes floats
     labels: Tensor
     device: torch.device
     batch_size: int

@@ -6,7 +6,7 @@ from robust_adapt.pipeline.judging import evaluate, study_cases
 from robust_adapt.pipeline.launching import launch, load_together
 from robust_adapt.pipeline.planning import Probe, RunPlan, plan_run
 from robust_adapt.pipeline.questioning import check_run
-from robust_adapt.pipeline.running import Run, load_own_data, load_run, train
+from robust_adapt.pipeline.running import Run, check_own_data, load_own_data, load_run, train
 
 __all__ = [
     "Candidate",
@@ -16,6 +16,7 @@ __all__ = [
     "build_for",
     "build_parts",
     "check_name",
+    "check_own_data",
     "check_run",
     "device_of",
     "evaluate",

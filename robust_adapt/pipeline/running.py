@@ -184,6 +184,17 @@ def load_own_data(run: str | Path | Run, config: DataConfig | None = None) -> Im
     return load_test_data(folder, _read_run(folder), config)
 
 
+def check_own_data(run: Run, data: ImageData) -> None:
+    """Raise ``DataError`` unless a run was trained beside these test images, told by their hash; by the title of the
+    data where a run of before does not know it."""
+    record = _read_run(run.folder)
+    if (record.test_sha256 != test_hash(data)) if record.test_sha256 else (record.data != data.title):
+        raise DataError(
+            f"Expected runs of one data set, but got one of {shown(data.title)} and {run.folder} of other test images, "
+            f"those of {shown(record.data)}; make a table of each."
+        )
+
+
 def _read_run(folder: Path) -> RunRecord:
     try:
         return RunRecord.from_dict(json.loads((folder / "run.json").read_text()))

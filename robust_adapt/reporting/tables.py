@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -26,46 +27,79 @@ def table_rows(records: Sequence[EvaluationRecord]) -> tuple[list[str], list[lis
     header += [record.model for record in records]
     header += ["gain, points" if len(records) == 2 else f"gain of {record.model}, points" for record in records[1:]]
     header += ["article"]
-    rows = [_row(record.name, [one.attacks[number] for one in records]) for number, record in _numbered(records)]
+    check_alike(records)
+    rows = [_row(same[0].name, same) for same in zip(*(record.attacks for record in records), strict=True)]
     return header, [*rows, _row("Worst case", [record.worst_case for record in records])]
 
 
-def _numbered(records: Sequence[EvaluationRecord]) -> list[tuple[int, AttackRecord]]:
-    names = [[attack.name for attack in record.attacks] for record in records]
-    if any(one != names[0] for one in names):
-        raise ConfigError(f"Expected evaluations with the same rows, but got {names}; evaluate them alike.")
-    budgets = dict.fromkeys(f"{record.norm} {format_eps(record.eps, record.norm)}" for record in records)
-    if len(budgets) > 1:
-        raise ConfigError(f"Expected evaluations under one budget, but got {', '.join(budgets)}; evaluate them alike.")
-    return list(enumerate(records[0].attacks))
+def check_alike(records: Sequence[EvaluationRecord]) -> None:
+    """Raise ``ConfigError`` unless the records may stand side by side: the same rows and steps, budget, arithmetic,
+    seed, and images, by their hash; by the data's title where a record of before lacks the hash."""
+    for one, other in itertools.combinations(records, 2):
+        said = {what: (text(one), text(other)) for what, text in _ALIKE.items()}
+        known = one.images_sha256 and other.images_sha256
+        keys = [(each.n, each.split, each.images_sha256 if known else each.data) for each in (one, other)]
+        said["on the same images"] = ("", "") if keys[0] == keys[1] else (_images(one), _images(other))
+        said["with limited rows on the same images"] = _unknown(one, other), _unknown(other, one)
+        for what, (first, second) in said.items():
+            if first != second:
+                raise ConfigError(f"Expected evaluations {what}, but got {first}, {second}; evaluate them alike.")
+
+
+def _unknown(record: EvaluationRecord, other: EvaluationRecord) -> str:
+    """The limited rows of which a record of before does not know the images, of as many as in the other record."""
+    rows = [row for row, same in zip(record.attacks, other.attacks, strict=False) if row.n == same.n < record.n]
+    return f"{', '.join(row.name for row in rows if not row.images_sha256) or 'none'} of unknown images"
+
+
+def _images(record: EvaluationRecord) -> str:
+    known = f" (sha256 {record.images_sha256[:12]})" if record.images_sha256 else ""
+    return f"{record.n} images of the {record.split} split of {record.data}{known}"
+
+
+def _steps(row: AttackRecord, norm: str) -> str:
+    return str(row.steps or "") + (f" x {format_eps(row.step_size, norm)}" if row.step_size else "")
+
+
+def _arithmetic(record: EvaluationRecord) -> str:
+    return "float32, exact" if record.exact else "FAST mode, not exact"
+
+
+_ALIKE: dict[str, Callable[[EvaluationRecord], Any]] = {
+    "with the same rows": lambda record: [row.name for row in record.attacks],
+    "under one budget": lambda record: f"{record.norm} {format_eps(record.eps, record.norm)}",
+    "with the same steps": lambda record: [f"{row.name} {_steps(row, record.norm)}" for row in record.attacks],
+    "in the same arithmetic": _arithmetic,
+    "from the same seed": lambda record: record.seed,
+}
 
 
 def _row(name: str, same: Sequence[AttackRecord]) -> list[str]:
     first = same[0]
     eps = format_eps(first.eps, first.norm) if first.eps is not None else ("none" if first.norm else "")
-    steps = str(first.steps or "") + (f" x {format_eps(first.step_size, first.norm)}" if first.step_size else "")
     figures = [_percent(one.accuracy, one.low, one.high) + _size(one) for one in same]
     gains = [_gain(first.accuracy, one.accuracy) for one in same[1:]]
     counts = " / ".join(dict.fromkeys(str(one.n) for one in same))
-    return [name, first.norm, eps, steps, counts, *figures, *gains, _article(name)]
+    return [name, first.norm, eps, _steps(first, first.norm), counts, *figures, *gains, _article(name)]
 
 
 def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
-    """The sentences under every table: data, budget, intervals, versions."""
-    first = records[0]
+    """The sentences under every table: data, budget, intervals, versions; of every record where they differ."""
+    check_alike(records)
+    first, titles = records[0], _all(record.data for record in records)
     sentences = [
-        f"Accuracy in percent on {first.n} images of the {first.split} split of {first.data} (a fixed, seeded, "
+        f"Accuracy in percent on {first.n} images of the {first.split} split of {titles} (a fixed, seeded, "
         f"stratified choice), 95 % Wilson intervals; budget {first.norm} {format_eps(first.eps, first.norm)}, "
-        "one restart, seed "
-        f"{first.seed}, {'float32, exact' if first.exact else 'FAST mode, not exact'}."
+        f"one restart, seed {first.seed}, {_arithmetic(first)}."
     ]
-    if first.data != "CIFAR-10":
-        sentences.append(f"{first.data} is not the official CIFAR-10 test set: not comparable with leaderboards.")
+    if titles != "CIFAR-10":
+        sentences.append(f"{titles} is not the official CIFAR-10 test set: not comparable with leaderboards.")
     sentences.append(
         "Rows without an eps are not bounded: their figure is the mean L2 size of the successes, in brackets. "
         "In the ball: the same images projected on the budget."
     )
-    notes = [f"{attack.name}: {attack.note}" for attack in [*first.attacks, first.worst_case] if attack.note]
+    every = [row for record in records for row in [*record.attacks, record.worst_case]]
+    notes = dict.fromkeys(f"{row.name}: {row.note}" for row in every if row.note)
     sentences += ["; ".join(notes) + "."] if notes else []
     for record in records:
         training = record.config
@@ -75,11 +109,18 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
                 f"{training['epochs']:g} epochs, batch {training['batch_size']}, seed "
                 f"{training['seed']}; weights sha256 {record.weights_sha256[:12]}."
             )
-    versions = ", ".join(
-        f"{name} {first.versions[name]}" for name in ("torch", "torchattacks") if name in first.versions
-    )
-    commits = dict.fromkeys((record.commit or "unknown")[:12] for record in records)
-    return [*sentences, f"{versions}; evaluated at commit {', '.join(commits)}.", ARTICLE_NOTE]
+    software = _all(_versions(record, "torch", "torchattacks") for record in records)
+    where = _all(f"{record.device} at commit {(record.commit or 'unknown')[:12]}" for record in records)
+    return [*sentences, f"{software}; evaluated on {where}.", ARTICLE_NOTE]
+
+
+def _all(texts: Iterable[str]) -> str:
+    """Each of the texts once."""
+    return " and ".join(dict.fromkeys(texts))
+
+
+def _versions(record: EvaluationRecord, *names: str) -> str:
+    return ", ".join(f"{name} {record.versions[name]}" for name in names or record.versions if name in record.versions)
 
 
 def terminal_table(records: Sequence[EvaluationRecord], *, title: str = "") -> Table:
@@ -103,15 +144,17 @@ def markdown_table(records: Sequence[EvaluationRecord]) -> str:
 
 
 def csv_table(records: Sequence[EvaluationRecord]) -> str:
-    """One line an attack and model, plain numbers."""
+    """One line an attack and model, plain numbers, each with its conditions: the records need not be alike."""
     out = io.StringIO()
-    names = ["model", "data", "name", "norm", "eps", "steps", "n", "correct", "accuracy", "low", "high", "mean_l2"]
+    of_row = ["name", "norm", "eps", "steps", "n", "correct", "accuracy", "low", "high", "mean_l2"]
+    of_record = ["split", "seed", "exact", "images_sha256", "device", "commit"]
     writer = csv.writer(out)
-    writer.writerow(names)
+    writer.writerow(["model", "data", *of_row, *of_record, "versions"])
     for record in records:
         for attack in [*record.attacks, record.worst_case]:
-            values = attack.to_dict() | {"model": record.model, "data": record.data}
-            writer.writerow([cell(values[name]) for name in names])
+            values = [record.model, record.data, *(getattr(attack, name) for name in of_row)]
+            values += [*(getattr(record, name) for name in of_record), _versions(record)]
+            writer.writerow([cell(value) for value in values])
     return out.getvalue()
 
 
