@@ -167,7 +167,8 @@ def _folder(root: Path, part: str, size: int | None) -> tuple[Split, tuple[str, 
     files = [path for path, _ in folder.samples]
     images = _cached(root / part, files, size)
     labels = torch.tensor([label for _, label in folder.samples])
-    return Split(images, labels), tuple(folder.classes), any(path.lower().endswith(LOSSY) for path in files)
+    lossy = any(path.lower().endswith(LOSSY) for path in files)
+    return Split(images, labels), tuple(map(_readable, folder.classes)), lossy
 
 
 def _folder_title(root: Path, classes: tuple[str, ...], train: Split, lossy: bool) -> str:
@@ -175,15 +176,21 @@ def _folder_title(root: Path, classes: tuple[str, ...], train: Split, lossy: boo
     copy = "JPEG copy" if lossy else "folder copy"
     if classes == CIFAR10_CLASSES and train.images.shape[1:] == (3, 32, 32):
         return f"CIFAR-10 ({copy})"
-    return f"{root.resolve().name} ({copy})"
+    return f"{_readable(root.resolve().name)} ({copy})"
+
+
+def _readable(name: str) -> str:
+    """A file's name as UTF-8, also where the locale is not: Python then keeps its bytes as surrogates."""
+    return name.encode(errors="surrogateescape").decode(errors="surrogateescape")
 
 
 def _cached(folder: Path, files: list[str], size: int | None) -> Tensor:
     """The decoded images, from a cache that any change of a file's name, size or time misses."""
-    listing = hashlib.sha256(f"{size} {folder.resolve()}".encode())
+    listing = hashlib.sha256(f"{size} {folder.resolve()}".encode(errors="surrogateescape"))
     for path in files:
         status = os.stat(path)
-        listing.update(f"{os.path.relpath(path, folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
+        line = f"{os.path.relpath(path, folder)} {status.st_size} {status.st_mtime_ns}\n"
+        listing.update(line.encode(errors="surrogateescape"))
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "robust_adapt"
     target = cache / f"{listing.hexdigest()[:32]}.npy"
     try:

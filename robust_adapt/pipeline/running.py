@@ -171,7 +171,7 @@ def load_own_data(run: str | Path | Run, config: DataConfig | None = None) -> Im
 
 def _read_run(folder: Path) -> RunRecord:
     try:
-        return RunRecord.from_dict(json.loads((folder / "run.json").read_text()))
+        return RunRecord.from_dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"Expected the record of a run in {folder / 'run.json'}, but got: {error}.") from error
 
