@@ -1,13 +1,14 @@
 # `make demo` and `make test` each work alone in a fresh clone: Python 3.11+ and a package index are enough.
 # Another interpreter: make test PYTHON=/path/to/python. pip's own configuration is used as it stands.
 
-.PHONY: demo test lint doctor clean
+.PHONY: demo test test-lowest lint doctor clean
 .DEFAULT_GOAL := test
 
 PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$each && break; done)
 BIN := .venv/bin
 STAMP := .venv/.installed
+LOWEST := .venv-lowest
 
 demo: $(STAMP)
 	$(BIN)/robust-adapt demo
@@ -16,29 +17,48 @@ demo: $(STAMP)
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
+# The lowest versions that setup.cfg allows, in an environment of their own. uv chooses them; pip cannot.
+test-lowest: $(LOWEST)/.installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n auto --dist loadfile
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 
 doctor: $(STAMP)
 	$(BIN)/robust-adapt doctor
 
-# Two mends come last, because any later `pip install` undoes them:
-# torchattacks' wheel carries an old `robustbench` of its own, and whichever is installed last wins;
-# torchattacks pins requests 2.25, which it never imports and which has known vulnerabilities.
-$(STAMP): setup.cfg setup.py pyproject.toml
+# A virtual environment of $(PYTHON) in the folder $(1).
+define venv
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Expected Python 3.11 or newer, but got $$("$(or $(PYTHON),python3)" --version 2>&1);" \
 			"install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	"$(PYTHON)" -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	if $(BIN)/python -c 'from robust_adapt import upstream; raise SystemExit(not upstream.is_shadowed())'; then \
-		$(BIN)/python -m pip install --quiet --force-reinstall --no-deps robustbench==1.1.1; fi
+	"$(PYTHON)" -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --upgrade pip
+endef
+
+# Two mends come last, because any later `pip install` undoes them:
+# torchattacks' wheel carries an old `robustbench` of its own, and whichever is installed last wins;
+# torchattacks pins requests 2.25, which it never imports and which has known vulnerabilities.
+define mends
+	if $(1)/bin/python -c 'from robust_adapt import upstream; raise SystemExit(not upstream.is_shadowed())'; then \
+		$(1)/bin/python -m pip install --quiet --force-reinstall --no-deps robustbench==1.1.1; fi
 	@echo "pip now says that torchattacks wants an old requests: that is expected and harmless."
-	$(BIN)/python -m pip install --quiet --upgrade requests urllib3 idna
-	$(BIN)/python -m pip uninstall --quiet --yes chardet
-	touch $(STAMP)
+	$(1)/bin/python -m pip install --quiet --upgrade requests urllib3 idna
+	$(1)/bin/python -m pip uninstall --quiet --yes chardet
+	touch $(1)/.installed
+endef
+
+$(STAMP): setup.cfg setup.py pyproject.toml
+	$(call venv,.venv)
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(call mends,.venv)
+
+$(LOWEST)/.installed: setup.cfg setup.py pyproject.toml
+	$(call venv,$(LOWEST))
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[test]'
+	$(call mends,$(LOWEST))
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

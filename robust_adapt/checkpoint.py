@@ -111,7 +111,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / LOCK, "a+")
+        file = open(folder / LOCK, "a+", encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"Expected to write the run folder {folder}, but got: {error}.") from error
     with file:
@@ -189,7 +189,7 @@ def read_config(folder: Path) -> Config:
     """The resolved config of a run folder."""
     path = folder / "config.json"
     try:
-        return Config.from_dict(json.loads(path.read_text()))
+        return Config.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise CheckpointError(
             f"Expected a run folder with config.json, but found none in {folder}; give the folder that "

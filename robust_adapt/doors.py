@@ -154,11 +154,9 @@ def ask(model: Any, images: Any, call: Callable[..., Any] | None = None) -> Any:
 
     call: what runs the model on the images, by default the model. Any other error of the model passes as it is.
     """
-    import torch
-
     try:
         return (call or model)(images)
-    except (torch.OutOfMemoryError, torch.AcceleratorError):
+    except device_errors():
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         if isinstance(error, RobustAdaptError):
@@ -170,6 +168,13 @@ def ask(model: Any, images: Any, call: Callable[..., Any] | None = None) -> Any:
             f"Expected images that the model takes, but got {shown(images)}, and it says: {said}; look at their shape "
             "and type, and at the device of both."
         ) from error
+
+
+def device_errors() -> tuple[type[Exception], ...]:
+    """What a device raises however well model and images fit: out of memory, or (in newer versions of torch) broken."""
+    import torch
+
+    return torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError)
 
 
 def check_logits(logits: Any, images: Any) -> int:

@@ -232,7 +232,7 @@ def read_lines(path: Path, kind: type[Record]) -> list[Any]:
         return []
     records = []
     try:
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             records.append(kind.from_dict(json.loads(line)))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(

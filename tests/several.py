@@ -214,5 +214,16 @@ def talk(count):
     return [number.tolist() for number in numbers], highest, processes.gather(processes.index), told
 
 
+def talk_in_slurm(count, tasks):
+    """The same, as ``tasks`` of one machine of SLURM."""
+    index = os.environ["LOCAL_RANK"]
+    if tasks > 1:
+        del os.environ["LOCAL_RANK"], os.environ["WORLD_SIZE"], os.environ["NODE_RANK"]
+    ranks = {"SLURM_PROCID": index, "SLURM_LOCALID": index, "SLURM_NODEID": "0"} if tasks > 1 else {}
+    counts = {"SLURM_NTASKS": str(tasks), "SLURM_NTASKS_PER_NODE": str(tasks), "SLURM_NNODES": "1"}
+    os.environ.update({"SLURM_JOB_NAME": "train", **counts, **ranks})
+    return talk(count)
+
+
 def train_minutes(count, folder):
     pipeline.train(dataclasses.replace(run_of(1.0), devices=count, minutes=1.0), folder)

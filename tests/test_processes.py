@@ -107,6 +107,13 @@ def test_what_processes_tell_each_other(results):
         assert told == [("Expected a folder.", index == 1), (full, index == 1)]
 
 
+@pytest.mark.parametrize("tasks", [2, 1])
+def test_tasks_of_slurm_that_are_the_processes(results, tasks):
+    """What the refusal recommends, and a single task whose other process Fabric starts; here the test starts it."""
+    for means, highest, gathered, _ in results(several.talk_in_slurm, 2, tasks):
+        assert means[0] == 0.5 and highest == [1, 5] and gathered == [0, 1]
+
+
 def test_alone_nothing_is_asked():
     alone, number = Processes(), torch.tensor(3)
     alone.average_([number])

@@ -239,6 +239,25 @@ def test_the_adapter_returns_what_pyautoattack_computes(autoattack):
     assert ours.attacks_to_run == ["apgd-ce"]
 
 
+@pytest.mark.parametrize("version", ["standard", "custom"])
+def test_the_adapter_without_a_device_runs_where_the_model_is(autoattack, version):
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 10)).eval()
+    attacks = ["apgd-ce"] if version == "custom" else []
+    for model, norm in ((net, "Linf"), (net.forward, "L2"), (BrightOrDark(), "L2")):
+        attack = autoattack.AutoAttack(model, norm=norm, eps=0.1, version=version, attacks_to_run=attacks)
+        assert torch.device(attack.device) == torch.device("cpu")
+    attack.attacks_to_run = ["apgd-ce"]
+    assert (
+        attack.run_standard_evaluation(torch.full((2, 3, 2, 2), 0.51), torch.zeros(2, dtype=torch.long)).shape[0] == 2
+    )
+
+
+@pytest.mark.gpu
+def test_the_adapter_without_a_device_runs_on_the_gpu_of_the_model(autoattack):
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 10)).eval().cuda()
+    assert autoattack.AutoAttack(net, norm="Linf", eps=0.1).device == torch.device("cuda:0")
+
+
 def test_the_adapter_refuses_what_upstream_cannot_do(autoattack):
     attack = autoattack.AutoAttack(BrightOrDark(), device="cpu")
     with pytest.raises(UpstreamError) as refusal:

@@ -1,5 +1,6 @@
 """The command line: the only place that prints or exits. Flags and help are the fields of the configs."""
 
+import io
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ from robust_adapt.cli.judging import benchmark
 from robust_adapt.cli.pairing import compare
 from robust_adapt.cli.planning import plan
 from robust_adapt.cli.submitting import submit
-from robust_adapt.cli.terminal import PROCESS, console, errors, refuse
+from robust_adapt.cli.terminal import console, errors, refuse
 from robust_adapt.cli.training import train
 from robust_adapt.doors import check_known
 from robust_adapt.errors import CheckpointError, ConfigError, RobustAdaptError, Stopped, shown
@@ -38,12 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for a failed check, 2 for a refused input, 130 for ctrl-c."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # no banner of processes
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what a terminal cannot show
     try:
         if not given or given[0] in ("-h", "--help"):
             _overview()
             return 0
         for argument in given:
-            if not argument.isprintable():  # nor could it be shown
+            if not argument.encode(errors="surrogateescape").decode(errors="surrogateescape").isprintable():
                 raise ConfigError(
                     f"Expected readable text on the command line, but got {shown(argument)}; no control characters."
                 )
@@ -52,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RobustAdaptError as error:
         refuse(error)
         return USAGE
+    except UnicodeEncodeError as error:  # a file name, where the locale knows ASCII alone
+        refuse(ConfigError(f"Expected names that this locale can write, but got: {error}; set PYTHONUTF8=1."))
+        return USAGE
     except OSError as error:  # a full disk, a folder without rights, a closed pipe
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more on its way out
@@ -59,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refuse(CheckpointError(f"Expected to read and write files, but got: {error}; choose another folder."))
         return USAGE
     except Stopped as stopped:
-        if PROCESS != "0":  # a code here would make Fabric kill the first process, which is on its way out
+        if console.quiet:  # a code here would make Fabric kill the first process, which is on its way out
             return 0
         errors.print(plain(str(stopped)), soft_wrap=True)
         return stopped.code

@@ -152,8 +152,11 @@ def _named(runs: Sequence[Any]) -> dict[str, Any]:
     return named
 
 
+BYTES = {"encoding": "utf-8", "errors": "surrogateescape"}  # of names whose bytes the locale cannot read
+
+
 def _write_comparison(out: Path, records: Sequence[EvaluationRecord], pictures: dict[str, Path]) -> None:
-    (out / "table.html").write_text(reporting.html_page(records, pictures))
-    (out / "table.md").write_text(reporting.markdown_table(records))
-    (out / "table.csv").write_text(reporting.csv_table(records))
+    (out / "table.html").write_text(reporting.html_page(records, pictures), **BYTES)
+    (out / "table.md").write_text(reporting.markdown_table(records), **BYTES)
+    (out / "table.csv").write_text(reporting.csv_table(records), **BYTES)
     write_json(out / "table.json", [record.to_dict() for record in records])

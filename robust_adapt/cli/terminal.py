@@ -21,14 +21,18 @@ OPTIONAL = (int, float, str, Path, Epsilon, tuple[str, ...], tuple[float, ...])
 # of the processes that torchrun or Fabric has started together the first one speaks; tasks of SLURM
 # may be jobs of their own
 PROCESS = (os.environ.get("RANK") or os.environ.get("LOCAL_RANK", "0")) if "MASTER_ADDR" in os.environ else "0"
-console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE, quiet=PROCESS != "0")
+console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, highlight=False)
 
 
 def read(options: Any, arguments: Sequence[str], command: str, **settings: Any) -> Any:
     """tyro, with eps as 8/255 and its errors in our form."""
     with _registry():
-        return tyro.cli(options, args=list(arguments), prog=f"robust-adapt {command}", **settings)
+        given = tyro.cli(options, args=list(arguments), prog=f"robust-adapt {command}", **settings)
+    asked = getattr(given, "config", given)
+    several = getattr(asked, "devices", 1) * getattr(asked, "nodes", 1) > 1 or "LOCAL_WORLD_SIZE" in os.environ
+    console.quiet = several and PROCESS != "0"  # one process speaks, whatever a launcher has left in its environment
+    return given
 
 
 def read_of_run(options: Any, arguments: Sequence[str], command: str, folder: str) -> Any:
@@ -53,7 +57,7 @@ def refuse(error: Exception) -> None:
     if getattr(error, "said", False):  # by another process of the job
         return
     text = "\n".join(plain(line) for line in str(error).splitlines())
-    text = text if PROCESS == "0" else f"(process {plain(PROCESS)}) {text}"
+    text = text if not console.quiet else f"(process {plain(PROCESS)}) {text}"
     errors.print(f"[bold red]{type(error).__name__}[/] {text}", soft_wrap=not errors.is_terminal)
 
 

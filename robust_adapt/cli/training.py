@@ -10,7 +10,7 @@ import tyro
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from robust_adapt.cli.terminal import PROCESS, console, read
+from robust_adapt.cli.terminal import console, read
 from robust_adapt.config import Config
 from robust_adapt.recipes import RECIPES, recipe
 from robust_adapt.records import BrakeRecord, EpochRecord, Record, RunRecord, StepRecord
@@ -91,7 +91,7 @@ def train_with_progress(config: Config, out: Path, *, resume: bool) -> Any:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress, warnings.catch_warnings():
-        warnings.simplefilter("default" if PROCESS == "0" else "ignore", UserWarning)
+        warnings.simplefilter("ignore" if console.quiet else "default", UserWarning)
         task = progress.add_task(plain(config.recipe), total=None, figures="starting")
         return pipeline.train(config, out, resume=resume, report=lambda record: _show(record, progress, task))
 

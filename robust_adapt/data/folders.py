@@ -59,7 +59,12 @@ def read_folder(root: Path, size: int | None) -> tuple[list[Split], tuple[str, .
         for part, samples in zip(images, (train, test), strict=True)
     ]
     said = ["JPEG copy" if lossy else "folder copy", *say(str(root), notes, len(train) + len(test))]
-    return splits, classes, said + _say_order(root, classes)
+    return splits, tuple(map(readable, classes)), said + _say_order(root, classes)
+
+
+def readable(name: str) -> str:
+    """A file's name as UTF-8, also where the locale is not: Python then keeps its bytes as surrogates."""
+    return name.encode(errors="surrogateescape").decode(errors="surrogateescape")
 
 
 def _say_order(root: Path, classes: tuple[str, ...]) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from robust_adapt.config import DataConfig
-from robust_adapt.data.folders import read_folder
+from robust_adapt.data.folders import read_folder, readable
 from robust_adapt.data.images import say
 from robust_adapt.data.reading import read_dataset
 from robust_adapt.data.splits import Augmentation, ImageData, Split, stratified_order
@@ -52,7 +52,7 @@ def load_data(config: DataConfig) -> ImageData:
         root = check_path("data.name", config.name.removeprefix("folder:")).expanduser()
         (train, test), classes, said = read_folder(root, config.size)
         copy = classes == CIFAR10_CLASSES and train.images.shape[1:] == (3, 32, 32)  # never taken for the official one
-        title = f"{'CIFAR-10' if copy else root.resolve().name} ({', '.join(said)})"
+        title = f"{'CIFAR-10' if copy else readable(root.resolve().name)} ({', '.join(said)})"
         natural = train.images.shape[-1] >= 32
         return _assemble(config, title, train, test, classes, Augmentation(4 if natural else 0, natural))
     raise DataError(unknown_name("data set", config.name, SOURCES))

@@ -46,8 +46,8 @@ def autoattack(
     """Accuracy that is left after each attack of AutoAttack (Croce and Hein, 2020), with flags per sample.
 
     model: takes images in [0, 1] on its own device; used in eval mode, left as it came. images ``(N, C, H, W)``
-    float32 in [0, 1] (a rounding error outside is clamped), labels ``(N,)``; or a ``Split`` in place of both, of which a
-    batch at a time becomes floats.
+    float32 in [0, 1] (a rounding error outside is clamped), labels ``(N,)``; or a ``Split`` in place of both, of which
+    a batch at a time becomes floats.
     attacks, settings: for ``version="custom"``. The result depends on seed and batch_size, and equals
     ``AutoAttack.run_standard_evaluation`` with the same two. state_dir: the same call with the same folder goes on
     after a crash. shard: (index, count), one process of several that share ``state_dir``; each returns the whole

@@ -176,7 +176,7 @@ def read_benchmark(path: str | Path) -> BenchmarkRecord:
     """The record in a file or in the folder of a benchmark. Raises ``CheckpointError``."""
     path = Path(path) / RECORD if Path(path).is_dir() else Path(path)
     try:
-        return BenchmarkRecord.from_dict(json.loads(path.read_text()))
+        return BenchmarkRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
             f"Expected the record of a benchmark in {path}, but got: {error}; `robust-adapt benchmark` writes one."

@@ -82,7 +82,7 @@ def recorded_flags(path: str | Path) -> dict[str, Flags]:
     found: dict[str, Flags] = {}
     for file in files:
         try:
-            values = json.loads(file.read_text())
+            values = json.loads(file.read_text(encoding="utf-8"))
             found |= _of_benchmark(values) if "autoattack" in values else _of_evaluation(values)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise CheckpointError(

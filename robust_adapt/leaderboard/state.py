@@ -65,7 +65,7 @@ class RunState:
         path = folder / "run.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            present = json.loads(path.read_text()) if path.exists() else None
+            present = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         except OSError as error:
             raise CheckpointError(f"Expected to open the state folder {folder}, but got: {error}.") from error
         except (ValueError, RecursionError) as error:

@@ -220,8 +220,8 @@ def _write(
         write_atomically(root / board / f"{name}.pt", weights.getvalue())
         write_json(root / "model_info" / board / f"{name}.json", entry)
         write_json(root / "evaluation.json", record)
-        write_atomically(root / "form.md", form.encode())
+        write_atomically(root / "form.md", form.encode(errors="surrogateescape"))
         if source is not None:
-            write_atomically(root / "model.py", source.encode())
+            write_atomically(root / "model.py", source.encode(errors="surrogateescape"))
     except OSError as error:
         raise CheckpointError(f"Expected to write the submission to {root}, but got: {error}.") from error

@@ -13,15 +13,16 @@ from robust_adapt.checkpoint import BEST, load_weights
 from robust_adapt.config import Config
 from robust_adapt.data import Batches, ImageData
 from robust_adapt.epsilon import EpsilonController
-from robust_adapt.errors import CheckpointError, ConfigError
+from robust_adapt.errors import CheckpointError
 from robust_adapt.features import FeatureTap
 from robust_adapt.models import build_model
+from robust_adapt.pipeline.launching import device_of, launch_alone
 
 
 def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -> trainer.Parts:
     """Everything that ``trainer.fit`` needs, on its device. fabric: of several processes; by default this one alone."""
     if fabric is None:
-        fabric = Fabric(accelerator=device_of(config.device), devices=1, precision=precision_of(config))
+        fabric = launch_alone(config.device, precision=precision_of(config))
     model = build_for(config, data)
     channels_last = config.channels_last and not upstream.channels_last_corrupts(model, fabric.device)
     if channels_last:
@@ -150,14 +151,6 @@ def watches(config: Config) -> bool:
     names, steps = config.attack.attacks, config.attack.steps
     strong = [name for name in names if name in ATTACKS and ATTACKS[name].kind == "max_loss"]
     return any(plan(name, steps=steps).backward <= 1 for name in strong)
-
-
-def device_of(name: str) -> str:
-    if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"Expected `device` auto, cpu or cuda, but got {name!r}.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("Expected a CUDA device for `device` cuda, but torch sees none; use `--device cpu`.")
-    return name if name != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def precision_of(config: Config) -> str:

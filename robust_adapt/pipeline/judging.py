@@ -14,7 +14,7 @@ from robust_adapt.data import ImageData, check_data
 from robust_adapt.errors import ConfigError
 from robust_adapt.evaluation import DEFAULT_LIMITS, evaluate_model, robust_flags, rows_of_norm, split_hash
 from robust_adapt.models import weights_hash
-from robust_adapt.pipeline.building import device_of
+from robust_adapt.pipeline.launching import device_of
 from robust_adapt.pipeline.running import Run, load_own_data, load_run
 from robust_adapt.processes import ALONE, Processes
 from robust_adapt.records import Answer, AttackRecord, Case, EvaluationRecord, write_json
@@ -80,7 +80,7 @@ def _budget(run: Run, eps: float | None, norm: str | None) -> dict[str, Any]:
 def _read_record(path: Path) -> EvaluationRecord | None:
     """The record of an earlier evaluation; None where there is none or it is damaged, then it is made anew."""
     try:
-        return EvaluationRecord.from_dict(json.loads(path.read_text()))
+        return EvaluationRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -11,7 +11,7 @@ from robust_adapt.attacks import Objective, adaptive_objective
 from robust_adapt.config import LossConfig
 from robust_adapt.data import ImageData, check_data
 from robust_adapt.features import FeatureTap
-from robust_adapt.pipeline.building import device_of
+from robust_adapt.pipeline.launching import device_of
 from robust_adapt.pipeline.running import Run, load_own_data, load_run
 from robust_adapt.records import write_json
 from robust_adapt.sanity import SanityCheck, SanityRecord, check_sanity

@@ -26,7 +26,7 @@ from robust_adapt.checkpoint import (
 from robust_adapt.config import Config, DataConfig
 from robust_adapt.data import ImageData, check_data, load_data
 from robust_adapt.doors import check_callable, check_flag, check_known, check_path
-from robust_adapt.errors import CheckpointError, ConfigError, shown
+from robust_adapt.errors import CheckpointError, ConfigError, DataError, shown
 from robust_adapt.models import build_model, check_architecture
 from robust_adapt.pipeline.building import build_parts, precision_of, put_weights
 from robust_adapt.pipeline.launching import launch, load_together
@@ -197,7 +197,7 @@ def check_own_data(run: Run, data: ImageData) -> None:
 
 def _read_run(folder: Path) -> RunRecord:
     try:
-        return RunRecord.from_dict(json.loads((folder / "run.json").read_text()))
+        return RunRecord.from_dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"Expected the record of a run in {folder / 'run.json'}, but got: {error}.") from error
 

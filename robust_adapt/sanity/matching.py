@@ -7,7 +7,7 @@ from torch.nn import functional
 from robust_adapt.attacks import crafting
 from robust_adapt.attacks.inputs import check_span
 from robust_adapt.data import Split
-from robust_adapt.doors import ask, check_logits
+from robust_adapt.doors import ask, check_logits, device_errors
 from robust_adapt.errors import ConfigError
 from robust_adapt.leaderboard import AutoAttackRecord
 from robust_adapt.leaderboard.state import fingerprint
@@ -61,7 +61,7 @@ def _leads(model: nn.Module, images: Tensor, labels: Tensor) -> bool:
         try:
             loss = functional.cross_entropy(model(inputs), labels)
             gradient = torch.autograd.grad(loss, inputs, allow_unused=True)[0] if loss.requires_grad else None
-        except (torch.OutOfMemoryError, torch.AcceleratorError):
+        except device_errors():
             raise
         except FAILURES:
             return False

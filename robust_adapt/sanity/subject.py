@@ -12,7 +12,7 @@ from torch.nn import functional
 from robust_adapt.attacks import Objective, crafting, make_attack, run_attack
 from robust_adapt.attacks.seam import ready
 from robust_adapt.data import Split
-from robust_adapt.doors import check_logits
+from robust_adapt.doors import check_logits, device_errors
 from robust_adapt.errors import first_line
 from robust_adapt.leaderboard import AutoAttackRecord
 from robust_adapt.models import model_device
@@ -74,7 +74,7 @@ class Subject:
             with exact_arithmetic(), crafting(self.model, seed=seed), torch.no_grad():
                 logits = self.model(images)
             check_logits(logits, images)
-        except (torch.OutOfMemoryError, torch.AcceleratorError):
+        except device_errors():
             raise
         except FAILURES as error:
             raise NoAnswer(f"a batch of {len(images)} fails: {first_line(error)}") from error
@@ -153,7 +153,7 @@ class Subject:
                 try:
                     loss = functional.cross_entropy(self.model(inputs).float(), labels, reduction="sum")
                     gradient = torch.autograd.grad(loss, inputs, allow_unused=True)[0] if loss.requires_grad else None
-                except (torch.OutOfMemoryError, torch.AcceleratorError):
+                except device_errors():
                     raise
                 except FAILURES as error:
                     raise NoAnswer(f"the gradient fails: {first_line(error)}") from error

@@ -27,12 +27,15 @@ class AutoAttack(pyautoattack.AutoAttack):
         attacks_to_run: Sequence[str] = (),
         version: str = "standard",
         is_tf_model: bool = False,
-        device: torch.device | str = "cuda",
+        device: torch.device | str | None = None,  # the model's, where the reference says "cuda"
         log_path: str | Path | None = None,
     ) -> None:
         if is_tf_model:
             raise UpstreamError("Expected a torch model, but got is_tf_model=True; pyautoattack attacks torch models.")
         attacks = list(attacks_to_run) or None
+        if device is None:
+            held = (*model.parameters(), *model.buffers()) if isinstance(model, torch.nn.Module) else ()
+            device = next((each.device for each in held), torch.device("cpu"))
         super().__init__(model, attacks=attacks, device=device, eps=eps, norm=norm, seed=seed, version=version)
         self.verbose = verbose
         self.log_path = log_path
