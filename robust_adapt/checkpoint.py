@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from robust_adapt.config import Config
-from robust_adapt.errors import CheckpointError, shown
+from robust_adapt.errors import CheckpointError, ConfigError, shown
 from robust_adapt.files import is_whole_archive, write_atomically
 from robust_adapt.records import write_json
 
@@ -197,6 +197,18 @@ def read_config(folder: Path) -> Config:
         ) from None
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"Expected the config of a run in {path}, but got: {error}; restore it.") from error
+
+
+def check_code(folder: Path, name: str, trusted: bool | str) -> None:
+    """Raise ``ConfigError`` where the config in ``folder`` names a model as ``module:function``, which is run.
+
+    trusted: True where the caller allows any, or the one that the caller names.
+    """
+    if ":" in name and trusted is not True and trusted != name:
+        raise ConfigError(
+            f"Expected a model of ours in {folder}, but its config.json names the code {shown(name)}, which would be "
+            "imported and run; where you trust it, say so with trust_code=True (--trust-code)."
+        )
 
 
 def _pack(state: Any) -> bytes:

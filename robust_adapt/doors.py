@@ -6,7 +6,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +92,40 @@ def check_callable(name: str, value: object) -> None:
         raise ConfigError(f"Expected `{name}` as a function, but got {shown(value)}; leave it out for none.")
 
 
-def check_model(value: object, name: str = "model") -> None:
-    """Raise ``ConfigError`` unless ``value`` is a ``torch.nn.Module``."""
+def check_model(value: Any, name: str = "model") -> Any:
+    """The module that one process may ask by itself: ``value``, or what is inside its DDP or ``DataParallel``.
+
+    DDP's own forward waits for the other processes. Raises ``ConfigError`` unless ``value`` is a ``torch.nn.Module``.
+    """
     from torch import nn
 
     if not isinstance(value, nn.Module):
         raise ConfigError(f"Expected `{name}` as a torch.nn.Module, but got {type(value).__name__}; wrap it in one.")
+    return next(inner for inner in _wrapped(value) if not any(map(_is_parallel, _wrapped(inner))))
+
+
+def unwrap(model: Any) -> Any:
+    """The bare module inside ``torch.compile``, Fabric, DDP and ``DataParallel``: the names of its state dict are the
+    model's own."""
+    *_, inner = _wrapped(model)
+    return inner
+
+
+def _wrapped(model: Any) -> Iterator[Any]:
+    """The model, then what is inside each wrapper in turn."""
+    from torch import nn
+
+    while model is not None:
+        yield model
+        held = model.__dict__ | model.__dict__.get("_modules", {})
+        names = ("module",) if _is_parallel(model) else ("_orig_mod", "_forward_module")
+        model = next((held[name] for name in names if isinstance(held.get(name), nn.Module)), None)
+
+
+def _is_parallel(model: Any) -> bool:
+    from torch import nn
+
+    return isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel)
 
 
 def check_tensor(name: str, value: object, *, dims: int | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from robust_adapt.doors import ask, check_model
+from robust_adapt.doors import ask, check_model, unwrap
 from robust_adapt.errors import ConfigError, shown
 
 
@@ -117,23 +117,6 @@ class FeatureTap:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside ``torch.compile``, DDP and Fabric wrappers."""
-    while True:
-        inner = next((getattr(model, name) for name in ("_orig_mod", "_forward_module") if _has(model, name)), None)
-        if inner is None and type(model).__name__ in ("DistributedDataParallel", "DataParallel"):
-            inner = model.module
-        if inner is None:
-            return model
-        model = inner
-
-
-def _has(model: nn.Module, name: str) -> bool:
-    return isinstance(model.__dict__.get("_modules", {}).get(name), nn.Module) or isinstance(
-        model.__dict__.get(name), nn.Module
-    )
 
 
 def _last_linear(model: nn.Module) -> tuple[str, nn.Module]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_adapt import upstream
-from robust_adapt.doors import check_model, check_text, check_whole
+from robust_adapt.doors import check_model, check_text, check_whole, unwrap
 from robust_adapt.errors import ConfigError, shown, unknown_name
 
 ORIGINAL_WIDTH = 64
@@ -84,6 +84,8 @@ def check_architecture(name: str) -> None:
     check_text("name", name, example="ResNet18 or module:function")
     if ":" not in name and name not in RESNETS:
         raise ConfigError(unknown_name("model", name, RESNETS) + " Or module:function.")
+    if ":" in name and not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
+        raise ConfigError(f"Expected `module:function`, but got {shown(name)}; write both as Python names.")
 
 
 def model_device(model: nn.Module, default: torch.device | None = None) -> torch.device:
@@ -92,9 +94,9 @@ def model_device(model: nn.Module, default: torch.device | None = None) -> torch
 
 
 def weights_hash(model: nn.Module) -> str:
-    """sha256 over names and values of the state dict."""
+    """sha256 over names and values of the state dict, whatever is wrapped around the model."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(unwrap(model).state_dict().items()):
         digest.update(name.encode() + tensor_bytes(tensor))
     return digest.hexdigest()
 

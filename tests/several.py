@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+import robust_adapt
 from robust_adapt import evaluation, pipeline, trainer
 from robust_adapt.config import AttackConfig, BrakeConfig, ControllerConfig, DataConfig, LossConfig, ModelConfig
 from robust_adapt.data import load_data
@@ -126,6 +127,42 @@ def flags(count):
         processes=Processes.of(fabric),
     )
     return [(row.name, row.flags, row.mean_l2, row.unchanged_share) for row in (*record.attacks, record.worst_case)]
+
+
+def doors(model, data):
+    """What every function that asks a model says of it; figures and names, nothing that tells the time."""
+    few = data.test.first(6, seed=0)
+    attacked = {"eps": 0.1, "version": "custom", "attacks": ["apgd-ce"], "settings": {"apgd": {"n_restarts": 1}}}
+    average = robust_adapt.WeightAverage(model)
+    average.update(model)
+    evaluated = robust_adapt.evaluate_model(model, few, eps=0.1, rows=["Clean", "PGD-20"])
+    judged = robust_adapt.autoattack(model, *few.tensors(), **attacked)
+    asked = robust_adapt.check_sanity(
+        model, few, eps=0.1, steps=2, queries=5, standard=model, autoattack=judged, name="same model, same record"
+    )
+    placed = robust_adapt.benchmark(model, data, n=6, **attacked)
+    with robust_adapt.crafting(model, seed=0) as inner:
+        crafted = robust_adapt.make_attack("pgd", model, eps=0.1)(*few.tensors())
+        answers = inner(crafted)
+    return {
+        "average": average.module.state_dict(),
+        "evaluation": (evaluated.weights_sha256, [row.flags for row in evaluated.attacks]),
+        "autoattack": (judged.fingerprint["weights"], judged.flags, placed.autoattack.flags),
+        "sanity": (asked.weights_sha256, [(check.status, check.figure) for check in asked.checks]),
+        "crafted": (crafted.detach(), answers.detach()),
+        "diverse": robust_adapt.DiverseAttack(model, ["pgd"], eps=0.1)(*few.tensors()),
+    }
+
+
+def judged_by_the_first(count):
+    """A model with buffers, bare and inside each wrapper, asked by the first process while the others do nothing."""
+    fabric = pipeline.launch("cpu", devices=count)
+    torch.manual_seed(0)
+    bare = float_net().eval()
+    ddp = nn.parallel.DistributedDataParallel(bare)
+    made = {"bare": bare, "DDP": ddp, "DataParallel": nn.DataParallel(bare), "compiled DDP": torch.compile(ddp)}
+    made["Fabric"] = fabric.setup(bare)
+    return {name: doors(model, load_data(SEEN)) for name, model in made.items()} if fabric.is_global_zero else {}
 
 
 def evaluation_of(n):

@@ -15,6 +15,7 @@ from scipy.optimize import brentq
 
 from robust_adapt.attacks import ATTACKS, DiverseAttack, check_images, crafting, make_attack, project, spec_of
 from robust_adapt.attacks.composer import MODES
+from robust_adapt.attacks.forms import OBJECTIVE_OPTIONS
 from robust_adapt.errors import ConfigError, DataError
 from robust_adapt.losses import margin
 
@@ -299,6 +300,73 @@ def test_fewer_steps_are_longer(small_net):
     assert make_attack("pgd", small_net, eps=0.1, steps=1, step_ratio=1.25).alpha == pytest.approx(0.125)
 
 
+def step_of(attack):
+    return getattr(attack, spec_of(attack).step)
+
+
+@pytest.mark.parametrize("steps", [None, 3])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_step_ratio_that_was_asked_for_or_a_sentence(name, steps, small_net):
+    def make(**options):
+        return make_attack(name, small_net, eps=0.2, steps=steps, **options)
+
+    if ATTACKS[name].step is not None:
+        assert step_of(make(step_ratio=0.3)) == pytest.approx(0.06)
+    else:
+        assert error_of(ConfigError, make, step_ratio=0.3) == (
+            f"Expected an attack that takes a `step_ratio`, but got '{name}'; leave step_ratio out."
+        )
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVE_OPTIONS))
+def test_the_step_ratio_of_an_attack_with_an_objective(name, small_net):
+    def objective(_images, _labels):
+        return torch.sum
+
+    assert step_of(make_attack(name, small_net, eps=0.2, step_ratio=0.3, objective=objective)) == pytest.approx(0.06)
+    composed = compose(small_net, [name], step_ratio=0.3, objective=objective)
+    assert composed._ratios == [pytest.approx(0.3)]
+
+
+def test_a_list_has_one_step_ratio_for_all_that_have_a_step(channel_means, images, labels):
+    attack, seen = compose(channel_means, ["fgsm", "ffgsm", "pgd", "apgd"], step_ratio=0.5), {}
+    for name, member in zip(attack.names, attack.members, strict=True):
+        forward = member.forward
+        member.forward = lambda x, y, m=member, n=name, f=forward: (
+            seen.update({n: getattr(m, "alpha", None)}) or f(x, y)
+        )
+    attack.eps = 0.02
+    attack(images, labels)
+    assert seen == {"fgsm": None, "ffgsm": pytest.approx(0.01), "pgd": pytest.approx(0.01), "apgd": None}
+
+
+def test_a_step_ratio_for_objects_alone_is_refused(channel_means):
+    member = torchattacks.PGD(channel_means)
+    assert error_of(ConfigError, compose, channel_means, [member], step_ratio=0.5) == (
+        "Expected names of attacks with a step_ratio, but got PGD; name it."
+    )
+    assert compose(channel_means, ["pgd", member], step_ratio=0.5)._ratios == [pytest.approx(0.5), 0.25]
+
+
+@pytest.mark.parametrize("wrong", ["half", -1, float("nan"), True])
+def test_a_step_ratio_that_is_none_is_refused_where_no_attack_takes_one(wrong, small_net):
+    for attacks in (["fgsm"], ["fgsm", "pgd"]):
+        assert error_of(ConfigError, compose, small_net, attacks, step_ratio=wrong) == (
+            f"Expected `step_ratio` as a finite number > 0, but got {wrong!r}; give one such as 1."
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "mend"),
+    [("pgd", "alpha", "step_ratio"), ("ffgsm", "alpha", "step_ratio"), ("pifgsm", "max_epsilon", "eps")],
+)
+def test_an_option_that_eps_would_overwrite_is_refused(name, option, mend, small_net):
+    assert error_of(ConfigError, make_attack, name, small_net, eps=0.1, **{option: 0.01}) == (
+        f"Expected `{mend}` of '{name}', but got `{option}`, which follows it; use {mend}=."
+    )
+    assert getattr(make_attack(name, small_net, **{"eps": 0.1, mend: 0.01}), option) <= 0.01
+
+
 @pytest.mark.parametrize("attack", ["fgsm", "bim", "pgd", "mifgsm", "upgd", "upgd-margin", "tpgd", "cw"])
 def test_an_eps_for_each_sample(attack, small_net, images, labels):
     eps = torch.tensor([0.0, 1, 2, 4, 8, 16]) / 255
@@ -314,7 +382,7 @@ def test_an_eps_for_each_sample(attack, small_net, images, labels):
 
 def test_an_attack_that_knows_one_eps_is_called_once_for_each(channel_means, images, labels):
     eps, seen = torch.tensor([0.02, 0.01, 0.02, 0.01, 0.01, 0.0]), []
-    attack = compose(channel_means, ["ffgsm"], eps=eps)
+    attack = compose(channel_means, ["pgdrs"], eps=eps)
     member = attack.members[0]
     member.forward = lambda x, y, f=member.forward: seen.append((len(x), member.eps)) or f(x, y)
     size = (attack(images, labels) - images).abs().amax((1, 2, 3))
@@ -383,6 +451,15 @@ def test_projection_is_the_nearest_point_of_the_ball(delta, eps, norm):
         level = brentq(lambda cut: (magnitude - cut).clip(min=0).sum() - eps, 0, magnitude.max())
         wanted = np.sign(wanted) * (magnitude - level).clip(min=0)
     np.testing.assert_allclose(found, wanted, atol=1e-8)
+
+
+def test_beyond_the_range_of_pixels_l2_is_not_the_nearest_point():
+    """Known by hand: the ball's nearest point is (1.1, 0.4), cut to (1.0, 0.4) it leaves some of the ball unused."""
+    image, far = torch.tensor([[0.8, 0.0]]), torch.tensor([[1.4, 0.8]])
+    found = project(far, image, 0.5, norm="L2")
+    torch.testing.assert_close(found, torch.tensor([[1.0, 0.4]]))
+    nearer = torch.tensor([[1.0, 0.21**0.5]])  # in the ball and in [0, 1] too
+    assert (nearer - image).norm() <= 0.5 + 1e-6 and (far - nearer).norm() < (far - found).norm()
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])

@@ -14,7 +14,6 @@ from contract_page import HEADING, SIGNATURES, Collector, committed, contract
 from torch import nn
 
 from robust_adapt.attacks import ATTACKS, NOT_ATTACKS
-from robust_adapt.attacks.crafting import inside_ddp
 from robust_adapt.errors import ConfigError
 
 
@@ -73,7 +72,7 @@ def test_on_a_compiled_model(prop, name, compiled):
 @pytest.mark.parametrize("prop", ["module inside DDP"])
 def test_on_the_module_inside_ddp(prop, name, ddp):
     check_trained(name, ddp)
-    assert compose(name, ddp).model is inside_ddp(ddp) is ddp.module
+    assert compose(name, ddp).model is ddp.module
 
 
 @pytest.mark.slow

@@ -18,7 +18,10 @@ import robust_adapt
 from robust_adapt import cli, load_run, load_zoo_model, pipeline, reporting
 from robust_adapt.checkpoint import load_checkpoint, load_weights, read_checkpoint, save_checkpoint
 from robust_adapt.cli.training import _slug
+from robust_adapt.config import DataConfig, ModelConfig
+from robust_adapt.data import load_data
 from robust_adapt.errors import CheckpointError, ConfigError, DataError
+from robust_adapt.leaderboard import benchmark
 from robust_adapt.recipes import recipe
 from robust_adapt.records import Answer, Case
 from robust_adapt.reporting.text import cell, drawn, harmless, markdown
@@ -290,3 +293,105 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
     sentence = refused(CheckpointError, pipeline.train, config(), tmp_path / "file" / "run")
     assert sentence.startswith(f"Expected to write the run folder {tmp_path / 'file' / 'run'}, but got: ")
     assert refused(DataError, robust_adapt.load_data, config().data.__class__(name=f"folder:{tmp_path / 'file'}"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """A run whose config names code; ``answers`` writes a file beside the module each time it is imported."""
+    root = tmp_path_factory.mktemp("stranger")
+    (root / "answers.py").write_text(
+        "from pathlib import Path\nfrom torch import nn\nPath(__file__).with_suffix('.seen').touch()\n\n\n"
+        "def build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(root)
+        pipeline.train(config(epochs=0.5, model=ModelConfig(name="answers:build")), root / "run")
+        record = leaderboard_record(root)
+    sys.modules.pop("answers")
+    (root / "answers.seen").unlink()
+    return root, record
+
+
+def leaderboard_record(root):
+    """What ``submit`` takes, as far as it is read before the run."""
+    run = load_run(root / "run", trust_code=True)
+    options = {"eps": 0.1, "n": 4, "version": "custom", "attacks": ["apgd-ce"], "out": root / "judged"}
+    benchmark(run.model, pipeline.load_own_data(run), **options)
+    return root / "judged"
+
+
+BUILD = "answers:build"
+CODE = (
+    "Expected a model of ours in {folder}, but its config.json names the code 'answers:build', which would be imported "
+    "and run; where you trust it, say so with trust_code=True (--trust-code)."
+)
+
+
+@pytest.fixture
+def unseen(stranger, monkeypatch):
+    """The stranger's folder with its module at hand, and whether that was imported."""
+    root, record = stranger
+    monkeypatch.syspath_prepend(root)
+    monkeypatch.chdir(root)
+    yield root / "run", record, root / "answers.seen"
+    sys.modules.pop("answers", None)
+    (root / "answers.seen").unlink(missing_ok=True)
+
+
+DOORS = {
+    "load_run": lambda run: load_run(run),
+    "another name": lambda run: load_run(run, trust_code="answers:other"),
+    "evaluate": lambda run: pipeline.evaluate(run, rows=["Clean"], n=4),
+    "sanity": lambda run: pipeline.check_run(run, n=4),
+    "standard of sanity": lambda run: pipeline.check_run(ready_run(run), n=4, standard=run),
+    "benchmark": lambda run: pipeline.find_model(str(run), load_data(DataConfig(name="digits"))),
+    "a file of it": lambda run: pipeline.find_model(str(run / "best.pt"), load_data(DataConfig(name="digits"))),
+}
+
+
+def ready_run(run):
+    """A run of our own beside the stranger's."""
+    if not (run.parent / "own").exists():
+        pipeline.train(config(epochs=0.5), run.parent / "own")
+    return load_run(run.parent / "own")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_folder_that_names_code_runs_none(door, unseen):
+    run, _, seen = unseen
+    assert refused(ConfigError, DOORS[door], run) == CODE.format(folder=run)
+    assert not seen.exists() and "answers" not in sys.modules
+
+
+COMMANDS = {
+    "evaluate": ["evaluate", "run", "--rows", "Clean", "--n", "4"],
+    "benchmark": ["benchmark", "run", "--n", "4", "--eps", "0.1", "--version", "custom", "--attacks", "apgd-ce"],
+    "a file of it": ["benchmark", "run/best.pt", "--data.name", "digits", "--n", "4", "--version", "custom",
+                     "--attacks", "apgd-ce"],
+    "table": ["table", "--standard", "run", "--robust", "run", "--evaluation.n", "4", "--data.name", "digits"],
+    "submit": ["submit", "run", "--benchmark", "judged", "--name", "A", "--title", "A", "--authors", "A", "--link", "A",
+               "--draft"],
+    "resume": ["train", "standard", "--out", "run", "--resume"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_runs_the_code_of_a_folder_where_it_is_told_to(command, unseen, capsys):
+    run, _, seen = unseen
+    folder = "run"
+    assert cli.main(COMMANDS[command]) == 2
+    assert capsys.readouterr().err.strip() == "ConfigError " + CODE.format(folder=folder)
+    assert not seen.exists() and "answers" not in sys.modules
+    assert cli.main([*COMMANDS[command], "--trust-code"]) == 0
+    assert seen.exists()
+
+
+@pytest.mark.parametrize("command", ["benchmark", "a file of it", "table", "resume"])
+def test_a_name_on_the_command_line_is_the_caller_s_own(command, unseen):
+    assert cli.main([*COMMANDS[command], "--model.name", BUILD]) == 0
+
+
+def test_a_model_is_named_by_python_names():
+    for name in ("os:abort\nimport os", "a b:c", ":c", "a:", "a::b", "a:b()"):
+        sentence = f"Expected `module:function`, but got {name!r}; write both as Python names."
+        assert refused(ConfigError, robust_adapt.build_model, name) == sentence

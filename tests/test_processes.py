@@ -91,6 +91,15 @@ def test_flags_of_an_evaluation_are_those_of_one_process(results):
         assert record == alone
 
 
+def test_one_process_alone_may_judge_a_model_inside_a_wrapper(results):
+    """The figures, names and hashes are those of the module inside."""
+    found, nothing = results(several.judged_by_the_first, 2)
+    bare = found.pop("bare")
+    assert nothing == {} and list(found) == ["DDP", "DataParallel", "compiled DDP", "Fabric"]
+    for wrapper, doors in found.items():
+        assert [door for door in bare if not same(doors[door], bare[door])] == [], wrapper
+
+
 def test_what_processes_tell_each_other(results):
     for index, (means, highest, gathered, told) in enumerate(results(several.talk, 2)):
         assert means == [0.5, [[5, 5], [5, 5]]] and highest == [1, 5] and gathered == [0, 1]

@@ -234,7 +234,7 @@ def test_the_callers_random_states_stay(ends, tmp_path):
         assert ends != "well"
     assert random_states() == before
     if ends == "well":
-        pipeline.load_run(tmp_path / "run")
+        pipeline.load_run(tmp_path / "run", trust_code=True)
         assert random_states() == before
 
 

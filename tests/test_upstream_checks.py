@@ -1,5 +1,6 @@
 """The doctor and what records say about versions; and the facts about upstream that the adapter rests on."""
 
+import dataclasses
 import importlib.util
 import inspect
 import platform
@@ -11,6 +12,10 @@ import pytest
 import torch
 
 from robust_adapt import upstream
+from robust_adapt.config import ModelConfig
+from robust_adapt.data import load_data
+from robust_adapt.pipeline import build_parts
+from robust_adapt.recipes import on_digits, recipe
 from robust_adapt.upstream import checks, provenance
 
 # Drift: each of these was so when the adapter was written; where one fails, docs/upstream.md has to be read again
@@ -153,3 +158,30 @@ def test_drift_torch_still_names_the_cpu_flags():
 @pytest.mark.gpu
 def test_bf16_is_fast_on_this_gpu():
     assert upstream.bf16_is_fast("cuda") == (torch.cuda.get_device_capability()[0] >= 8)
+
+
+@pytest.mark.parametrize(
+    ("layer", "corrupts"),
+    [
+        (torch.nn.Conv2d(4, 8, 1, stride=2), True),
+        (torch.nn.Conv2d(16, 8, 1, stride=(1, 2), groups=4), True),
+        (torch.nn.Conv2d(8, 16, 1, stride=2), False),
+        (torch.nn.Conv2d(4, 8, 1), False),
+        (torch.nn.Conv2d(4, 8, 3, stride=2), False),
+    ],
+)
+def test_narrow_shortcuts_are_not_trained_channels_last(layer, corrupts):
+    model = torch.nn.Sequential(torch.nn.ReLU(), layer)
+    assert upstream.channels_last_corrupts(model, "cpu") == corrupts
+    assert not upstream.channels_last_corrupts(model, torch.device("cuda:0"))
+
+
+@pytest.mark.parametrize(("width", "last"), [(4, False), (8, True)])
+def test_weights_and_batches_are_channels_last_together(width, last):
+    config = on_digits(recipe("pgd", device="cpu"))
+    parts = build_parts(dataclasses.replace(config, model=ModelConfig(width=width)), load_data(config.data))
+    weights = parts.model.model.layer2[0].conv1.weight
+    images, _ = next(parts.batches.epoch(0))
+    wanted = torch.channels_last if last else torch.contiguous_format
+    assert parts.batches.format == wanted and weights.is_contiguous(memory_format=wanted)
+    assert images.is_contiguous(memory_format=wanted)

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from robust_adapt.attacks.crafting import check_call, check_images, check_span, crafting, inside_ddp, labels_of
+from robust_adapt.attacks.crafting import check_call, check_images, check_span, crafting, labels_of
 from robust_adapt.attacks.drawing import check_pick, draw, parts_of_batch
 from robust_adapt.attacks.forms import Objective
-from robust_adapt.attacks.making import make_attack, step_ratio_of
+from robust_adapt.attacks.making import make_attack, shared_ratio, step_ratio_of
 from robust_adapt.attacks.members import check_failures, check_norms
 from robust_adapt.attacks.seam import ready, run_attack
 from robust_adapt.attacks.statistics import CallStatistics, statistics_of
@@ -39,9 +39,10 @@ class DiverseAttack(Attack):
     ``worst``, each sample keeps the result with the highest cross-entropy; ``concat``, all results, ``(K * N, ...)``.
     pick: ``random``, a random non-empty subset each call (the article); ``all``; or a weight for each attack: shares
     of the batch in ``split``, the odds of the one attack drawn in ``chain``, ``worst`` and ``concat``.
-    steps, step_ratio, objective: of the attacks given by name, see ``make_attack``. seed: of draws and random starts;
-    the caller's random state is never touched. stream: of random starts, one for each process that trains with the
-    others on the same draws. strict: refuse attacks that return clean images where they fail, instead of a warning.
+    steps, step_ratio, objective: of the attacks given by name, see ``make_attack``; one step_ratio for all of them that
+    have a step. seed: of draws and random starts; the caller's random state is never touched. stream: of random starts,
+    one for each process that trains with the others on the same draws. strict: refuse attacks that return clean images
+    where they fail, instead of a warning.
 
     Results are in [0, 1], in the ball, detached; the model leaves exactly as it came. ``last`` tells what the last
     call did. Raises ``DataError`` for images or labels that are not of this form, ``ConfigError`` for the rest.
@@ -63,13 +64,12 @@ class DiverseAttack(Attack):
         stream: int = 0,
         strict: bool = False,
     ) -> None:
-        check_model(model)
         check_known("mode", mode, MODES)
         check_known("norm", norm, NORMS)
         check_seed("seed", seed)
         check_seed("stream", stream)
         check_flag("strict", strict)
-        super().__init__("DiverseAttack", inside_ddp(model))
+        super().__init__("DiverseAttack", check_model(model))
         self.norm, self.mode, self.stream, self.strict = norm, mode, stream, strict
         self.eps = eps
         self.names, self.members = self._build(attacks, steps=steps, step_ratio=step_ratio, objective=objective)
@@ -97,21 +97,26 @@ class DiverseAttack(Attack):
         else:
             self._eps = check_eps(value, norm=self.norm)
 
-    def _build(self, attacks: Sequence[str | Attack], **options: Any) -> tuple[list[str], list[Attack]]:
+    def _build(
+        self, attacks: Sequence[str | Attack], *, step_ratio: float | None, **options: Any
+    ) -> tuple[list[str], list[Attack]]:
         if isinstance(attacks, str) or not isinstance(attacks, Sequence) or not attacks:
             mend = f"[{shown(attacks)}]" if isinstance(attacks, str) and attacks else '["pgd"]'
             raise ConfigError(f"Expected a non-empty list of attacks, but got {shown(attacks)}; write {mend}.")
+        if step_ratio is not None and all(isinstance(attack, Attack) for attack in attacks):
+            raise ConfigError(f"Expected names of attacks with a step_ratio, but got {attacks[0].attack}; name it.")
         names, members = [], []
         for attack in attacks:
             if isinstance(attack, Attack) and options["objective"] is not None:
                 raise ConfigError(f"Expected names of attacks with an objective, but got {attack.attack}; name it.")
-            elif isinstance(attack, Attack):
-                attack.set_model(inside_ddp(attack.model))
+            if isinstance(attack, Attack):
+                attack.set_model(check_model(attack.model))
                 names.append(attack.attack)
                 members.append(attack)
             else:  # built at a nominal eps > 0: the step keeps its ratio to whatever eps a call has
+                ratio = shared_ratio(attack, step_ratio) if options["objective"] is None else step_ratio
                 names.append(attack)
-                members.append(make_attack(attack, self.model, eps=8 / 255, **options))
+                members.append(make_attack(attack, self.model, eps=8 / 255, step_ratio=ratio, **options))
         return names, members
 
     def __call__(self, inputs: Tensor, labels: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:

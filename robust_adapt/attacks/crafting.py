@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
+from robust_adapt.attacks.sample_eps import SampleEps
 from robust_adapt.doors import ask, check_dense, check_known, check_logits, check_model, check_tensor, check_whole
 from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.random_states import random_fork
@@ -25,9 +26,9 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
     On leaving, also after an exception, every module's own ``training`` flag, every ``requires_grad`` and the random
     states of torch (CPU and the model's device), NumPy and Python are what they were; parameters got no gradient.
     ``torch.no_grad()`` around it does not matter, ``torch.inference_mode()`` is a ``ConfigError``. seed: of the random
-    states inside; None goes on from copies of the caller's.
+    states inside; None goes on from copies of the caller's. Of a model in DDP it gives what is inside.
     """
-    check_model(model)
+    bare = check_model(model)
     if torch.is_inference_mode_enabled():
         raise ConfigError(
             "Expected a place where gradients can be switched on, but got a call inside torch.inference_mode(); use "
@@ -43,7 +44,7 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
             model.eval()
             for parameter in trainable:
                 parameter.requires_grad_(False)
-            yield model
+            yield bare
         finally:
             for parameter in trainable:
                 parameter.requires_grad_(True)
@@ -88,28 +89,24 @@ def float32_logits(
             attack.__dict__["get_logits"] = before
 
 
-def inside_ddp(model: nn.Module) -> nn.Module:
-    """The module inside DDP: its wrapper hangs when ranks need different numbers of forwards."""
-    while isinstance(model, nn.parallel.DistributedDataParallel):
-        model = model.module
-    return model
-
-
 def project(adversarial: Tensor, images: Tensor, eps: float | Tensor, *, norm: str = "Linf") -> Tensor:
-    """The nearest point of ``adversarial`` in the eps-ball around ``images`` and in [0, 1], detached.
+    """``adversarial`` brought into the eps-ball around ``images`` and into [0, 1], detached.
 
-    adversarial, images: ``(N, ...)`` in [0, 1]; eps: a float, or ``(N,)`` a sample. Pixels that are not finite go
-    back to the image: a failed attack is an unchanged sample, which the statistics count. Images of 16 bits are
-    projected in float32 and rounded towards the image, so that rounding leads nowhere out of the ball.
+    First to the nearest point of the ball, then each pixel into [0, 1], which leads no farther from the image. That is
+    the nearest point in both for Linf; for L2 and L1 where ``adversarial`` is in [0, 1], else a nearer one can exist.
+
+    adversarial, images: ``(N, ...)``, the images in [0, 1]; eps: a float, or ``(N,)`` a sample. Pixels that are not
+    finite go back to the image: a failed attack is an unchanged sample, which the statistics count. Images of 16 bits
+    are projected in float32 and rounded towards the image, so that rounding leads nowhere out of the ball.
     """
     _check_projection(adversarial, images, eps, norm)
     adversarial, images = adversarial.detach(), images.detach()
     if images.dtype in (torch.bfloat16, torch.float16):
         return _rounded_inwards(project(adversarial.float(), images.float(), eps, norm=norm), images)
     delta = torch.where(adversarial.isfinite(), adversarial - images, torch.zeros_like(images))
-    size = _per_sample(eps, images)
+    size = SampleEps(eps.to(images.device)) if isinstance(eps, Tensor) else float(eps)
     if norm == "Linf":
-        delta = delta.clamp(-size, size) if isinstance(size, float) else torch.clamp(delta, -size, size)
+        delta = delta.clamp(-size, size)
     elif norm == "L2":
         length = delta.flatten(1).norm(dim=1).view(-1, *[1] * (images.ndim - 1))
         delta = delta * (size / length.clamp_min(1e-12)).clamp(max=1.0)
@@ -147,25 +144,17 @@ def _check_eps_tensor(eps: Tensor, images: Tensor) -> None:
         )
 
 
-def _project_l1(delta: Tensor, size: float | Tensor) -> Tensor:
+def _project_l1(delta: Tensor, size: float | SampleEps) -> Tensor:
     """Onto the L1 ball, a sample each (Duchi et al., 2008)."""
     flat = delta.flatten(1)
     magnitude = flat.abs()
-    limit = torch.as_tensor(size, dtype=flat.dtype, device=flat.device).expand(len(flat), *[1] * (delta.ndim - 1))
-    limit = limit.reshape(-1, 1)
     ordered = magnitude.sort(dim=1, descending=True).values
-    excess = (ordered.cumsum(1) - limit) / torch.arange(1, flat.shape[1] + 1, device=flat.device)
+    excess = (ordered.cumsum(1) - size) / torch.arange(1, flat.shape[1] + 1, device=flat.device)
     last = (ordered > excess).sum(1, keepdim=True).clamp(min=1) - 1
     threshold = excess.gather(1, last).clamp(min=0)
     shrunk = flat.sign() * (magnitude - threshold).clamp(min=0)
-    inside = magnitude.sum(1, keepdim=True) <= limit
+    inside = magnitude.sum(1, keepdim=True) <= size
     return torch.where(inside, flat, shrunk).view_as(delta)
-
-
-def _per_sample(eps: float | Tensor, images: Tensor) -> float | Tensor:
-    if not isinstance(eps, Tensor):
-        return float(eps)
-    return eps.to(images).view(-1, *[1] * (images.ndim - 1)) if eps.ndim else eps.to(images)
 
 
 def check_images(images: Tensor, labels: Tensor | None = None, *, num_classes: int | None = None) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchattacks.attack import Attack
 
 from robust_adapt.attacks.forms import OBJECTIVE_OPTIONS, Objective, ObjectiveUPGD, objective_of
+from robust_adapt.attacks.sample_eps import SampleEps
 from robust_adapt.attacks.table import ATTACKS, AttackSpec
 from robust_adapt.doors import check_callable, check_known, check_model, check_number, check_whole
 from robust_adapt.errors import ConfigError, shown, unknown_name
@@ -28,20 +29,22 @@ def make_attack(
 
     eps: in the attack's own norm, ``ATTACKS[name].norm``; those without an eps leave it alone.
     steps: of the attacks with gradients, by default the attack's own; black-box ones have queries, see ``options``.
-    step_ratio: step over eps, by default the attack's own, grown as the steps get fewer (at most 1). objective: a loss
-    to maximise in place of the attack's own, see ``adaptive_objective``; for the attacks of ``OBJECTIVE_OPTIONS``.
-    options: arguments of the attack's class, such as ``n_queries=100`` of ``square``. Raises ``ConfigError``.
+    step_ratio: step over eps, by default the attack's own, grown as the steps get fewer (at most 1); refused where the
+    attack has no step (FGSM) or finds it by itself (APGD). objective: a loss to maximise in place of the attack's own,
+    see ``adaptive_objective``; for the attacks of ``OBJECTIVE_OPTIONS``. options: arguments of the attack's class, such
+    as ``n_queries=100`` of ``square``, but its eps and step. Raises ``ConfigError``.
     """
     check_known("attack", name, ATTACKS)
-    check_model(model)
+    model = check_model(model)
     spec = ATTACKS[name]
     eps = check_eps(eps, norm=spec.norm if spec.norm in NORMS else "L2")
     if steps is not None:
         check_whole("steps", steps)
-    if step_ratio is not None:
-        check_number("step_ratio", step_ratio, low=0, inside=True)
+    own_ratio = shared_ratio(name, step_ratio)
     if objective is not None:
         check_callable("objective", objective)
+    elif own_ratio != step_ratio:
+        raise ConfigError(f"Expected an attack that takes a `step_ratio`, but got {name!r}; leave step_ratio out.")
     steps = None if spec.kind == "black_box" else steps
     arguments = dict(spec.options) | _known(name, options)
     if objective is None:
@@ -61,9 +64,14 @@ def make_attack(
 
 
 def _known(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    signature = inspect.signature(ATTACKS[name].cls)
+    spec, signature = ATTACKS[name], inspect.signature(ATTACKS[name].cls)
     known = list(signature.parameters)[1:]
     for option, value in options.items():
+        if option in (spec.eps, spec.step):
+            follows = "eps" if option == spec.eps else "step_ratio"
+            raise ConfigError(
+                f"Expected `{follows}` of {name!r}, but got `{option}`, which follows it; use {follows}=."
+            )
         if option not in known:
             raise ConfigError(unknown_name(f"option of {name!r}", option, known))
         default = signature.parameters[option].default
@@ -78,8 +86,16 @@ def _known(name: str, options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
+def shared_ratio(name: object, step_ratio: float | None) -> float | None:
+    """A ``step_ratio`` that several attacks have in common, as the attack ``name`` takes it: None without a step."""
+    if step_ratio is not None:
+        check_number("step_ratio", step_ratio, low=0, inside=True)
+    spec = ATTACKS.get(name) if isinstance(name, str) else None
+    return step_ratio if spec is not None and spec.step is not None else None
+
+
 def _ratio(spec: AttackSpec, steps: int | None, step_ratio: float | None) -> float | None:
-    if spec.ratio is None or (step_ratio is not None and spec.steps is not None):
+    if spec.ratio is None or step_ratio is not None:
         return step_ratio
     if steps is None or spec.steps is None:
         return spec.ratio
@@ -117,7 +133,7 @@ def takes_sample_eps(attack: Attack) -> bool:
     spec = spec_of(attack)
     if spec is None:  # a wrapper may take the batch apart
         return not any(eps_name_of(part) for part in parts_of(attack))
-    return spec.eps is None or spec.sample_eps is not None
+    return spec.eps is None or spec.sample_eps
 
 
 def step_ratio_of(attack: Attack) -> float | None:
@@ -126,7 +142,7 @@ def step_ratio_of(attack: Attack) -> float | None:
     if eps_name is None or step_name is None:
         return None
     eps, step = getattr(attack, eps_name), getattr(attack, step_name)
-    if isinstance(eps, Tensor) or not eps:
+    if isinstance(eps, Tensor | SampleEps) or not eps:
         return spec.ratio if spec is not None else None
     return step / eps
 
@@ -134,14 +150,13 @@ def step_ratio_of(attack: Attack) -> float | None:
 def set_eps(attack: Attack, eps: float | Tensor, *, ratio: float | None = None) -> None:
     """Tell an attack and its parts their eps and, where they have one, their step size: ``ratio * eps``.
 
-    eps: a float, or ``(N, 1, 1, 1)`` a sample. Attacks without eps keep still.
+    eps: a float, or ``(N,)`` a sample. Attacks without eps keep still.
     """
+    size = SampleEps(eps) if isinstance(eps, Tensor) else eps
     for part in parts_of(attack):
-        spec, name = spec_of(part), eps_name_of(part)
-        if name is None:
+        if (name := eps_name_of(part)) is None:
             continue
         share = ratio if part is attack else step_ratio_of(part)
-        flat = isinstance(eps, Tensor) and spec is not None and spec.sample_eps == "flat"
-        setattr(part, name, eps.flatten() if flat else eps)
+        setattr(part, name, size)
         if (step := step_name_of(part)) is not None and share is not None:
-            setattr(part, step, share * eps)
+            setattr(part, step, share * size)

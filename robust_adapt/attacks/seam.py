@@ -41,11 +41,7 @@ def run_attack(
     check_needs(spec, name, images)
     if isinstance(eps, Tensor) and eps.ndim and not takes_sample_eps(attack):
         return _for_each_eps(attack, start, images, labels, eps=eps, norm=norm, ratio=ratio, name=name)
-    if isinstance(eps, Tensor) and eps.ndim:
-        start = _own_start(attack, start, images, eps, norm)
-        set_eps(attack, eps.to(images).view(-1, *[1] * (images.ndim - 1)), ratio=ratio)
-    else:
-        set_eps(attack, float(eps), ratio=ratio)
+    set_eps(attack, eps.to(images.device) if isinstance(eps, Tensor) and eps.ndim else float(eps), ratio=ratio)
     if isinstance(attack, ObjectiveUPGD):
         attack.around(images)
     if spec is not None and "contiguous" in spec.needs:
@@ -84,7 +80,7 @@ def ready(attack: Attack, name: str, check: Check | None = None) -> Iterator[Non
 
     check: is called with the logits, before the attack sees them.
     """
-    spec, random_start = spec_of(attack), getattr(attack, "random_start", None)
+    spec = spec_of(attack)
     contiguous = spec is not None and "contiguous" in spec.needs
 
     def see(logits: Tensor) -> None:
@@ -105,16 +101,5 @@ def ready(attack: Attack, name: str, check: Check | None = None) -> Iterator[Non
         try:
             yield
         finally:
-            if random_start is not None:
-                attack.random_start = random_start
             if isinstance(attack, ObjectiveUPGD):
                 attack.around(None)
-
-
-def _own_start(attack: Attack, start: Tensor, images: Tensor, eps: Tensor, norm: str) -> Tensor:
-    """torchattacks draws random starts for one eps only: draw them here where eps is a value a sample."""
-    if not getattr(attack, "random_start", False):
-        return start
-    attack.random_start = False
-    size = eps.to(images).view(-1, *[1] * (images.ndim - 1))
-    return project(start + (2 * torch.rand_like(images) - 1) * size, images, eps, norm=norm)

@@ -29,9 +29,9 @@ class AttackSpec:
     (forward, backward) passes an image for a number of steps and of classes; ``exact=False``: at most so many.
     fails_clean: returns the clean image where it finds no wrong point. eps, step, steps: the attributes that hold eps,
     step size and number of steps, if any. ratio: step over eps by default. options: arguments that differ from
-    torchattacks' defaults. sample_eps: the shape of an eps a sample: ``image`` ``(N, 1, 1, 1)``, ``flat`` ``(N,)``, or
-    None where it must be one number, so that the samples of each eps are attacked apart. needs: ``contiguous``
-    (channels-last images are copied), ``rgb``, ``square`` images. classes: the fewest that it works with.
+    torchattacks' defaults. sample_eps: False where eps must be one number, so that the samples of each eps are attacked
+    apart. needs: ``contiguous`` (channels-last images are copied), ``rgb``, ``square`` images. classes: the fewest that
+    it works with.
     """
 
     cls: type[Attack]
@@ -46,7 +46,7 @@ class AttackSpec:
     steps: str | None = None
     default_steps: int = 1
     options: tuple[tuple[str, Any], ...] = ()
-    sample_eps: Literal["image", "flat"] | None = "image"
+    sample_eps: bool = True
     needs: tuple[str, ...] = ()
     classes: int = 2
 
@@ -81,7 +81,7 @@ def _apgd(cls: type[Attack], *, norm: str = "Linf", **options: Any) -> AttackSpe
         steps="steps",
         default_steps=10,
         options=(() if cls is APGDL1 else (("norm", norm),)) + tuple(options.items()),
-        sample_eps="image" if cls is BestAPGD else None,
+        sample_eps=cls is BestAPGD,
         needs=("contiguous",) if norm == "L1" else (),
         classes=3 if options.get("loss") == "dlr" else 2,
     )
@@ -90,7 +90,7 @@ def _apgd(cls: type[Attack], *, norm: str = "Linf", **options: Any) -> AttackSpe
 def _auto(cls: type[Attack], kind: Kind, norm: str, passes: Passes, count: int = 10, **more: Any) -> AttackSpec:
     """The other parts of AutoAttack: ``norm`` is an argument, only samples that stand are attacked, else clean."""
     options = (("norm", norm),)
-    fields = {"steps": "steps", "default_steps": count, "sample_eps": None, "options": options}
+    fields = {"steps": "steps", "default_steps": count, "sample_eps": False, "options": options}
     return AttackSpec(cls, kind, norm, passes, exact=False, fails_clean=True, **(fields | more))
 
 
@@ -123,7 +123,7 @@ _PATCH = {"eps": "max_epsilon", "step": None, "ratio": None, "steps": "num_iter_
 ATTACKS: dict[str, AttackSpec] = {
     # Linf, with gradients, the strongest point found
     "fgsm": AttackSpec(ta.FGSM, "max_loss", "Linf", _each(1, 1)),
-    "ffgsm": AttackSpec(ta.FFGSM, "max_loss", "Linf", _each(1, 1), step="alpha", ratio=1.25, sample_eps=None),
+    "ffgsm": AttackSpec(ta.FFGSM, "max_loss", "Linf", _each(1, 1), step="alpha", ratio=1.25),
     "bim": _pgd(ta.BIM),
     "rfgsm": _pgd(ta.RFGSM),
     "pgd": _pgd(ta.PGD),
@@ -132,12 +132,12 @@ ATTACKS: dict[str, AttackSpec] = {
     "mifgsm": _pgd(ta.MIFGSM),
     "nifgsm": _pgd(ta.NIFGSM),
     "sinifgsm": _pgd(ta.SINIFGSM, 5),
-    "vmifgsm": _pgd(ta.VMIFGSM, 6, sample_eps=None),
-    "vnifgsm": _pgd(ta.VNIFGSM, 6, sample_eps=None),
+    "vmifgsm": _pgd(ta.VMIFGSM, 6),
+    "vnifgsm": _pgd(ta.VNIFGSM, 6),
     "difgsm": _pgd(ta.DIFGSM, **_RESIZE),
     "tifgsm": _pgd(ta.TIFGSM, needs=("rgb", "square")),
     "jitter": _pgd(ta.Jitter),
-    "pgdrs": _pgd(ta.PGDRS, 5),
+    "pgdrs": _pgd(ta.PGDRS, 5, sample_eps=False),
     "pifgsm": _pgd(ta.PIFGSM, **_PATCH),
     "pifgsmpp": _pgd(ta.PIFGSMPP, **_PATCH),
     "upgd": _pgd(ta.UPGD),
@@ -145,8 +145,8 @@ ATTACKS: dict[str, AttackSpec] = {
     "apgd": _apgd(BestAPGD, loss="ce"),
     "apgd-dlr": _apgd(BestAPGD, loss="dlr"),
     # the same in L2 and L1
-    "pgdl2": _pgd(ta.PGDL2, norm="L2", ratio=0.2, sample_eps="flat", needs=("contiguous",)),
-    "pgdrsl2": _pgd(ta.PGDRSL2, 5, norm="L2", ratio=0.2, sample_eps="flat"),
+    "pgdl2": _pgd(ta.PGDL2, norm="L2", ratio=0.2, needs=("contiguous",)),
+    "pgdrsl2": _pgd(ta.PGDRSL2, 5, norm="L2", ratio=0.2, sample_eps=False),
     "apgd-l2": _apgd(BestAPGD, norm="L2", loss="ce"),
     "apgd-l1": _apgd(APGDL1, norm="L1"),
     # a wrong point or the clean image
@@ -179,7 +179,7 @@ ATTACKS: dict[str, AttackSpec] = {
     "square": _auto(ta.Square, "black_box", "Linf", **_SQUARE),
     "square-l2": _auto(ta.Square, "black_box", "L2", needs=("contiguous",), **_SQUARE),
     "spsa": AttackSpec(
-        ta.SPSA, "black_box", "Linf", _each(256, 0), step="lr", ratio=1.0, steps="nb_iter", sample_eps=None
+        ta.SPSA, "black_box", "Linf", _each(256, 0), step="lr", ratio=1.0, steps="nb_iter", sample_eps=False
     ),
     "onepixel": _without_eps(ta.OnePixel, "black_box", "L0", _each(11, 0, once=(10, 0)), 10, steps="steps"),
     "pixle": _without_eps(ta.Pixle, "black_box", "L0", _each(20, 0, once=(1, 0)), 20, steps="restarts"),

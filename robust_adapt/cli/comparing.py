@@ -34,6 +34,8 @@ class TableOptions:
     """Target of the training, budget of the evaluation."""
     seed: int = 0
     """Root of every seed."""
+    trust_code: bool = False
+    """Run the code that a run folder's config names as its model (`module:function`)."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -62,7 +64,8 @@ def table(arguments: Sequence[str]) -> int:
             changes["epochs"] = options.epochs
         return dataclasses.replace(config, **changes)
 
-    _compare([options.standard, *options.robust], build, options.out, options.evaluation.n)
+    trusted = options.trust_code or options.model.name
+    _compare([options.standard, *options.robust], build, options.out, options.evaluation.n, trusted)
     return 0
 
 
@@ -77,12 +80,19 @@ def demo(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _compare(names: Sequence[str], build: Callable[[str], Config], out: Path, n: int | None = None) -> None:
+def _compare(
+    names: Sequence[str],
+    build: Callable[[str], Config],
+    out: Path,
+    n: int | None = None,
+    trusted: bool | str = False,
+) -> None:
     """Train what is a recipe, load what is a run, evaluate all under one budget, write and print."""
     from robust_adapt import pipeline
 
     names = list(dict.fromkeys(str(Path(name)) for name in names))
-    present = {name: pipeline.load_run(name) for name in names if (Path(name) / "config.json").exists()}
+    folders = [name for name in names if (Path(name) / "config.json").exists()]
+    present = {name: pipeline.load_run(name, trust_code=trusted) for name in folders}
     configs = {name: build(name) for name in names if name not in present}  # an unknown recipe is said before training
     _budget([present[name].config if name in present else configs[name] for name in names])  # refused before training
     runs = _named([present.get(name) or train_with_progress(configs[name], out / name, resume=True) for name in names])

@@ -36,6 +36,8 @@ class EvaluateOptions:
     """Folder of a run without adversarial training, whose adversarial images the sanity checks try on this one."""
     devices: int = 1
     """Processes on this machine that share the batches, a GPU or a CPU process each; torchrun says it itself."""
+    trust_code: bool = False
+    """Run the code that a run folder's config names as its model (`module:function`)."""
     data: DataConfig = DataConfig()
 
 
@@ -46,7 +48,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     from robust_adapt.data import load_data
     from robust_adapt.processes import Processes
 
-    run = pipeline.load_run(options.run)
+    run = pipeline.load_run(options.run, trust_code=options.trust_code)
     fabric = pipeline.launch(run.config.device, devices=options.devices)
     processes = Processes.of(fabric)
     load = load_data if names_data(arguments) else functools.partial(pipeline.load_own_data, run)
@@ -70,7 +72,7 @@ def evaluate(arguments: Sequence[str]) -> int:
                 data=data,
                 n=options.sanity_n,
                 eps=eps,
-                standard=options.standard,
+                standard=options.standard and pipeline.load_run(options.standard, trust_code=options.trust_code),
                 report=lambda check: status.update(f"{check.name}: {check.status}"),
             )
         show_sanity(sanity)

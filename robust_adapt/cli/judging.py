@@ -55,6 +55,8 @@ class BenchmarkOptions:
     """`auto`, `cpu` or `cuda`."""
     devices: int = 1
     """Processes on this machine that share the batches, a GPU or a CPU process each; torchrun says it itself."""
+    trust_code: bool = False
+    """Run the code that a run folder's config names as its model (`module:function`)."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
 
@@ -80,6 +82,7 @@ def benchmark(arguments: Sequence[str]) -> int:
             model=options.model,
             model_dir=options.model_dir,
             offline=options.offline,
+            trust_code=options.trust_code,
         ),
     )
     model = found.model.to(fabric.device)
@@ -218,6 +221,7 @@ def _corruptions(options: BenchmarkOptions) -> int:
         model=options.model,
         model_dir=options.model_dir,
         offline=options.offline,
+        trust_code=options.trust_code,
     )
     model = found.model.to(pipeline.launch(options.device).device)
     record = leaderboard.corruption_accuracy(

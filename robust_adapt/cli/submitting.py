@@ -37,6 +37,8 @@ class SubmitOptions:
     """Where the code is."""
     draft: bool = False
     """Also where the evaluation is not the leaderboard's; the form says so on top."""
+    trust_code: bool = False
+    """Run the code that a run folder's config names as its model (`module:function`)."""
     out: Path | None = None
     """Folder of the submission; by default RUN/submission."""
 
@@ -46,7 +48,8 @@ def submit(arguments: Sequence[str]) -> int:
     options = read(SubmitOptions, arguments, "submit")
     from robust_adapt import leaderboard, pipeline
 
-    run, record = pipeline.load_run(options.run), leaderboard.read_benchmark(options.benchmark)
+    run = pipeline.load_run(options.run, trust_code=options.trust_code)
+    record = leaderboard.read_benchmark(options.benchmark)
     settings = run.config.model
     folder = leaderboard.submit(
         options.out or options.run / "submission",

@@ -27,6 +27,8 @@ class TrainOptions:
     resume: bool = False
     """Go on from the last checkpoint of the run folder, with its config; where there is no run yet, start one.
     What would make it another run, such as another recipe, is refused (docs/reliability.md)."""
+    trust_code: bool = False
+    """With `--resume`: run the code that the folder's config names as its model (`module:function`)."""
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -38,7 +40,7 @@ def train(arguments: Sequence[str]) -> int:
     config = options.config
     out = options.out or Path("runs") / f"{config.recipe}-{_slug(config.data.name)}"
     if options.resume:
-        config = _resumed(arguments, config, out)
+        config = _resumed(arguments, options, out)
     run = train_with_progress(config, out, resume=options.resume)
     best = max(run.epochs, key=lambda record: (record.best, record.epoch))
     console.print(
@@ -54,16 +56,18 @@ def _read(arguments: Sequence[str], config: Config) -> TrainOptions:
     return read(TrainOptions, arguments[1:], f"train {arguments[0]}", default=TrainOptions(config=config))
 
 
-def _resumed(arguments: Sequence[str], config: Config, out: Path) -> Config:
+def _resumed(arguments: Sequence[str], options: TrainOptions, out: Path) -> Config:
     """The config of the run in ``out`` with the flags that are given; a line where there is no run to resume."""
-    from robust_adapt.checkpoint import can_resume, read_config
+    from robust_adapt.checkpoint import can_resume, check_code, read_config
 
+    config = options.config
     if not can_resume(out):
         console.print(f"No run in {plain(str(out))} yet: starting one.", soft_wrap=True)
         return config
     stored = read_config(out)
     if stored.recipe != config.recipe:  # which is refused
         return config
+    check_code(out, stored.model.name, options.trust_code or config.model.name)
     return _read(arguments, dataclasses.replace(stored, devices=config.devices, nodes=config.nodes)).config
 
 

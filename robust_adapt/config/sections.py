@@ -87,7 +87,7 @@ class AttackConfig:
     steps: int | None = None
     """Steps of the iterative attacks; by default each attack's own number."""
     step_ratio: float | None = None
-    """Step size over eps; by default each attack's own ratio."""
+    """Step size over eps, of the attacks that have a step; by default each attack's own ratio."""
     strict: bool = False
     """Refuse attacks that return clean images where they fail."""
     adaptive: float = 0.0

@@ -46,10 +46,10 @@ def evaluate_model(
     of one process. Raises ``DataError`` for images that are not in [0, 1], ``ConfigError`` for an unknown row or one of
     another norm.
     """
-    begin = time.monotonic()
-    eps = check_eps(eps, norm=norm)
+    begin, eps = time.monotonic(), check_eps(eps, norm=norm)
     chosen, limits = _chosen(rows, norm), DEFAULT_LIMITS if limits is None else limits
-    _check_arguments(model, split, n, batch_size, seed, limits, processes, report)
+    model = check_model(model)
+    _check_arguments(split, n, batch_size, seed, limits, processes, report)
     for text, value in (("name", name), ("data", data), ("split_name", split_name)):
         if not isinstance(value, str):
             raise ConfigError(f"Expected `{text}` as a text, but got {shown(value)}; it only names the record.")
@@ -109,7 +109,6 @@ def _chosen(rows: Sequence[str] | None, norm: str) -> list[str]:
 
 
 def _check_arguments(
-    model: nn.Module,
     split: Split,
     n: int | None,
     batch_size: int,
@@ -118,7 +117,6 @@ def _check_arguments(
     processes: Processes,
     report: Callable[[AttackRecord], None] | None,
 ) -> None:
-    check_model(model)
     if not isinstance(split, Split):
         raise DataError(f"Expected `split` as a Split, but got {shown(split)}; use Split(images, labels).")
     split.check()

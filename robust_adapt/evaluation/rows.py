@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_adapt.attacks import ATTACKS, check_images, check_norm, crafting, make_attack, project, run_attack
+from robust_adapt.attacks.making import shared_ratio
 from robust_adapt.attacks.seam import ready
 from robust_adapt.data import Split
 from robust_adapt.doors import ask, check_known, check_logits
@@ -122,9 +123,8 @@ def batches_of(
     device = model_device(model)
     attack = None
     if row.attack is not None:
-        attack = make_attack(
-            row.attack, model, eps=eps, steps=row.steps, step_ratio=row.step_ratio, **dict(row.options)
-        )
+        ratio = shared_ratio(row.attack, row.step_ratio)
+        attack = make_attack(row.attack, model, eps=eps, steps=row.steps, step_ratio=ratio, **dict(row.options))
     for number, part in own_batches(split, batch_size, processes):
         images, labels = part.tensors(device)
         check_images(images, labels)

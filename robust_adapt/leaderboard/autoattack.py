@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from robust_adapt import upstream
 from robust_adapt.attacks import crafting
+from robust_adapt.doors import check_model
 from robust_adapt.errors import enough_memory
 from robust_adapt.leaderboard.adversary import Adversary, attack_names, source_hash
 from robust_adapt.leaderboard.checks import check_arguments, check_logits, check_options
@@ -52,8 +53,9 @@ def autoattack(
     GPU TF32 and compiled: other bits, and ``exact=False`` in the record. Raises ``ConfigError``, ``DataError``, and
     ``CheckpointError`` for a state of another run, a damaged one, or a full disk.
     """
+    model = check_model(model)
     check_arguments(
-        model, images, labels, eps=eps, norm=norm, seed=seed, batch_size=batch_size, shard=shard, state_dir=state_dir
+        images, labels, eps=eps, norm=norm, seed=seed, batch_size=batch_size, shard=shard, state_dir=state_dir
     )
     device = model_device(model, images.device)
     images, labels = images.detach().contiguous(), labels.detach().long()

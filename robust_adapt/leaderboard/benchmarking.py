@@ -82,7 +82,7 @@ def benchmark(
     saw extra or synthetic images. The first n of a fixed, stratified order are taken, of which the record says that
     they are a subset. Raises ``ConfigError``, ``DataError``, ``CheckpointError``.
     """
-    check_model(model)
+    model = check_model(model)
     _check_arguments(data, n, name, files, config, out, fast=fast, more_data=more_data)
     check_known("norm", norm, NORMS)
     if eps is None and norm not in BOARDS:

@@ -13,7 +13,6 @@ from robust_adapt.doors import (
     ask,
     check_callable,
     check_flag,
-    check_model,
     check_number,
     check_path,
     check_seed,
@@ -31,7 +30,6 @@ _TOLERANCE, _SAME = 1e-4, 1e-2
 
 
 def check_arguments(
-    model: nn.Module,
     images: Tensor,
     labels: Tensor,
     *,
@@ -43,7 +41,6 @@ def check_arguments(
     state_dir: object,
 ) -> None:
     """Everything that can be said without asking the model. Raises ``ConfigError`` or ``DataError``."""
-    check_model(model)
     check_images(images, labels)
     if labels is None:
         raise DataError("Expected `labels`, but got None; AutoAttack counts who is right.")

@@ -42,7 +42,7 @@ def corruption_accuracy(
     model: for images in [0, 1], on its own device. root: the folder that holds ``CIFAR-10-C/``; nothing is downloaded.
     Raises ``ConfigError``, and ``DataError`` where files are missing.
     """
-    check_model(model)
+    model = check_model(model)
     if n is not None:
         check_whole("n", n, high=TEST_IMAGES + 1, example=1000)
     check_whole("batch_size", batch_size)

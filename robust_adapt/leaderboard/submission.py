@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from robust_adapt.doors import check_flag, check_known, check_model, check_path, check_text
+from robust_adapt.doors import check_flag, check_known, check_model, check_path, check_text, unwrap
 from robust_adapt.errors import CheckpointError, ConfigError, shown
 from robust_adapt.files import write_atomically
 from robust_adapt.leaderboard.benchmarking import BenchmarkRecord
@@ -120,7 +120,8 @@ def submit(
     ``model.py``. ``load_model(name, model_dir=folder)`` reads the weights. Raises ``ConfigError``,
     ``CheckpointError``.
     """
-    _check(folder, model, record, draft)
+    model = unwrap(check_model(model))
+    _check(folder, record, draft)
     if not isinstance(name, str) or re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII) is None:  # names of files
         raise ConfigError(
             f"Expected `name` of letters, digits, _, - and ., but got {shown(name)}; e.g. Author2026Title."
@@ -160,9 +161,8 @@ def submit(
     return root
 
 
-def _check(folder: str | Path, model: nn.Module, record: BenchmarkRecord, draft: bool) -> None:
+def _check(folder: str | Path, record: BenchmarkRecord, draft: bool) -> None:
     check_path("folder", folder)
-    check_model(model)
     check_flag("draft", draft)
     if not isinstance(record, BenchmarkRecord):
         raise ConfigError(f"Expected `record` as a BenchmarkRecord, but got {shown(record)}; benchmark() gives one.")

@@ -23,7 +23,8 @@ def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -
     if fabric is None:
         fabric = Fabric(accelerator=device_of(config.device), devices=1, precision=precision_of(config))
     model = build_for(config, data)
-    if config.channels_last:
+    channels_last = config.channels_last and not upstream.channels_last_corrupts(model, fabric.device)
+    if channels_last:
         model = model.to(memory_format=torch.channels_last)
     model.to(fabric.device)
     wants_features = config.loss.consistency > 0 and config.loss.consistency_on == "features"
@@ -44,7 +45,7 @@ def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -
             seed=config.seed,
             augmentation=data.augmentation,
             device=fabric.device,
-            channels_last=config.channels_last,
+            channels_last=channels_last,
             share=(fabric.global_rank, fabric.world_size),
         ),
         validation=data.validation,

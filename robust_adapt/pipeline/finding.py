@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_adapt.checkpoint import BEST, read_config, why_unreadable
+from robust_adapt.checkpoint import BEST, check_code, read_config, why_unreadable
 from robust_adapt.config import ModelConfig
 from robust_adapt.data import ImageData
 from robust_adapt.errors import CheckpointError, ConfigError, shown
@@ -57,18 +57,21 @@ def find_model(
     model: ModelConfig | None = None,
     model_dir: str | Path = "models",
     offline: bool = False,
+    trust_code: bool = False,
 ) -> Candidate:
     """The model of a run folder, a checkpoint file, ``module:function`` or a RobustBench name, in this order.
 
     data: whose classes and image size a checkpoint file needs. threat: of the RobustBench name. model: the
     architecture of a checkpoint file that lies in no run folder, with the mean and deviation that its images are
-    normalised by, where its weights do not carry them: a name says where neither does. Raises
+    normalised by, where its weights do not carry them: a name says where neither does. trust_code: run the
+    ``module:function`` that a run's config names; one that ``name`` or ``model`` names is run anyway. Raises
     ``CheckpointError``, ``ConfigError``.
     """
     check_name(name, threat=threat)
     path = Path(name)
+    trusted = trust_code or (model is not None and model.name)
     if path.is_dir():
-        run = load_run(path)
+        run = load_run(path, trust_code=trusted)
         config, files = run.config, {BEST: file_sha256(path / BEST)}
         return Candidate(
             name=f"{config.recipe}, {_architecture(config.model)}",
@@ -80,6 +83,8 @@ def find_model(
     if path.is_file():
         beside = _settings_beside(path)
         settings = beside or model or ModelConfig()
+        if beside is not None:
+            check_code(path.parent, beside.name, trusted)
         found, normalised = _from_file(path, settings, data, of_run=beside is not None)
         return Candidate(
             name=f"{path.name}, {_architecture(settings)}{normalised}",

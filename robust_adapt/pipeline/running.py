@@ -13,7 +13,16 @@ from torch import nn
 
 from robust_adapt import trainer, upstream
 from robust_adapt.attacks import ATTACKS
-from robust_adapt.checkpoint import BEST, can_resume, has_checkpoint, load_checkpoint, locked, open_run, read_config
+from robust_adapt.checkpoint import (
+    BEST,
+    can_resume,
+    check_code,
+    has_checkpoint,
+    load_checkpoint,
+    locked,
+    open_run,
+    read_config,
+)
 from robust_adapt.config import Config, DataConfig
 from robust_adapt.data import ImageData, load_data
 from robust_adapt.doors import check_callable, check_flag, check_known, check_path
@@ -82,7 +91,7 @@ def train(
         processes.first(lambda: _open(stack, folder, config, resume))
         state, passed_over = load_checkpoint(folder) if resume and has_checkpoint(folder) else (None, [])
         _train(parts, config, folder, data, state, passed_over, report, data_given=given)
-    return load_run(folder)
+    return load_run(folder, trust_code=config.model.name)
 
 
 def _open(stack: contextlib.ExitStack, folder: Path, config: Config, resume: bool) -> None:
@@ -142,10 +151,15 @@ def _check_arguments(
 
 
 @random_fork(None)  # of the weights that are drawn before the run's own take their place
-def load_run(folder: str | Path) -> Run:
-    """A finished (or interrupted) run with its best weights; its data are not needed. Raises ``CheckpointError``."""
+def load_run(folder: str | Path, *, trust_code: bool | str = False) -> Run:
+    """A finished (or interrupted) run with its best weights; its data are not needed.
+
+    trust_code: where the run's config names a ``module:function``, it is imported and called with True, or where this
+    is the very name; a folder from elsewhere runs no code otherwise. Raises ``ConfigError``, ``CheckpointError``.
+    """
     folder = check_path("folder", folder)
     config, record = read_config(folder), _read_run(folder)
+    check_code(folder, config.model.name, trust_code)
     count = record.channels if config.model.mean is None else len(config.model.mean)
     blank = [0.0] * count, [1.0] * count  # mean and deviation are buffers of the weights
     model = build_model(

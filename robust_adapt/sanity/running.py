@@ -46,9 +46,10 @@ def check_sanity(
     images and the same budget, else APGD stands in for it. report: called with each check. A check under which the
     model itself fails (NaN, no gradient) is a ``fail``. Raises ``ConfigError``, ``DataError``.
     """
-    begin = time.monotonic()
-    _check_arguments(model, split, {"n": n, "steps": steps, "queries": queries, "batch_size": batch_size})
-    _check_options(seed, standard, objectives, autoattack, name, data, report)
+    begin, model = time.monotonic(), check_model(model)
+    _check_arguments(split, {"n": n, "steps": steps, "queries": queries, "batch_size": batch_size})
+    _check_options(seed, objectives, autoattack, name, data, report)
+    standard = None if standard is None else check_model(standard, "standard")
     check_known("norm of the sanity checks", norm, ATTACKS)
     part, size = split.first(n, seed=0), check_eps(eps, norm=norm)
     if size == 0:
@@ -101,8 +102,7 @@ def _answer(ask: Callable[[Subject], Answer], subject: Subject) -> Answer:
         return "fail", f"cannot be asked: {reason}", "Mend this in the model, then ask again.", {}
 
 
-def _check_arguments(model: nn.Module, split: Split, counts: dict[str, int | None]) -> None:
-    check_model(model)
+def _check_arguments(split: Split, counts: dict[str, int | None]) -> None:
     if not isinstance(split, Split):
         raise DataError(f"Expected `split` as a Split, but got {shown(split)}; use Split(images, labels).")
     split.check()
@@ -113,7 +113,6 @@ def _check_arguments(model: nn.Module, split: Split, counts: dict[str, int | Non
 
 def _check_options(
     seed: int,
-    standard: nn.Module | None,
     objectives: Sequence[Objective],
     autoattack: AutoAttackRecord | None,
     name: str,
@@ -121,8 +120,6 @@ def _check_options(
     report: Callable[[SanityCheck], None] | None,
 ) -> None:
     check_seed("seed", seed)
-    if standard is not None:
-        check_model(standard, "standard")
     if not isinstance(objectives, Sequence) or isinstance(objectives, str | bytes):
         raise ConfigError(f"Expected `objectives` as a list of functions, but got {shown(objectives)}; write [one].")
     for objective in objectives:

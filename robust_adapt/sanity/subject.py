@@ -178,7 +178,7 @@ class Subject:
 
     @cached_property
     def one_step(self) -> Tensor:
-        return self.flags(ATTACKS[self.norm][0], steps=1, step_ratio=1.0)
+        return self.flags(ATTACKS[self.norm][0], steps=1)  # of eps
 
     @cached_property
     def pgd(self) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from robust_adapt.doors import check_model, check_number
+from robust_adapt.doors import check_model, check_number, unwrap
 from robust_adapt.errors import ConfigError, shown
 
 
@@ -14,11 +14,12 @@ class WeightAverage:
     """Moving average of weights and buffers: ``average.update(model)`` after each step, ``average.module`` to judge.
 
     decay: a step; warmed up as min(decay, (1 + t) / (10 + t)), without which a short run averages over its random
-    start. Integer buffers are copied. The module is a deep copy in eval mode.
+    start. Integer buffers are copied. The module is a deep copy in eval mode, of
+    what is inside DDP or torch.compile.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9995) -> None:
-        check_model(model)
+        model = unwrap(check_model(model))
         check_number("decay", decay, low=0, high=1, example=0.9995)
         if decay == 1:
             raise ConfigError("Expected `decay` in [0, 1), but got 1; an average that never moves is the random start.")
@@ -30,8 +31,7 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move towards ``model``, whose state dict has the same names."""
-        check_model(model)
-        ours, theirs = self.module.state_dict(), model.state_dict()
+        ours, theirs = self.module.state_dict(), unwrap(check_model(model)).state_dict()
         if {name: each.shape for name, each in ours.items()} != {name: each.shape for name, each in theirs.items()}:
             raise ConfigError(
                 "Expected the model that the average was made of, but got one with other weights; average it anew."

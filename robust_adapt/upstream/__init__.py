@@ -3,7 +3,7 @@
 Call ``prepare()`` before importing torchattacks, robustbench or autoattack. Importing this costs nothing.
 """
 
-from robust_adapt.upstream.checks import Check, bf16_is_fast, doctor
+from robust_adapt.upstream.checks import Check, bf16_is_fast, channels_last_corrupts, doctor
 from robust_adapt.upstream.imports import MEND_ROBUSTBENCH, is_shadowed, prepare, resnets
 from robust_adapt.upstream.provenance import commit, versions
 
@@ -11,6 +11,7 @@ __all__ = [
     "MEND_ROBUSTBENCH",
     "Check",
     "bf16_is_fast",
+    "channels_last_corrupts",
     "commit",
     "doctor",
     "is_shadowed",

@@ -60,6 +60,19 @@ def bf16_is_fast(device: "torch.device | str") -> bool:
     return False
 
 
+def channels_last_corrupts(model: "torch.nn.Module", device: "torch.device | str") -> bool:
+    """Whether training a model channels-last writes past the end of memory on some CPUs: oneDNN's AVX2 gradient of a
+    strided 1 x 1 convolution of fewer than 8 channels does. Asked of the layers alone, so that all CPUs do the same."""
+    import torch
+
+    narrow = (
+        max(layer.kernel_size) == 1 and max(layer.stride) > 1 and layer.in_channels // layer.groups < 8
+        for layer in model.modules()
+        if isinstance(layer, torch.nn.Conv2d)
+    )
+    return torch.device(device).type == "cpu" and any(narrow)
+
+
 def _run(name: str, check: Callable[[], Result], mend: str) -> Check:
     try:
         with warnings.catch_warnings():  # timm and torch.jit deprecate at import; no row is about that
@@ -164,10 +177,8 @@ def _fabric() -> Result:
 
 
 def _matplotlib() -> Result:
-    import matplotlib
-
-    backend = matplotlib.get_backend(auto_select=False) or "not chosen yet"
-    return "ok", f"{matplotlib.__version__}, backend {backend}", ""
+    importlib.import_module("matplotlib")
+    return "ok", version("matplotlib"), ""
 
 
 def _digits() -> Result:
