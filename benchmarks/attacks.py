@@ -163,7 +163,7 @@ def main() -> None:
     sizes = dict(zip(("pgd", "cw", "article"), options.batch_sizes, strict=True))
     found = {"conditions": conditions(options, model, data.title), "comparisons": {}}
     for name in options.only or pairs_of(model):
-        images, labels = data.test.first(sizes[name.partition("-")[0]], seed=0).tensors(options.device)
+        images, labels = data.test.first(sizes[name.partition("-")[0]]).tensors(options.device)
         pairs = options.article_pairs if name == "article-full" else options.pairs
         result = found["comparisons"][name] = compare(model, *pairs_of(model)[name], images, labels, pairs)
         for clock in ("wall", "cpu"):

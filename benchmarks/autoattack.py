@@ -50,7 +50,7 @@ Seconds = tuple[float, float]  # wall, CPU
 def images_of(name: str, n: int) -> tuple[Tensor, Tensor, str]:
     """The first n test images, their labels, and the title of the data."""
     data = load_data(DataConfig(name=name, offline=True))
-    return *data.test.first(n, seed=0).tensors(), data.title
+    return *data.test.first(n).tensors(), data.title
 
 
 def shipped_model() -> nn.Module:

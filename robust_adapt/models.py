@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -103,8 +103,13 @@ def weights_hash(model: nn.Module) -> str:
 
 def images_hash(images: Tensor, labels: Tensor) -> str:
     """sha256 over the shape and values of images, and over their labels: the same images in the same order."""
-    digest = hashlib.sha256(f"{tuple(images.shape)}".encode())
-    for tensor in (images, labels):
+    return tensors_hash(images.shape, (images, labels))
+
+
+def tensors_hash(shape: Sequence[int], tensors: Iterable[Tensor]) -> str:
+    """sha256 over a shape and the values of tensors in turn, of which no more than one is held at once."""
+    digest = hashlib.sha256(f"{tuple(shape)}".encode())
+    for tensor in tensors:
         digest.update(_values(tensor))
     return digest.hexdigest()
 
@@ -183,6 +188,7 @@ def _strides(name: str, size: int) -> list[int]:
     halvings = (size // 4).bit_length() - 1 if isinstance(size, int) else -1
     if type(size) is not int or size != 4 << max(halvings, 0) or halvings > 4:
         raise ConfigError(
-            f"Expected images of 4, 8, 16, 32 or 64 pixels a side for {name}, but got {shown(size)}; set `data.size`."
+            f"Expected images of 4, 8, 16, 32 or 64 pixels a side for {name}, but got {shown(size)}; set "
+            "`data.size` for a folder, resize in the transform of other data sets."
         )
     return [2 if stage <= halvings and (stage > 0 or halvings == 4) else 1 for stage in range(4)]

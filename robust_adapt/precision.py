@@ -2,39 +2,96 @@
 
 import contextlib
 import copy
+import itertools
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 _TOLERANCE = 1e-3  # of the spread of the logits
+Keys = tuple[tuple[str, str], ...]
+# torch's settings of fp32_precision: each follows the one above it where it is "none"
+_GENERIC = ("generic", "all")
+_BACKENDS: Keys = (("cuda", "all"), ("mkldnn", "all"))
+_OPERATIONS: Keys = tuple(itertools.product(("cuda", "mkldnn"), ("matmul", "conv", "rnn")))
+
+
+def exact_arithmetic() -> contextlib.AbstractContextManager[None]:
+    """float32 as it is written, and the same bits each time: no TF32, no autocast, no choice of kernels by timing.
+
+    On a CPU too, whatever ``fp32_precision`` says of oneDNN. On leaving, every setting is what it was.
+    """
+    return _arithmetic(fast=False)
+
+
+def fast_arithmetic() -> contextlib.AbstractContextManager[None]:
+    """TF32 and kernels chosen by timing on a GPU; still no autocast. Bits differ from run to run there."""
+    return _arithmetic(fast=True)
 
 
 @contextlib.contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """float32 as it is written, and the same bits each time: no TF32, no autocast, no choice of kernels by timing."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic)
-    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = False
-    cudnn.deterministic = True
+def _arithmetic(*, fast: bool) -> Iterator[None]:
+    cudnn = torch.backends.cudnn
+    before = (cudnn.benchmark, cudnn.deterministic)
+    cudnn.benchmark, cudnn.deterministic = fast, not fast or cudnn.deterministic
     try:
-        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+        with _tf32(fast), torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
             yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
+        cudnn.benchmark, cudnn.deterministic = before
 
 
 @contextlib.contextmanager
-def fast_arithmetic() -> Iterator[None]:
-    """TF32 and kernels chosen by timing where the device has them; still no autocast. Bits differ from run to run."""
+def _tf32(allowed: bool) -> Iterator[None]:
+    """TF32 on a GPU or none, as both of torch's interfaces see it: where they disagree, reading the old one raises."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark)
-    matmul.allow_tf32 = cudnn.allow_tf32 = cudnn.benchmark = True
-    try:
-        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+    with _ieee_precision():
+        precision = torch.get_float32_matmul_precision()
+        try:
+            convolutions = cudnn.allow_tf32
+        except RuntimeError:  # it cannot be read, because it is not what the new interface says, which is no TF32
+            convolutions = True
+        matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+        try:
             yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+            cudnn.allow_tf32 = convolutions
+
+
+@contextlib.contextmanager
+def _ieee_precision() -> Iterator[None]:
+    """``fp32_precision`` of everything at ``ieee``; before torch 2.9 there is none."""
+    if not hasattr(torch._C, "_get_fp32_precision_getter"):
+        yield
+        return
+    before = _read((_GENERIC, *_BACKENDS, *_OPERATIONS))
+    own = _read((_GENERIC,)) | _own(_BACKENDS, (_GENERIC,)) | _own(_OPERATIONS, (_GENERIC, *_BACKENDS))
+    _write(dict.fromkeys(_OPERATIONS, "ieee"))
+    try:
+        yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+        _write(own)
+        # TF32 convolutions are what torch begins with: no setting of theirs, and none above them
+        _write({key: value for key, value in before.items() if _read((key,))[key] != value})
+
+
+def _own(keys: Keys, above: Keys) -> dict[tuple[str, str], str]:
+    """What each setting says itself, ``none`` where it follows those above, which end at ``ieee``."""
+    seen = []
+    for value in ("tf32", "ieee"):
+        _write(dict.fromkeys(above, value))
+        seen.append(_read(keys))
+    return {key: value if value == seen[1][key] else "none" for key, value in seen[0].items()}
+
+
+def _read(keys: Keys) -> dict[tuple[str, str], str]:
+    return {key: torch._C._get_fp32_precision_getter(*key) for key in keys}
+
+
+def _write(values: dict[tuple[str, str], str]) -> None:
+    for key, value in values.items():  # torch.backends reaches neither all of oneDNN nor cuDNN's RNNs
+        torch._C._set_fp32_precision_setter(*key, value)
 
 
 @torch.no_grad()

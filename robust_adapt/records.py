@@ -137,7 +137,9 @@ class BrakeRecord(Record):
 class AttackRecord(Record):
     """Accuracy of one model under one attack, with every condition that the figure depends on.
 
-    flags: ``1`` (right) or ``0`` a sample, in the order of the images; empty in records of before.
+    success_rate: of the images that are right when clean, the share that falls. unchanged_share: of all images, the
+    share that the attack leaves as they are; None for the worst case, which is no attack. flags: ``1`` (right) or ``0``
+    a sample, in the order of the images, whose hash is ``images_sha256``; both are empty in records of before.
     """
 
     name: str
@@ -152,15 +154,21 @@ class AttackRecord(Record):
     low: float
     high: float
     success_rate: float
-    unchanged_share: float
+    unchanged_share: float | None
     mean_l2: float | None
     seconds: float
     flags: str = ""
+    images_sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationRecord(Record):
-    """Every attack on one model. ``comparable`` is False where the data are not the official test images."""
+    """Every attack on one model, with every condition of its figures.
+
+    n: images, of which ``images_sha256`` is the hash, as float32 in [0, 1] and in their order, with their labels; a row
+    has fewer where its attack is limited. seed: of the random starts. exact: float32 as written. config: of the run,
+    empty for models from elsewhere.
+    """
 
     model: str
     weights_sha256: str

@@ -47,12 +47,14 @@ NOT_EMPTY = (
     "the folder that `robust-adapt train` wrote, or a new one."
 )
 NO_CLASSES = (
-    "Expected images as {root}/train/CLASS/*.jpg or *.png, but found no class folders with images there; the folder "
-    "after `folder:` holds train/ and test/."
+    "Expected images as {root}/train/CLASS/*.jpg or *.png, but torchvision says: {said}; the folder after `folder:` "
+    "holds train/ and test/, and they a folder with images for each class."
 )
+NO_CLASS = "Couldn't find any class folder in {root}/train"
+NO_FOLDER = "[Errno 2] No such file or directory: '{root}/train'"
 NO_CIFAR10 = (
-    "Expected CIFAR-10 in {root!r}, but it is not there and {reason}; put cifar-10-batches-py there, or use "
-    "`--data.name folder:PATH` or `--data.name digits`."
+    "Expected CIFAR-10 in {root!r}, but it is not there, or damaged, and {reason}; put cifar-10-batches-py there, or "
+    "use `--data.name folder:PATH` or `--data.name digits`."
 )
 CUT_CHECKPOINTS = (
     "Expected a whole checkpoint in {folder}, but last.ckpt and previous.ckpt are truncated or damaged; restore one "
@@ -274,8 +276,8 @@ def test_images_that_the_model_does_not_take(images, labels):
 def test_a_data_set_of_normalised_images():
     dataset = TensorDataset(torch.full((4, 3, 8, 8), -1.5), torch.zeros(4, dtype=torch.long))
     assert refused(DataError, lambda: from_datasets(dataset, dataset, ["a"], title="mine")) == (
-        "Expected images in [0, 1], but got [-1.5, -1.5]; already normalised? Make normalisation a layer of the model: "
-        "robust_adapt.normalize(model, mean=, std=)."
+        "Expected images in [0, 1], but number 0 is in [-1.5, -1.5]; already normalised? Take that out, and make it a "
+        "layer of the model: robust_adapt.normalize(model, mean=, std=)."
     )
 
 
@@ -295,9 +297,10 @@ def test_unknown_names_are_said_before_data_are_loaded(tmp_path):
 
 def test_a_folder_without_classes(tmp_path):
     (tmp_path / "train").mkdir()
-    for root in (tmp_path, tmp_path / "absent"):
+    for root, said in ((tmp_path, NO_CLASS), (tmp_path / "absent", NO_FOLDER)):
         config = DataConfig(name=f"folder:{root}")
-        assert refused(DataError, lambda config=config: load_data(config)) == NO_CLASSES.format(root=root)
+        sentence = refused(DataError, lambda config=config: load_data(config))
+        assert sentence == NO_CLASSES.format(root=root, said=said.format(root=root))
 
 
 def test_a_run_folder_that_is_none(tmp_path):
@@ -390,11 +393,11 @@ COMMAND_LINE = {
     "unknown row, evaluate": ("evaluate run --rows PDG-20", f"ConfigError {UNKNOWN_ROW}"),
     "folder without classes, train": (
         "train pgd --data.name folder:empty",
-        f"DataError {NO_CLASSES}".format(root="empty"),
+        f"DataError {NO_CLASSES}".format(root="empty", said=NO_FOLDER.format(root="empty")),
     ),
     "folder without classes, evaluate": (
         "evaluate run --data.name folder:absent",
-        f"DataError {NO_CLASSES}".format(root="absent"),
+        f"DataError {NO_CLASSES}".format(root="absent", said=NO_FOLDER.format(root="absent")),
     ),
     "no run, evaluate": ("evaluate empty", f"CheckpointError {NO_RUN}".format(folder="empty")),
     "no folder, evaluate": ("evaluate absent", f"CheckpointError {NO_RUN}".format(folder="absent")),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,14 +10,13 @@ import torch
 import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
-from torch.utils.data import TensorDataset
 
 from robust_adapt.config import DataConfig
 from robust_adapt.data import (
     CIFAR10_CLASSES,
     Augmentation,
     Batches,
+    ImageData,
     Split,
     augment,
     from_datasets,
@@ -25,8 +24,7 @@ from robust_adapt.data import (
     stratified_order,
     to_float,
 )
-from robust_adapt.data import sources as module
-from robust_adapt.errors import DataError
+from robust_adapt.errors import ConfigError, DataError
 
 
 def error_of(call, *arguments, **options):
@@ -148,7 +146,10 @@ def test_batches_come_in_the_asked_memory_format():
 
 
 def test_less_than_a_batch_is_refused():
-    assert error_of(Batches, numbered(3), 5, seed=0) == "Expected at least one batch of 5 images, but got 3 images."
+    assert error_of(Batches, numbered(3), 5, seed=0) == (
+        "Expected at least one batch of 5 images, but got 3 images; set `batch_size` to 3 at most."
+    )
+    assert len(Batches(numbered(3), 3, seed=0)) == 1
 
 
 def test_digits():
@@ -184,122 +185,35 @@ def test_statistics_are_of_the_training_images_in_unit_range():
     assert std == [pytest.approx(wide.std(correction=0).item(), rel=1e-4)]
 
 
+def data_of(images):
+    split = Split(images, torch.zeros(len(images), dtype=torch.int64))
+    return ImageData("mine", split, split, split, ("a",), Augmentation())
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3, 3), (200, 1, 9, 7), (200, 3, 9, 7), (129, 2, 1, 1), (500, 1, 1, 1)])
+def test_statistics_are_those_of_numpy_over_all_images_at_once_to_the_bit(shape):
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = images.numpy().astype(np.float32) / 255
+    expected = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clip(min=1e-3)
+    assert data_of(images).statistics() == tuple(each.tolist() for each in expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_statistics_never_hold_the_images_as_floats(channels):
+    images = torch.randint(256, (2000, channels, 16, 16), dtype=torch.uint8)
+    tracemalloc.start()
+    data_of(images).statistics()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < images.numel()  # bytes; as floats they are four times as many
+
+
 def test_too_large_a_held_out_split():
     assert error_of(load_data, DataConfig(name="digits", validation=1000)) == (
-        "Expected `validation` to leave at least half of 1437 training images, but got 1000; "
-        "set `data.validation` lower."
+        "Expected `validation` to leave at least half of 1437 training images, but got 1000; set `validation` of the "
+        "data's config to 718 at most."
     )
-
-
-# folders
-
-
-def folder_config(root, **options):
-    return DataConfig(name=f"folder:{root}", **({"validation": 10} | options))
-
-
-@pytest.mark.parametrize(("suffix", "title"), [(".png", "CIFAR-10 (folder copy)"), (".jpg", "CIFAR-10 (JPEG copy)")])
-def test_a_copy_of_cifar10_is_never_taken_for_the_official_images(make_folder, suffix, title):
-    data = load_data(folder_config(make_folder(suffix=suffix)))
-    assert data.title == title and not data.official
-    assert (data.channels, data.size, len(data.train), len(data.validation), len(data.test)) == (3, 32, 10, 10, 10)
-    assert data.augmentation == Augmentation(4, True)
-
-
-def test_another_folder_is_named_after_itself(make_folder):
-    root = make_folder(classes=("cat", "dog"), size=8, counts=(("train", 3), ("test", 2)), name="pets")
-    data = load_data(folder_config(root, validation=2))
-    assert (data.title, data.classes, data.augmentation) == (
-        "pets (folder copy)",
-        ("cat", "dog"),
-        Augmentation(0, False),
-    )
-    wanted = np.asarray(Image.open(root / "test" / "dog" / "1.png")).transpose(2, 0, 1)
-    assert any(np.array_equal(image, wanted) for image in data.test.images[data.test.labels == 1].numpy())
-
-
-def test_the_augmentation_can_be_set(make_folder):
-    data = load_data(folder_config(make_folder(), crop=2, flip=False))
-    assert data.augmentation == Augmentation(2, False)
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """The list of files of each decoding."""
-    calls, decode = [], module._decode
-
-    def spy(files, size):
-        calls.append(files)
-        return decode(files, size)
-
-    monkeypatch.setattr(module, "_decode", spy)
-    return calls
-
-
-def test_the_second_load_comes_from_the_cache(make_folder, monkeypatch):
-    root = make_folder()
-    first = load_data(folder_config(root))
-    monkeypatch.setattr(module, "_decode", lambda *_: pytest.fail("decoded again"))
-    second = load_data(folder_config(root))
-    assert torch.equal(first.train.images, second.train.images)
-    assert torch.equal(first.test.labels, second.test.labels)
-
-
-def test_a_changed_file_misses_the_cache(make_folder, decoded):
-    root = make_folder()
-    load_data(folder_config(root))
-    path = root / "test" / "cat" / "0.png"
-    status = os.stat(path)
-    Image.fromarray(np.full((32, 32, 3), 77, np.uint8)).save(path)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    data = load_data(folder_config(root))
-    assert len(decoded) == 3 and (data.test.images[3] == 77).all()
-
-
-def test_another_size_misses_the_cache(make_folder, decoded):
-    root = make_folder()
-    load_data(folder_config(root))
-    assert load_data(folder_config(root, size=16)).size == 16
-    assert len(decoded) == 4
-
-
-def test_a_damaged_cache_is_made_anew(make_folder, decoded, tmp_path):
-    root = make_folder()
-    first = load_data(folder_config(root))
-    for path in (tmp_path / "cache" / "robust_adapt").iterdir():
-        path.write_bytes(path.read_bytes()[:-100])
-    assert torch.equal(load_data(folder_config(root)).train.images, first.train.images)
-    assert len(decoded) == 4
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(make_folder, tmp_path):
-    (tmp_path / "cache").write_text("a file in the place of the folder")
-    assert len(load_data(folder_config(make_folder())).test) == 10
-
-
-def test_images_of_several_sizes(make_folder):
-    root = make_folder()
-    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(root / "train" / "cat" / "0.png")
-    assert error_of(load_data, folder_config(root)) == (
-        "Expected square images of one size, but got 2 shapes, such as (16, 16, 3); set `data.size` to resize them."
-    )
-    assert load_data(folder_config(root, size=8)).size == 8
-
-
-def test_a_damaged_image_is_named(make_folder):
-    root = make_folder()
-    path = root / "train" / "dog" / "1.png"
-    path.write_bytes(path.read_bytes()[:200])
-    sentence = error_of(load_data, folder_config(root))
-    assert sentence.startswith(f"Expected an image that can be read, but got {path}: ")
-
-
-def test_the_classes_of_both_parts_must_agree(make_folder):
-    root = make_folder(classes=("cat", "dog"), counts=(("train", 2),))
-    make_folder(classes=("cat", "cow"), counts=(("test", 2),))
-    assert error_of(load_data, folder_config(root)) == (
-        "Expected the classes ('cat', 'dog') under test/ too, but got ('cat', 'cow')."
-    )
+    assert len(load_data(DataConfig(name="digits", validation=718)).train) == 719
 
 
 # CIFAR-10
@@ -318,117 +232,6 @@ def test_cifar10_is_official(monkeypatch):
     assert data.test.images[5, :, 0, 0].tolist() == [15, 16, 17]
 
 
-# one's own data sets
-
-
-def test_own_data_sets_of_floats_uint8_and_pictures():
-    wide = torch.tensor([0.0, 0.2, 1.0, 0.6])[:, None, None, None].expand(4, 3, 8, 8)
-    labels = torch.tensor([0, 1, 0, 1])
-    pictures = [(Image.fromarray(np.full((8, 8, 3), value, np.uint8)), value % 2) for value in (0, 51)]
-    data = from_datasets(
-        TensorDataset(wide, labels), pictures, ["a", "b"], title="mine", config=DataConfig(name="mine", validation=2)
-    )
-    assert sorted(torch.cat([data.train.images, data.validation.images])[:, 0, 0, 0].tolist()) == [0, 51, 153, 255]
-    assert data.test.images[:, 2, 7, 7].tolist() == [0, 51] and data.test.labels.tolist() == [0, 1]
-    assert (data.title, data.classes, data.official) == ("mine", ("a", "b"), False)
-
-
-def mine(items, classes="ab", count=4):
-    """One's own data set of the same item over and over, or of these items."""
-    items = items if isinstance(items, list) else [(items, number % 2) for number in range(count)]
-    return from_datasets(items, items, list(classes), title="mine", config=DataConfig(name="mine", validation=2))
-
-
-GREY = np.full((8, 8), 51, np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("image", "pixel"),
-    [
-        (Image.fromarray(GREY), (51,)),
-        (Image.fromarray(GREY > 9), (255,)),
-        (Image.fromarray(GREY).convert("P"), (51, 51, 51)),
-        (Image.new("RGBA", (8, 8), (1, 2, 3, 4)), (1, 2, 3)),
-        (GREY, (51,)),
-        (torch.from_numpy(GREY), (51,)),
-        (np.stack([GREY, GREY, GREY / 255 * 255]).transpose(1, 2, 0).astype(np.float64) / 255, (51, 51, 51)),
-        (torch.full((3, 8, 8), 0.2, dtype=torch.float16), (51, 51, 51)),
-    ],
-)
-def test_own_images_of_every_form(image, pixel):
-    assert mine(image).test.images[0, :, 3, 3].tolist() == list(pixel)
-
-
-KINDS = "Expected images as uint8 or as floats in [0, 1], but got {}; give floats, divided by the value of white."
-SQUARE = "Expected square images, {} or (H, W), but got {}; crop or transpose them.{}"
-
-
-@pytest.mark.parametrize(
-    ("items", "sentence"),
-    [
-        (torch.ones(1, 8, 8, dtype=torch.bool), KINDS.format("torch.bool")),
-        (torch.full((3, 8, 8), 300), KINDS.format("torch.int64")),
-        (np.full((8, 8, 3), 60000, np.uint16), KINDS.format("torch.uint16")),
-        (np.zeros((3, 8, 8), np.uint8), SQUARE.format("(H, W, C)", (3, 8, 8), " Tensors are (C, H, W).")),
-        (torch.zeros(3, 8, 10), SQUARE.format("(C, H, W)", (3, 8, 10), "")),
-        (torch.zeros(8), SQUARE.format("(C, H, W)", (8,), "")),
-        (torch.zeros(2, 3, 8, 8), SQUARE.format("(C, H, W)", (2, 3, 8, 8), "")),
-        (
-            Image.fromarray(np.zeros((8, 8), np.uint16)),
-            "Expected PIL images of 8 bits a channel, but got the mode 'I;16'; give uint8 or floats in [0, 1].",
-        ),
-        (
-            "cat.png",
-            "Expected images as uint8 or as floats in [0, 1], but got 'cat.png' of type <U7; give PIL images, arrays "
-            "or tensors.",
-        ),
-        (
-            [(torch.zeros(3, 8, 8), 0), (torch.zeros(3, 9, 9), 1)],
-            "Expected images of one shape, but got (3, 8, 8) and, number 1, (3, 9, 9) (C, H, W); resize or convert "
-            "them.",
-        ),
-        ([], "Expected one or more images, but got an empty data set; look at its folder or its filter."),
-        (
-            [(torch.zeros(3, 8, 8), "cat")],
-            "Expected labels as class numbers, but that of image 0 is 'cat'; count classes from 0.",
-        ),
-        (
-            [(torch.zeros(3, 8, 8), 1.5)],
-            "Expected labels as class numbers, but that of image 0 is 1.5; count classes from 0.",
-        ),
-        (
-            [torch.zeros(3, 8, 8)],
-            "Expected pairs (image, label), but number 0 is a Tensor of shape (3, 8, 8); give two values.",
-        ),
-        (
-            [(torch.zeros(3, 8, 8), 1 + number % 2) for number in range(4)],
-            "Expected labels of 2 classes, numbers 0 to 1, but got labels from 1 to 2 in mine; count classes from 0, "
-            "and name them all.",
-        ),
-        (
-            [(torch.zeros(3, 8, 8), -1)] * 4,
-            "Expected 2 labels >= 0 in a split, but got tensor([-1, -1]); a class number an image.",
-        ),
-    ],
-)
-def test_own_data_sets_that_are_none(items, sentence):
-    assert error_of(mine, items) == sentence
-
-
-def test_test_images_of_another_shape():
-    train, test = ([(torch.zeros(3, size, size), number % 2) for number in range(4)] for size in (8, 16))
-    assert error_of(from_datasets, train, test, ["a", "b"], title="mine") == (
-        "Expected images of one shape, but got (3, 8, 8) and (3, 16, 16) (C, H, W); resize or convert them."
-    )
-
-
-def test_a_stream_is_no_data_set():
-    stream = iter([])
-    assert error_of(from_datasets, stream, stream, ["a", "b"], title="mine") == (
-        "Expected a data set with a length, but got list_iterator; give a map-style one."
-    )
-
-
 def test_the_held_out_split_follows_the_size_of_the_data():
     assert len(load_data(DataConfig(name="digits")).validation) == 143
     assert [len(mine_of(count).validation) for count in (20, 3)] == [2, 1]
@@ -439,26 +242,45 @@ def mine_of(count):
     return from_datasets(items, items, ["a", "b"], title="mine")
 
 
+def test_one_training_image_leaves_none_to_hold_out():
+    assert error_of(mine_of, 1) == ("Expected 2 or more training images, but got 1; one is held out, give another one.")
+    assert len(mine_of(2).train) == 1
+
+
+@pytest.mark.parametrize(("side", "crop"), [(8, 1), (3, 0)])
+def test_a_crop_larger_than_the_images(side, crop):
+    def make(crop):
+        items = [(torch.zeros(1, side, side), 0)] * 4
+        return from_datasets(items, items, ["a"], title="mine", config=DataConfig(name="mine", crop=crop))
+
+    assert error_of(make, side + 1) == (
+        f"Expected `crop` of at most the {side} pixels of the images, but got {side + 1}; set `crop` of the data's "
+        f"config to {crop}, an eighth."
+    )
+    assert make(crop).augmentation.crop == crop
+
+
+def test_only_a_folder_is_resized():
+    with pytest.raises(ConfigError) as caught:
+        load_data(DataConfig(name="digits", size=16))
+    assert str(caught.value) == (
+        "Expected `size` None or 8, the pixels of 'digits', but got 16; only a folder is resized: leave it out, and "
+        "resize a data set of your own in its transform."
+    )
+    for size in (None, 8):
+        assert load_data(DataConfig(name="digits", size=size)).size == 8
+
+
 def test_splits_are_immutable_and_the_first_n_are_stable():
     split = numbered(30)
     with pytest.raises(dataclasses.FrozenInstanceError):
         split.labels = None
-    assert split.first(None, seed=0) is split and split.first(99, seed=0) is split
-    assert torch.equal(split.first(6, seed=0).images, split.first(9, seed=0).images[:6])
-    assert split.first(6, seed=0).labels.bincount().tolist() == [2, 2, 2]
-
-
-def test_a_dataset_that_never_ends_when_iterated_is_read_by_its_length():
-    class Wrapping(torch.utils.data.Dataset):
-        def __len__(self):
-            return 4
-
-        def __getitem__(self, index):
-            assert 0 <= index < 4
-            return torch.zeros(3, 8, 8), index % 2
-
-    data = from_datasets(Wrapping(), Wrapping(), ["a", "b"], title="x", config=DataConfig(name="x", validation=2))
-    assert len(data.test) == 4
+    whole = split.first(None)
+    assert len(whole) == len(split) and torch.equal(whole.images, split.first(99).images)
+    for n in range(1, len(split) + 1):
+        assert torch.equal(split.first(n).images, whole.images[:n])
+        assert torch.equal(split.first(n).labels, whole.labels[:n])
+    assert split.first(6).labels.bincount().tolist() == [2, 2, 2]
 
 
 def test_cifar10_1_is_a_test_set_only(tmp_path):
@@ -467,7 +289,7 @@ def test_cifar10_1_is_a_test_set_only(tmp_path):
     labels = np.arange(40, dtype=np.int32) % 10
     np.save(tmp_path / "cifar10.1_v6_data.npy", images)
     np.save(tmp_path / "cifar10.1_v6_labels.npy", labels)
-    data = load_data(DataConfig(name="cifar10.1", root=str(tmp_path)))
+    data = load_data(DataConfig(name="cifar10.1", root=str(tmp_path), size=32))
     assert (data.title, data.official, len(data.train), len(data.test)) == ("CIFAR-10.1", False, 0, 40)
     assert (data.channels, data.size, data.classes) == (3, 32, CIFAR10_CLASSES)
     assert np.array_equal(data.test.images[3].permute(1, 2, 0).numpy(), images[3])
@@ -498,3 +320,13 @@ def test_cifar10_1_that_is_missing_or_damaged_is_named(tmp_path):
     )
     (tmp_path / "cifar10.1_v6_labels.npy").write_bytes(b"<html>")
     assert error().startswith(f"Expected CIFAR-10.1 in {str(tmp_path)!r}, but a file of it cannot be read: ")
+    (tmp_path / "cifar10.1_v6_labels.npy").write_bytes(b"")
+    assert error() == (
+        f"Expected CIFAR-10.1 in {str(tmp_path)!r}, but a file of it cannot be read: No data left in file; take the "
+        "pair again."
+    )
+    np.save(tmp_path / "cifar10.1_v6_labels.npy", np.array(3))
+    assert error().endswith(f"(3, 32, 32, 3) and int64 () in {str(tmp_path)!r}; take the pair again.")
+    with pytest.raises(ConfigError, match="Expected `size` None or 32, the pixels of 'CIFAR-10.1', but got 16;"):
+        np.save(tmp_path / "cifar10.1_v6_labels.npy", np.array([0, 1, 2]))
+        load_data(DataConfig(name="cifar10.1", root=str(tmp_path), size=16))

@@ -10,19 +10,22 @@ import torch
 import torchattacks
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from robust_adapt.attacks import ATTACKS, make_attack, run_attack
 from robust_adapt.data import Split
 from robust_adapt.errors import ConfigError
 from robust_adapt.evaluation import ROWS, evaluate_model, measuring, robust_flags, rows_of_norm
 from robust_adapt.evaluation import rows as rows_of_evaluation
-from robust_adapt.models import weights_hash
+from robust_adapt.leaderboard import autoattack
+from robust_adapt.models import images_hash, weights_hash
 from robust_adapt.recipes import recipe
-from robust_adapt.records import EvaluationRecord
+from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import wilson
 from robust_adapt.units import NORMS
 
 EPS, WEAK = 8 / 255, 2 / 255
+ONE_RESTART = {"apgd": {"n_restarts": 1}}
 # `leads` at 8/255: one of ten is wrong to begin with, a lead of 4 or 12 falls (two each), one of 20 and more stands.
 BY_HAND = {"Clean": 0.9, "FGSM": 0.5, "BIM-10": 0.5, "PGD-20": 0.5, "CW-Linf-20": 0.5}
 BY_HAND |= {"DeepFool": 0.0, "DeepFool in the ball": 0.5}
@@ -33,6 +36,10 @@ OTHER_BALLS = {
     "L1": (4.0, ["Clean", "APGD-L1-20"]),
 }
 PUBLISHED = Path(__file__).parents[1] / "benchmarks/results/cifar10-jpeg-width16/table.json"
+
+
+def text_of(flags):
+    return "".join(str(int(flag)) for flag in flags)
 
 
 def rows_of(record):
@@ -92,7 +99,7 @@ def test_published_tables_have_the_rows_of_today():
 
 
 def test_the_one_step_row_of_l2_is_one_step_of_eps_along_the_gradient(small_net, pictures):
-    images, labels = pictures.tensors()
+    images, labels = pictures.first(None).tensors()
     inputs = images.clone().requires_grad_()
     gradient = torch.autograd.grad(torch.nn.functional.cross_entropy(small_net(inputs), labels), inputs)[0]
     step = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
@@ -165,6 +172,44 @@ def test_limited_rows_see_fewer_images_and_stay_out_of_the_worst_case(channel_me
     assert record.worst_case.accuracy == rows["Clean"].accuracy == 0.9
 
 
+VACUOUS = [
+    (["CW"], {}),
+    (["DeepFool"], {"deepfool": 4}),
+    (["DeepFool in the ball", "FGSM"], {"deepfool": 4, "fgsm": 9}),
+    (["Clean"], {}),
+]
+
+
+@pytest.mark.parametrize(("rows", "limits"), VACUOUS)
+def test_clean_is_always_in_the_worst_case(channel_means, leads, rows, limits):
+    wrong = Split(leads.images, (leads.labels + 1) % 3)  # one is right by chance, the one that was wrong
+    for split in (leads, wrong):
+        record = evaluate_model(channel_means, split, eps=EPS, rows=rows, limits=limits)
+        clean = robust_flags(channel_means, split.first(None), None, eps=EPS)
+        assert record.worst_case.flags == text_of(clean)
+        assert record.worst_case.success_rate == 0
+
+
+def test_an_image_that_is_right_under_attack_alone_is_wrong_in_the_worst_case(leads):
+    class Turned(torch.nn.Module):
+        """Wrong on the clean images, whose values are whole 255ths; right on every other."""
+
+        def forward(self, images):
+            whole = ((images * 255).round() / 255 == images).flatten(1).all(1)
+            return torch.where(whole[:, None], -1.0, 1.0) * images.mean((2, 3))
+
+    record = evaluate_model(Turned(), leads, eps=0.3 / 255, rows=["FGSM"])
+    assert record.attacks[0].correct > 5 and record.worst_case.correct < 5
+
+
+def test_the_worst_case_says_how_many_fall_and_no_more(channel_means, leads):
+    worst = evaluate_model(channel_means, leads, eps=EPS, rows=["FGSM", "BIM-10"]).worst_case
+    assert worst.success_rate == pytest.approx(4 / 9)  # of those that are right when clean
+    assert (worst.unchanged_share, worst.mean_l2) == (None, None)  # it is no attack
+    again = AttackRecord.from_dict(json.loads(json.dumps(worst.to_dict())))
+    assert again == worst
+
+
 def test_the_worst_case_is_a_sample_at_a_time(channel_means, leads, monkeypatch):
     """Two rows that each break other samples are worse together."""
     halves = {"bim": torch.arange(10) < 5, "fgsm": torch.arange(10) >= 5}
@@ -180,12 +225,29 @@ def test_the_worst_case_is_a_sample_at_a_time(channel_means, leads, monkeypatch)
     assert record.worst_case.correct == 0
 
 
-def test_the_first_n_are_stratified(channel_means, leads):
-    part = leads.first(6, seed=3)
-    assert part.labels.bincount().tolist() == [2, 2, 2]
-    record = evaluate_model(channel_means, leads, eps=EPS, rows=["Clean", "FGSM"], n=6, seed=3)
-    flags = robust_flags(channel_means, part, "fgsm", eps=EPS)
-    assert (record.n, rows_of(record)["FGSM"].correct) == (6, flags.sum())
+@pytest.mark.parametrize(("n", "seed"), [(6, 0), (6, 3), (None, 0), (None, 3), (99, 3)])
+def test_the_images_are_the_first_n_of_one_order_whatever_the_seed(channel_means, leads, n, seed):
+    part = leads.first(n)
+    assert leads.first(6).labels.bincount().tolist() == [2, 2, 2]
+    record = evaluate_model(channel_means, leads, eps=EPS, rows=["Clean", "FGSM"], n=n, seed=seed)
+    assert (record.n, record.seed) == (len(part), seed)
+    assert record.images_sha256 == images_hash(*part.tensors())
+    assert rows_of(record)["FGSM"].flags == text_of(robust_flags(channel_means, part, "fgsm", eps=EPS))
+
+
+@pytest.mark.parametrize("n", [8, None])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_limited_rows_are_of_the_first_of_the_same_images(channel_means, leads, n, seed):
+    """Flags follow the hash that stands beside them."""
+    limits = {"deepfool": 3, "fgsm": 5, "cw": 100}
+    rows = ["Clean", "FGSM", "DeepFool", "DeepFool in the ball", "CW in the ball"]
+    record = evaluate_model(channel_means, leads, eps=EPS, rows=rows, n=n, seed=seed, limits=limits)
+    whole = evaluate_model(channel_means, leads, eps=EPS, rows=rows, n=n, seed=seed, limits={})
+    for row, full in zip(record.attacks, whole.attacks, strict=True):
+        assert row.n == min(limits.get(ROWS[row.name].attack, record.n), record.n)
+        assert row.flags == full.flags[: row.n]
+        assert row.images_sha256 == images_hash(*leads.first(row.n).tensors())
+    assert record.worst_case.images_sha256 == record.images_sha256 == whole.images_sha256
 
 
 def test_the_model_is_judged_in_eval_mode_and_left_as_it_came(small_net, pictures):
@@ -227,11 +289,46 @@ def test_a_record_survives_json(channel_means, leads):
 
 def test_the_flags_of_every_row_stand_in_the_record(channel_means, leads):
     record = evaluate_model(channel_means, leads, eps=EPS, rows=["Clean", "FGSM"], batch_size=4)
-    expected = robust_flags(channel_means, leads, "fgsm", eps=EPS)
-    assert [row.flags for row in record.attacks] == ["0111111111", "".join(map(str, expected.int().tolist()))]
+    order = leads.first(None)
+    expected = [robust_flags(channel_means, order, attack, eps=EPS) for attack in (None, "fgsm")]
+    assert [row.flags for row in record.attacks] == [text_of(flags) for flags in expected]
     assert record.worst_case.flags == record.attacks[1].flags
     again = evaluate_model(channel_means, leads.take(torch.arange(10).flip(0)), eps=EPS, rows=["Clean"])
     assert again.images_sha256 != record.images_sha256
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that any float tensor has which is made meanwhile."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for one in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(one, torch.Tensor) and one.is_floating_point():
+                self.numbers = max(self.numbers, one.numel())
+        return made
+
+
+def test_no_more_than_a_batch_of_images_is_ever_float(channel_means):
+    """Not to hash them, not to attack them, not to project them afterwards."""
+    images = torch.randint(256, (300, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    split = Split(images, images.float().mean((2, 3)).argmax(1))
+    rows = ["Clean", "FGSM", "DeepFool", "DeepFool in the ball"]
+    with Largest() as largest:
+        record = evaluate_model(channel_means, split, eps=0.01, rows=rows, batch_size=20, limits={})
+    assert largest.numbers < 100 * 3 * 4 * 4  # 64 of them at once are hashed, 20 attacked
+    assert record.images_sha256 == images_hash(*split.first(None).tensors())
+    with Largest() as largest:
+        record = autoattack(
+            channel_means, split, eps=0.01, version="custom", attacks=["apgd-ce"], batch_size=20, settings=ONE_RESTART
+        )
+    assert largest.numbers < 100 * 3 * 4 * 4
+    floats = autoattack(
+        channel_means, *split.tensors(), eps=0.01, version="custom", attacks=["apgd-ce"], batch_size=20,
+        settings=ONE_RESTART,
+    )  # fmt: skip
+    assert (record.fingerprint, record.flags) == (floats.fingerprint, floats.flags) and 0 < sum(record.flags) < 300
 
 
 def test_the_hash_is_of_the_weights(channel_means):

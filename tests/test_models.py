@@ -68,7 +68,8 @@ def test_sizes(name, size):
 @pytest.mark.parametrize("size", [0, 3, 12, 28, 128])
 def test_a_size_that_the_pooling_does_not_fit(size):
     assert error_of("ResNet18", width=8, size=size) == (
-        f"Expected images of 4, 8, 16, 32 or 64 pixels a side for ResNet18, but got {size}; set `data.size`."
+        f"Expected images of 4, 8, 16, 32 or 64 pixels a side for ResNet18, but got {size}; set `data.size` for a "
+        "folder, resize in the transform of other data sets."
     )
 
 

@@ -1,10 +1,15 @@
 """The fast form of a model answers as the model does, leaves it alone, and never passes for exact."""
 
+import itertools
+
 import pytest
 import torch
+from forked import PROCESSES
 from torch import nn
 
+from robust_adapt.data import Split
 from robust_adapt.errors import CheckpointError
+from robust_adapt.evaluation.rows import robust_flags
 from robust_adapt.leaderboard import autoattack, place
 from robust_adapt.models import build_model
 from robust_adapt.precision import exact_arithmetic, fast_arithmetic, fast_copy
@@ -57,6 +62,106 @@ def test_arithmetic_is_put_back(arithmetic):
         assert backends.cudnn.allow_tf32 == (arithmetic is fast_arithmetic)
         raise RuntimeError("stop")
     assert (backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32, backends.cudnn.benchmark) == before
+
+
+def get(backend, operation):
+    return torch._C._get_fp32_precision_getter(backend, operation)
+
+
+def old_or_error(read):
+    try:
+        return read()
+    except RuntimeError:
+        return "mixed"
+
+
+def settings():
+    """All that torch says of its arithmetic, in both interfaces."""
+    backends = torch.backends
+    operations = itertools.product(("cuda", "mkldnn"), ("all", "matmul", "conv", "rnn"))
+    new = {key: get(*key) for key in (("generic", "all"), *operations)}
+    old = [lambda: backends.cuda.matmul.allow_tf32, lambda: backends.cudnn.allow_tf32]
+    old = [old_or_error(read) for read in (*old, torch.get_float32_matmul_precision)]
+    return new, old, backends.cudnn.benchmark, backends.cudnn.deterministic
+
+
+# What a user may have written before, in either interface.
+SETTINGS = {
+    "nothing": "pass",
+    "old, all": "b.cuda.matmul.allow_tf32 = b.cudnn.allow_tf32 = True",
+    "old, none": "b.cuda.matmul.allow_tf32 = b.cudnn.allow_tf32 = False",
+    "high": "torch.set_float32_matmul_precision('high')",
+    "medium": "torch.set_float32_matmul_precision('medium')",
+    "generic tf32": "b.fp32_precision = 'tf32'",
+    "generic ieee": "b.fp32_precision = 'ieee'",
+    "generic bf16": "b.fp32_precision = 'bf16'",
+    "matmul": "b.cuda.matmul.fp32_precision = 'tf32'",
+    "convolution": "b.cudnn.conv.fp32_precision = 'ieee'",
+    "cudnn": "b.cudnn.fp32_precision = 'ieee'",
+    "onednn matmul": "b.mkldnn.matmul.fp32_precision = 'bf16'",
+    "onednn convolution": "b.mkldnn.conv.fp32_precision = 'tf32'",
+    "onednn flags": "b.mkldnn.set_flags(_fp32_precision='bf16')",
+    "both": "b.cuda.matmul.allow_tf32 = True; b.cudnn.conv.fp32_precision = 'ieee'; b.fp32_precision = 'tf32'",
+    "timing": "b.cudnn.benchmark = b.cudnn.deterministic = True",
+}
+OWN = {  # settings of oneDNN that follow none above them
+    "high": {"matmul"},
+    "medium": {"matmul"},
+    "onednn matmul": {"matmul"},
+    "onednn convolution": {"conv"},
+    "onednn flags": {"matmul", "conv", "rnn"},
+}
+
+
+def arithmetic_after(name):
+    exec(SETTINGS[name], {"torch": torch, "b": torch.backends})
+    before = settings()
+    for arithmetic, fast in ((exact_arithmetic, False), (fast_arithmetic, True), (exact_arithmetic, False)):
+        with arithmetic():
+            new, old, *_ = settings()
+            assert old == [fast, fast, "high" if fast else "highest"], old
+            assert [new["cuda", each] for each in ("matmul", "conv", "rnn")] == 3 * ["tf32" if fast else "ieee"], new
+            assert [new["mkldnn", each] for each in ("matmul", "conv", "rnn")] == 3 * ["ieee"], new
+        assert settings() == before, (settings(), before)
+    follows = {each: get("mkldnn", each) for each in ("matmul", "conv", "rnn")}
+    torch.backends.fp32_precision = "ieee" if torch.backends.fp32_precision != "ieee" else "tf32"
+    assert {each for each, value in follows.items() if get("mkldnn", each) == value} == OWN.get(name, set())
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="since torch 2.9")
+@pytest.mark.parametrize("name", SETTINGS)
+def test_arithmetic_is_put_back_whichever_interface_set_it(name):
+    """In a process of its own: torch cannot go back to the settings that it begins with."""
+    process = PROCESSES.Process(target=arithmetic_after, args=(name,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="since torch 2.9")
+def test_an_exact_evaluation_does_not_see_bf16_of_a_cpu(small_net, images):
+    """What the CPU would do with it depends on the CPU; that it is off does not."""
+    seen = []
+    small_net.register_forward_hook(lambda *_: seen.append((get("mkldnn", "matmul"), get("mkldnn", "conv"))))
+    labels = torch.zeros(6, dtype=torch.long)
+    torch.backends.mkldnn.matmul.fp32_precision = torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    try:
+        robust_flags(small_net, Split((images * 255).byte(), labels), "fgsm", eps=0.1)
+        assert set(seen) == {("ieee", "ieee")}
+        assert (get("mkldnn", "matmul"), get("mkldnn", "conv")) == ("bf16", "bf16")
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = torch.backends.mkldnn.conv.fp32_precision = "none"
+
+
+@pytest.mark.parametrize("arithmetic", [exact_arithmetic, fast_arithmetic])
+def test_arithmetic_before_torch_2_9(arithmetic, monkeypatch):
+    monkeypatch.delattr(torch._C, "_get_fp32_precision_getter", raising=False)
+    monkeypatch.delattr(torch._C, "_set_fp32_precision_setter", raising=False)
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    with arithmetic():
+        fast = arithmetic is fast_arithmetic
+        assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (fast, fast)
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
 
 
 def test_a_fast_record_is_marked_and_its_state_is_another(small_net, tmp_path):

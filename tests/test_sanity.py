@@ -167,7 +167,7 @@ def test_a_model_without_gradients_fails(model, digits, before, figure, others):
 
 
 def test_logits_that_are_not_finite_fail(model, digits):
-    images, _ = digits.test.first(6, seed=0).tensors()
+    images, _ = digits.test.first(6).tensors()
     level = model(images)[:, 0].sort().values[3]
     model.behind = Call(lambda logits: torch.where(logits[:, :1] < level, torch.nan, logits))
     record, checks = quick(model, digits)
@@ -179,7 +179,7 @@ def test_logits_that_are_not_finite_fail(model, digits):
 
 
 def test_logits_that_are_finite_on_clean_images_only_count_as_fallen(model, digits):
-    images, _ = digits.test.first(6, seed=0).tensors()
+    images, _ = digits.test.first(6).tensors()
     on_grid = lambda inputs: ((inputs * 255).round() - inputs * 255).abs().amax((1, 2, 3)) < 1e-3  # noqa: E731
     model.before = Call(lambda inputs: torch.where(on_grid(inputs).view(-1, 1, 1, 1), inputs, inputs * torch.nan))
     _, checks = quick(model, digits)
@@ -222,7 +222,7 @@ def test_convolutions_and_a_batch_size_of_one_are_alone_as_in_a_batch(digits):
 
 
 def test_a_record_of_autoattack_is_of_this_model_these_images_and_this_budget(model, trained, digits):
-    images, labels = digits.test.first(6, seed=0).tensors()
+    images, labels = digits.test.first(6).tensors()
     other = Sound().eval()
     masked = Sound()
     masked.load_state_dict(trained)

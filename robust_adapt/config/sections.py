@@ -29,7 +29,8 @@ class DataConfig:
     crop: int | None = None
     """Random crops in training out of images padded by this many pixels; by default what suits the data set."""
     size: int | None = None
-    """Resize the images of a folder to this many pixels a side; by default they must be of one size."""
+    """Resize the images of a folder: the short side to this many pixels, then the square in the middle; by default they
+    must be square and of one size."""
     subset: int | None = None
     """Train on this many images only (stratified); for tests and short looks."""
 

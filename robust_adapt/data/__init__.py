@@ -2,7 +2,7 @@
 
 from robust_adapt.data.batches import Batches, augment
 from robust_adapt.data.sources import CIFAR10_CLASSES, from_datasets, load_data
-from robust_adapt.data.splits import Augmentation, ImageData, Split, stratified_order, to_float
+from robust_adapt.data.splits import Augmentation, ImageData, Split, check_data, float_parts, stratified_order, to_float
 
 __all__ = [
     "CIFAR10_CLASSES",
@@ -11,8 +11,10 @@ __all__ = [
     "ImageData",
     "Split",
     "augment",
+    "check_data",
     "from_datasets",
     "load_data",
+    "float_parts",
     "stratified_order",
     "to_float",
 ]

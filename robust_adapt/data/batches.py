@@ -36,7 +36,10 @@ class Batches:
                 f"of all of them together, take {max(1, round(batch_size / count)) * count}."
             )
         if len(split) < batch_size:
-            raise DataError(f"Expected at least one batch of {batch_size} images, but got {len(split)} images.")
+            raise DataError(
+                f"Expected at least one batch of {batch_size} images, but got {len(split)} images; set `batch_size` to "
+                f"{len(split)} at most."
+            )
         self.images, self.labels = split.images.to(device), split.labels.to(device)
         self.batch_size, self.seed = batch_size, seed
         self.own = slice(index * batch_size // count, (index + 1) * batch_size // count)

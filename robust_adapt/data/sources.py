@@ -1,21 +1,20 @@
 """Where data sets come from: the embedded digits, torchvision's CIFAR-10, folders of images, any Dataset."""
 
-import hashlib
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from robust_adapt.config import DataConfig
+from robust_adapt.data.folders import read_folder
+from robust_adapt.data.images import say
 from robust_adapt.data.reading import read_dataset
 from robust_adapt.data.splits import Augmentation, ImageData, Split, stratified_order
-from robust_adapt.doors import check_path
-from robust_adapt.errors import ConfigError, DataError, shown, unknown_name
+from robust_adapt.doors import check_path, check_text
+from robust_adapt.errors import ConfigError, DataError, first_line, shown, unknown_name
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -31,7 +30,6 @@ CIFAR10_CLASSES = (
 )
 DIGITS_TEST = 360
 VALIDATION = 1000
-LOSSY = (".jpg", ".jpeg", ".webp")
 SOURCES = ("digits", "cifar10", "cifar10.1", "folder:PATH")
 CIFAR10_1 = ("cifar10.1_v6_data.npy", "cifar10.1_v6_labels.npy")
 
@@ -47,15 +45,14 @@ def load_data(config: DataConfig) -> ImageData:
         return _assemble(config, "CIFAR-10", train, test, CIFAR10_CLASSES, Augmentation(4, True), official=True)
     if config.name == "cifar10.1":
         test = _cifar10_1(Path(config.root))
+        _check_size(config, "CIFAR-10.1", test)
         none = test.take(torch.arange(0))
         return ImageData("CIFAR-10.1", none, none, test, CIFAR10_CLASSES, Augmentation())
     if config.name.startswith("folder:"):
         root = check_path("data.name", config.name.removeprefix("folder:")).expanduser()
-        train, classes, lossy = _folder(root, "train", config.size)
-        test, test_classes, _ = _folder(root, "test", config.size)
-        if classes != test_classes:
-            raise DataError(f"Expected the classes {classes} under test/ too, but got {test_classes}.")
-        title = _folder_title(root, classes, train, lossy)
+        (train, test), classes, said = read_folder(root, config.size)
+        copy = classes == CIFAR10_CLASSES and train.images.shape[1:] == (3, 32, 32)  # never taken for the official one
+        title = f"{'CIFAR-10' if copy else root.resolve().name} ({', '.join(said)})"
         natural = train.images.shape[-1] >= 32
         return _assemble(config, title, train, test, classes, Augmentation(4 if natural else 0, natural))
     raise DataError(unknown_name("data set", config.name, SOURCES))
@@ -64,12 +61,27 @@ def load_data(config: DataConfig) -> ImageData:
 def from_datasets(
     train: Dataset, test: Dataset, classes: Sequence[str], *, title: str, config: DataConfig | None = None
 ) -> ImageData:
-    """Any two map-style data sets of (image, label) as one, whose own augmentation and order are not used.
+    """Any two map-style data sets of (image, label) as one, in memory: each item is read once, in order.
 
-    Images: PIL images, or square ones of uint8 or of floats in [0, 1], as tensors ``(C, H, W)`` or arrays
-    ``(H, W, C)``; labels: numbers of ``classes``, from 0. Raises ``DataError`` for anything else.
+    Images: PIL images, turned as their EXIF says, or square ones of uint8 or of floats in [0, 1], as tensors
+    ``(C, H, W)`` or arrays ``(H, W, C)``. They become uint8: floats are rounded to 8 bits. Labels: numbers of
+    ``classes``, from 0. What changes pixels by more than 1e-3 is logged and stands in the title. Raises ``DataError``
+    for anything else, and for a data set that augments: up to 256 of its items are read twice and must be equal.
+    ``config`` says the augmentation (crop, flip; by default none), the held-out split and the subset.
     """
-    parts = [read_dataset(dataset) for dataset in (train, test)]
+    check_text("title", title)
+    if (
+        isinstance(classes, str)
+        or not isinstance(classes, Iterable)
+        or not all(isinstance(one, str) for one in classes)
+    ):
+        raise ConfigError(
+            f"Expected `classes` as a list of names, but got {shown(classes)}; write one a class, ['cat', 'dog'], in "
+            "the order of their numbers."
+        )
+    parts, notes = zip(*(read_dataset(dataset) for dataset in (train, test)), strict=True)
+    said = say(title, sum(notes, Counter()), sum(len(part) for part in parts))
+    title = f"{title} ({', '.join(said)})" if said else title
     return _assemble(config or DataConfig(name=title), title, *parts, tuple(classes), Augmentation())
 
 
@@ -83,16 +95,19 @@ def _assemble(
     *,
     official: bool = False,
 ) -> ImageData:
+    _check_size(config, title, train)
+    if len(train) < 2:
+        raise DataError("Expected 2 or more training images, but got 1; one is held out, give another one.")
     validation = config.validation or max(1, min(VALIDATION, len(train) // 10))
     if validation > len(train) // 2:
         raise DataError(
-            f"Expected `validation` to leave at least half of {len(train)} training images, but got "
-            f"{validation}; set `data.validation` lower."
+            f"Expected `validation` to leave at least half of {len(train)} training images, but got {validation}; set "
+            f"`validation` of the data's config to {len(train) // 2} at most."
         )
     if config.crop is not None and config.crop > train.images.shape[-1]:
         raise DataError(
-            f"Expected `crop` of at most the {train.images.shape[-1]} pixels of the images, but got {config.crop}; "
-            "4 is usual."
+            f"Expected `crop` of at most the {train.images.shape[-1]} pixels of the images, but got {config.crop}; set "
+            f"`crop` of the data's config to {train.images.shape[-1] // 8}, an eighth."
         )
     order = stratified_order(train.labels, seed=config.seed)
     held_out, kept = order[:validation], order[validation:]
@@ -105,6 +120,15 @@ def _assemble(
     data = ImageData(title, train.take(kept), train.take(held_out), test, classes, augmentation, official)
     data.check()
     return data
+
+
+def _check_size(config: DataConfig, title: str, split: Split) -> None:
+    side = split.images.shape[-1]
+    if config.size not in (None, side):
+        raise ConfigError(
+            f"Expected `size` None or {side}, the pixels of {shown(title)}, but got {config.size}; only a folder is "
+            "resized: leave it out, and resize a data set of your own in its transform."
+        )
 
 
 def _digits() -> tuple[Split, Split, tuple[str, ...]]:
@@ -126,7 +150,7 @@ def _cifar10(config: DataConfig, train: bool) -> Split:
     except Exception as error:  # no network, no copy, a damaged one, a name that is no path: a kind each
         reason = "downloads are off" if config.offline else f"the download failed ({error})"
         raise DataError(
-            f"Expected CIFAR-10 in {config.root!r}, but it is not there and {reason}; put "
+            f"Expected CIFAR-10 in {config.root!r}, but it is not there, or damaged, and {reason}; put "
             "cifar-10-batches-py there, or use `--data.name folder:PATH` or `--data.name digits`."
         ) from error
     images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
@@ -142,81 +166,16 @@ def _cifar10_1(root: Path) -> Split:
             "there; take the pair from the folder datasets of github.com/modestyachts/CIFAR-10.1."
         )
     try:
-        images, labels = (np.load(root / name, allow_pickle=False) for name in CIFAR10_1)
-    except (OSError, ValueError) as error:
-        raise DataError(f"Expected CIFAR-10.1 in {str(root)!r}, but a file of it cannot be read: {error}.") from error
-    whole = images.dtype == np.uint8 and labels.dtype.kind in "iu" and len(labels) > 0
+        images, labels = (np.asarray(np.load(root / name, allow_pickle=False)) for name in CIFAR10_1)
+    except Exception as error:  # NumPy raises a kind a damage
+        raise DataError(
+            f"Expected CIFAR-10.1 in {str(root)!r}, but a file of it cannot be read: {first_line(error)}; take the "
+            "pair again."
+        ) from error
+    whole = images.dtype == np.uint8 and labels.dtype.kind in "iu" and labels.ndim == 1 and labels.size > 0
     if not whole or images.shape != (len(labels), 32, 32, 3) or labels.min() < 0 or labels.max() > 9:
         raise DataError(
             f"Expected CIFAR-10.1 as uint8 images (N, 32, 32, 3) and labels 0 to 9, but got {images.dtype} "
             f"{images.shape} and {labels.dtype} {labels.shape} in {str(root)!r}; take the pair again."
         )
     return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long())
-
-
-def _folder(root: Path, part: str, size: int | None) -> tuple[Split, tuple[str, ...], bool]:
-    from torchvision.datasets import ImageFolder
-
-    try:
-        folder = ImageFolder(str(root / part))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"Expected images as {root / part}/CLASS/*.jpg or *.png, but found no class folders with images there; "
-            "the folder after `folder:` holds train/ and test/."
-        ) from error
-    files = [path for path, _ in folder.samples]
-    images = _cached(root / part, files, size)
-    labels = torch.tensor([label for _, label in folder.samples])
-    return Split(images, labels), tuple(folder.classes), any(path.lower().endswith(LOSSY) for path in files)
-
-
-def _folder_title(root: Path, classes: tuple[str, ...], train: Split, lossy: bool) -> str:
-    """A copy of CIFAR-10 is called one; nobody should take a re-encoded copy for the official images."""
-    copy = "JPEG copy" if lossy else "folder copy"
-    if classes == CIFAR10_CLASSES and train.images.shape[1:] == (3, 32, 32):
-        return f"CIFAR-10 ({copy})"
-    return f"{root.resolve().name} ({copy})"
-
-
-def _cached(folder: Path, files: list[str], size: int | None) -> Tensor:
-    """The decoded images, from a cache that any change of a file's name, size or time misses."""
-    listing = hashlib.sha256(f"{size} {folder.resolve()}".encode())
-    for path in files:
-        status = os.stat(path)
-        listing.update(f"{os.path.relpath(path, folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "robust_adapt"
-    target = cache / f"{listing.hexdigest()[:32]}.npy"
-    try:
-        return torch.from_numpy(np.load(target, allow_pickle=False))
-    except (OSError, ValueError):
-        images = _decode(files, size)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(f".{os.getpid()}.npy")
-        np.save(partial, images)
-        os.replace(partial, target)
-    except OSError:  # no room or no right to write: the cache is a convenience
-        pass
-    return torch.from_numpy(images)
-
-
-def _decode(files: list[str], size: int | None) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    def read(path: str) -> np.ndarray:
-        try:
-            with Image.open(path) as image:
-                image = image.convert("RGB")
-                return np.asarray(image if size is None else image.resize((size, size)))
-        except (UnidentifiedImageError, OSError) as error:
-            raise DataError(f"Expected an image that can be read, but got {path}: {error}.") from error
-
-    with ThreadPoolExecutor() as pool:
-        images = list(pool.map(read, files))
-    shapes = {image.shape for image in images}
-    if len(shapes) > 1 or next(iter(shapes))[0] != next(iter(shapes))[1]:
-        raise DataError(
-            f"Expected square images of one size, but got {len(shapes)} shapes, such as {sorted(shapes)[0]}; "
-            "set `data.size` to resize them."
-        )
-    return np.stack(images).transpose(0, 3, 1, 2).copy()

@@ -1,6 +1,7 @@
 """Images and labels as uint8 tensors in memory, and the seeded orders that samples are taken in."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from robust_adapt.doors import check_dense
 from robust_adapt.errors import DataError, shown
+
+PART = 64  # images that are floats at once where a whole split is summed up or hashed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +43,13 @@ class Split:
                 "image."
             )
 
-    def take(self, index: Tensor) -> "Split":
+    def take(self, index: Tensor | slice) -> "Split":
         return Split(self.images[index], self.labels[index])
 
-    def first(self, n: int | None, *, seed: int) -> "Split":
-        """n samples, the same share of each class, always the same for a seed; all where n is None."""
-        if n is None or n >= len(self):
-            return self
-        return self.take(stratified_order(self.labels, seed=seed)[:n])
+    def first(self, n: int | None) -> "Split":
+        """The first n samples of the one order in which every figure takes them, each class in its share in every
+        beginning; all of them, in that order, where n is None."""
+        return self.take(stratified_order(self.labels, seed=0)[:n])
 
     def tensors(self, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
         """images as float32 in [0, 1], and labels, on the device."""
@@ -105,8 +107,20 @@ class ImageData:
                 f"Expected training images, but {self.title} is a test set only; train on another data set and judge "
                 "on this one."
             )
-        pixels = self.train.images.numpy().astype(np.float32) / 255
-        return pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).clip(min=1e-3).tolist()
+        images, count = self.train.images, np.intp(self.train.images.numel() // self.channels)
+        mean = (_channel_sums(images, lambda pixels: pixels) / count).astype(np.float32)
+        centre = mean[:, None, None]
+        variance = (_channel_sums(images, lambda pixels: (pixels - centre) ** 2) / count).astype(np.float32)
+        return mean.tolist(), np.sqrt(variance).clip(min=1e-3).tolist()
+
+
+def check_data(data: object) -> None:
+    """Raise ``DataError`` unless ``data`` is ``ImageData``, what every argument of that name takes."""
+    if not isinstance(data, ImageData):
+        raise DataError(
+            f"Expected `data` as ImageData, but got {shown(data)}; load_data(DataConfig()) gives one, and "
+            "data.from_datasets() makes one of two data sets, such as the `.dataset` of two DataLoaders."
+        )
 
 
 def stratified_order(labels: Tensor, *, seed: int) -> Tensor:
@@ -121,5 +135,32 @@ def stratified_order(labels: Tensor, *, seed: int) -> Tensor:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 images as float32 in [0, 1]."""
-    return images.float().div_(255)
+    """uint8 images as float32 in [0, 1]; floats as they are."""
+    return images if images.is_floating_point() else images.float().div_(255)
+
+
+def float_parts(images: Tensor) -> Iterator[Tensor]:
+    """Images of either kind as floats, ``PART`` at a time: all at once they take four times the memory of uint8."""
+    return (to_float(part) for part in images.split(PART))
+
+
+def _channel_sums(images: Tensor, term: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A float32 sum a channel of a term of the pixels in [0, 1], ``PART`` images at a time.
+
+    The additions are those of numpy over all images at once, to the bit: a model's first layer holds the result. Of
+    several channels it adds up each image, then the images in turn; of one channel all pixels, half and half.
+    """
+    if images.shape[1] == 1:
+        return _halves(images.reshape(-1, 1, 1, 1), term, leaf=PART * images[0].numel()).reshape(1)
+    total = np.zeros((1, images.shape[1]), np.float32)
+    for part in float_parts(images):
+        total = np.concatenate([total, term(part.numpy()).sum((2, 3))]).sum(0, keepdims=True)
+    return total[0]
+
+
+def _halves(pixels: Tensor, term: Callable[[np.ndarray], np.ndarray], *, leaf: int) -> np.ndarray:
+    """A sum of ``(N, 1, 1, 1)`` pixels as numpy's pairwise summation cuts it; ``leaf`` of them are floats at once."""
+    if len(pixels) <= max(leaf, 128):
+        return term(to_float(pixels).numpy()).sum()
+    half = len(pixels) // 16 * 8
+    return _halves(pixels[:half], term, leaf=leaf) + _halves(pixels[half:], term, leaf=leaf)

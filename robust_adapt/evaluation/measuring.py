@@ -1,5 +1,6 @@
 """Accuracy under every attack of the table: per-sample flags, intervals, the worst case."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,12 +13,14 @@ from robust_adapt.attacks import ATTACKS
 from robust_adapt.data import Split
 from robust_adapt.doors import check_callable, check_known, check_model, check_seed, check_whole
 from robust_adapt.errors import ConfigError, DataError, shown
-from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, batches_of, merged, projected, rows_of_norm
-from robust_adapt.models import images_hash, model_device, weights_hash
+from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, Row, batches_of, merged, rows_of_norm, split_hash
+from robust_adapt.models import model_device, weights_hash
 from robust_adapt.processes import ALONE, Processes
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import wilson
 from robust_adapt.units import check_eps
+
+WORST_CASE = "right when clean and under every row above that is in the ball and on all n images"
 
 
 def evaluate_model(
@@ -38,13 +41,14 @@ def evaluate_model(
     report: Callable[[AttackRecord], None] | None = None,
     processes: Processes = ALONE,
 ) -> EvaluationRecord:
-    """Accuracy of a model on the first n images of a split's stratified order, under every row, in float32.
+    """Accuracy of a model on the first n images in the order of ``Split.first``, under every row, in float32.
 
     model: takes images in [0, 1]; put on the device by the caller, left as it came. eps, norm: the budget. rows:
     names of ``ROWS``, by default all of the norm, ``rows_of_norm(norm)``. limits: most images of an attack, by its
-    name (``DEFAULT_LIMITS``). report: called with each finished row. processes: share the batches; the flags are those
-    of one process. Raises ``DataError`` for images that are not in [0, 1], ``ConfigError`` for an unknown row or one of
-    another norm.
+    name (``DEFAULT_LIMITS``): the first of those n. seed: of random starts. report: called with each finished row.
+    processes: share the batches; the flags are those of one process. The worst case is over the clean images and every
+    row in the ball on all n. Raises ``DataError`` for images that are not in [0, 1], ``ConfigError`` for an unknown row
+    or one of another norm.
     """
     begin, eps = time.monotonic(), check_eps(eps, norm=norm)
     chosen, limits = _chosen(rows, norm), DEFAULT_LIMITS if limits is None else limits
@@ -55,16 +59,19 @@ def evaluate_model(
             raise ConfigError(f"Expected `{text}` as a text, but got {shown(value)}; it only names the record.")
     if config is not None and not isinstance(config, dict):
         raise ConfigError(f"Expected `config` as a dict, but got {shown(config)}; use Config.to_dict().")
-    part = split.first(n, seed=seed)
-    records, robust, made = [], torch.ones(len(part), dtype=torch.bool), {}
+    part, records, made = split.first(n), [], {}
+    parts = {row: part.take(slice(limits.get(ROWS[row].attack or ""))) for row in chosen}
+    hashes = {size: split_hash(one) for size, one in {len(one): one for one in (part, *parts.values())}.items()}
+    robust = torch.ones(len(part), dtype=torch.bool)
     for row in chosen:
-        limited = part.first(limits.get(ROWS[row].attack or ""), seed=seed)
-        record, flags = _one_row(model, limited, row, eps, norm, batch_size, seed, made, processes)
-        records.append(record)
-        if len(flags) == len(robust) and (ROWS[row].bounded or ROWS[row].attack is None):
+        record, flags = _one_row(model, parts[row], row, eps, norm, batch_size, seed, made, processes)
+        records.append(dataclasses.replace(record, images_sha256=hashes[len(flags)]))
+        if len(flags) == len(robust) and ROWS[row].bounded:
             robust &= flags
         if report is not None:
-            report(record)
+            report(records[-1])
+    clean = _figures_of(model, part, ROWS["Clean"], eps, norm, batch_size, seed, made, processes)["right"]
+    worst = _record("Worst case", norm, eps, WORST_CASE, robust & clean, {"clean_right": clean}, 0.0)
     return EvaluationRecord(
         model=name,
         weights_sha256=weights_hash(model),
@@ -76,21 +83,13 @@ def evaluate_model(
         seed=seed,
         exact=True,
         attacks=records,
-        worst_case=_record(
-            "Worst case",
-            norm,
-            eps,
-            "right under every row above that is in the ball and on all n images",
-            robust,
-            {},
-            0.0,
-        ),
+        worst_case=dataclasses.replace(worst, images_sha256=hashes[len(part)]),
         device=str(model_device(model)),
         versions=upstream.versions(),
         commit=upstream.commit(),
         seconds=round(time.monotonic() - begin, 1),
         config=config or {},
-        images_sha256=images_hash(*part.tensors()),
+        images_sha256=hashes[len(part)],
     )
 
 
@@ -141,18 +140,11 @@ def _one_row(
     norm: str,
     batch_size: int,
     seed: int,
-    made: dict[tuple[str, int], list[dict[str, Tensor]]],
+    made: dict[tuple[str | None, int], dict[str, Tensor]],
     processes: Processes,
 ) -> tuple[AttackRecord, Tensor]:
     begin, row = time.monotonic(), ROWS[row_name]
-    key = (row.attack or "", len(split))
-    if row.attack is not None and not row.bounded:
-        made[key] = batches = list(batches_of(model, split, row, eps, norm, batch_size, seed, processes))
-    elif key in made:  # the same adversarial images, projected: crafted once
-        batches = list(projected(model, split, made[key], eps, norm, batch_size, processes))
-    else:
-        batches = list(batches_of(model, split, row, eps, norm, batch_size, seed, processes))
-    figures = merged(batches, processes)
+    figures = _figures_of(model, split, row, eps, norm, batch_size, seed, made, processes)
     bounded = row.bounded and row.attack is not None
     used_norm = norm if bounded else (ATTACKS[row.attack].norm if row.attack else "")
     seconds = time.monotonic() - begin
@@ -161,6 +153,29 @@ def _one_row(
     used_eps = eps if bounded else None
     record = _record(row_name, used_norm, used_eps, row.note, figures["right"], figures, seconds, steps, size)
     return record, figures["right"]
+
+
+def _figures_of(
+    model: nn.Module,
+    split: Split,
+    row: Row,
+    eps: float,
+    norm: str,
+    batch_size: int,
+    seed: int,
+    made: dict[tuple[str | None, int], dict[str, Tensor]],
+    processes: Processes,
+) -> dict[str, Tensor]:
+    """The figures of a row, crafted once: ``made`` holds those that serve again, clean ones and those in the ball."""
+    key = row.attack, len(split)
+    if row.bounded and key in made:
+        return made[key]
+    figures = merged(batches_of(model, split, row, eps, norm, batch_size, seed, processes), processes)
+    if not row.bounded:
+        made[key] = figures | {name: figures[f"{name} in the ball"] for name in ("right", "l2")}
+    elif row.attack is None:
+        made[key] = figures
+    return figures
 
 
 def _record(
@@ -178,7 +193,7 @@ def _record(
     low, high = wilson(correct, n)
     clean_right = figures.get("clean_right", right)
     fooled = clean_right & ~right
-    sizes = figures.get("l2", torch.zeros(n))
+    sizes = figures.get("l2")
     return AttackRecord(
         name=name,
         norm=norm,
@@ -192,8 +207,8 @@ def _record(
         low=low,
         high=high,
         success_rate=int(fooled.sum()) / max(1, int(clean_right.sum())),
-        unchanged_share=float((sizes == 0).float().mean()),
-        mean_l2=float(sizes[fooled].mean()) if fooled.any() else None,
+        unchanged_share=None if sizes is None else float((sizes == 0).float().mean()),
+        mean_l2=float(sizes[fooled].mean()) if sizes is not None and fooled.any() else None,
         seconds=round(seconds, 2),
         flags="".join("1" if each else "0" for each in right.tolist()),
     )

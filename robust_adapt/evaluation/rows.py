@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from robust_adapt.attacks import ATTACKS, check_images, check_norm, crafting, make_attack, project, run_attack
 from robust_adapt.attacks.making import shared_ratio
 from robust_adapt.attacks.seam import ready
-from robust_adapt.data import Split
+from robust_adapt.data import Split, float_parts
 from robust_adapt.doors import ask, check_known, check_logits
 from robust_adapt.errors import enough_memory
-from robust_adapt.models import model_device
+from robust_adapt.models import model_device, tensors_hash
 from robust_adapt.precision import exact_arithmetic
 from robust_adapt.processes import ALONE, Processes
 from robust_adapt.units import NORMS, check_eps
@@ -103,8 +103,7 @@ def robust_flags(
 
 def merged(own: Iterable[dict[str, Tensor]], processes: Processes) -> dict[str, Tensor]:
     """The figures of all batches in order, out of every process's own ones."""
-    figures = [{name: batch[name] for name in ("right", "l2", "clean_right")} for batch in own]
-    rounds = itertools.zip_longest(*processes.gather(figures))
+    rounds = itertools.zip_longest(*processes.gather(list(own)))
     batches = [batch for one_each in rounds for batch in one_each if batch is not None]
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
@@ -119,7 +118,7 @@ def own_batches(split: Split, batch_size: int, processes: Processes) -> Iterator
 def batches_of(
     model: nn.Module, split: Split, row: Row, eps: float, norm: str, batch_size: int, seed: int, processes: Processes
 ) -> Iterator[dict[str, Tensor]]:
-    """Flags, L2 sizes and (for attacks without a bound) the adversarial images, an own batch at a time."""
+    """Flags and L2 sizes, an own batch at a time; of an attack without a bound also those of its images in the ball."""
     device = model_device(model)
     attack = None
     if row.attack is not None:
@@ -141,32 +140,19 @@ def batches_of(
                         adversarial = run_attack(attack, images, images, labels, eps=eps, norm=norm)
                     else:
                         adversarial = attack(images, labels).detach()
-            yield _figures(model, images, labels, adversarial, clean_right, keep=not row.bounded)
+            figures = _figures(model, images, labels, adversarial) | {"clean_right": clean_right.cpu()}
+            if not row.bounded:
+                inside = _figures(model, images, labels, project(adversarial, images, eps, norm=norm))
+                figures |= {f"{name} in the ball": value for name, value in inside.items()}
+            yield figures
 
 
-def projected(
-    model: nn.Module,
-    split: Split,
-    made: list[dict[str, Tensor]],
-    eps: float,
-    norm: str,
-    batch_size: int,
-    processes: Processes,
-) -> Iterator[dict[str, Tensor]]:
-    """As ``batches_of``, of adversarial images that are ``made`` already."""
-    device = model_device(model)
-    for batch, (_, part) in zip(made, own_batches(split, batch_size, processes), strict=True):
-        images, labels = part.tensors(device)
-        with exact_arithmetic(), crafting(model):
-            adversarial = project(batch["adversarial"].to(device), images, eps, norm=norm)
-            yield _figures(model, images, labels, adversarial, batch["clean_right"].to(device), keep=False)
+def split_hash(split: Split) -> str:
+    """sha256 over the shape and values of a split's images, as floats in [0, 1], and over its labels."""
+    return tensors_hash(split.images.shape, itertools.chain(float_parts(split.images), [split.labels]))
 
 
 @torch.no_grad()
-def _figures(
-    model: nn.Module, images: Tensor, labels: Tensor, adversarial: Tensor, clean_right: Tensor, *, keep: bool
-) -> dict[str, Tensor]:
+def _figures(model: nn.Module, images: Tensor, labels: Tensor, adversarial: Tensor) -> dict[str, Tensor]:
     right = model(adversarial).argmax(1) == labels  # do not trust the attack: ask the model again
-    sizes = (adversarial - images).flatten(1).norm(dim=1)
-    figures = {"right": right.cpu(), "l2": sizes.cpu(), "clean_right": clean_right.cpu()}
-    return figures | ({"adversarial": adversarial.cpu()} if keep else {})
+    return {"right": right.cpu(), "l2": (adversarial - images).flatten(1).norm(dim=1).cpu()}

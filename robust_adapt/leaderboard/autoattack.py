@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from robust_adapt import upstream
 from robust_adapt.attacks import crafting
+from robust_adapt.data import Split, to_float
 from robust_adapt.doors import check_model
 from robust_adapt.errors import enough_memory
 from robust_adapt.leaderboard.adversary import Adversary, attack_names, source_hash
@@ -24,8 +25,8 @@ from robust_adapt.units import check_eps
 
 def autoattack(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    images: Tensor | Split,
+    labels: Tensor | None = None,
     *,
     eps: float | str,
     norm: str = "Linf",
@@ -45,18 +46,21 @@ def autoattack(
     """Accuracy that is left after each attack of AutoAttack (Croce and Hein, 2020), with flags per sample.
 
     model: takes images in [0, 1] on its own device; used in eval mode, left as it came. images ``(N, C, H, W)``
-    float32 in [0, 1], labels ``(N,)``. attacks, settings: for ``version="custom"``. The result depends on seed and
-    batch_size, and equals ``AutoAttack.run_standard_evaluation`` with the same two. state_dir: the same call with
-    the same folder goes on after a crash. shard: (index, count), one process of several that share ``state_dir``;
-    each returns the whole result, and waits ``patience`` seconds for a batch of another. report: called after each
-    batch. strict: refuse a model that AutoAttack's own checks object to. fast: channels-last, folded batch-norm, on a
-    GPU TF32 and compiled: other bits, and ``exact=False`` in the record. Raises ``ConfigError``, ``DataError``, and
-    ``CheckpointError`` for a state of another run, a damaged one, or a full disk.
+    float32 in [0, 1], labels ``(N,)``; or a ``Split`` in place of both, of which a batch at a time becomes floats.
+    attacks, settings: for ``version="custom"``. The result depends on seed and batch_size, and equals
+    ``AutoAttack.run_standard_evaluation`` with the same two. state_dir: the same call with the same folder goes on
+    after a crash. shard: (index, count), one process of several that share ``state_dir``; each returns the whole
+    result, and waits ``patience`` seconds for a batch of another. report: called after each batch. strict: refuse a
+    model that AutoAttack's own checks object to. fast: channels-last, folded batch-norm, on a GPU TF32 and compiled:
+    other bits, and ``exact=False`` in the record. Raises ``ConfigError``, ``DataError``, and ``CheckpointError`` for a
+    state of another run, a damaged one, or a full disk.
     """
     model = check_model(model)
     check_arguments(
         images, labels, eps=eps, norm=norm, seed=seed, batch_size=batch_size, shard=shard, state_dir=state_dir
     )
+    if isinstance(images, Split):
+        images, labels = images.images, images.labels
     device = model_device(model, images.device)
     images, labels = images.detach().contiguous(), labels.detach().long()
     check_options(settings, patience, report, strict=strict, return_adversarial=return_adversarial)
@@ -67,7 +71,7 @@ def autoattack(
         answers = check_logits(model, images, labels, device, batch_size)
         classes = answers.shape[1]
         names = attack_names(version, attacks, classes)
-        attacked = fast_copy(model, images[:batch_size].to(device)) if fast else model
+        attacked = fast_copy(model, to_float(images[:batch_size]).to(device)) if fast else model
         adversary = Adversary(attacked, names, num_classes=classes, device=device, **conditions)
         conditions |= {"batch_size": batch_size}
         software = {"attacks": names, "pyautoattack": source_hash(), "torch": torch.__version__}

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from robust_adapt.attacks import crafting
-from robust_adapt.data import CIFAR10_CLASSES, ImageData
+from robust_adapt.data import CIFAR10_CLASSES, ImageData, check_data
 from robust_adapt.doors import check_flag, check_known, check_model, check_path, check_text, check_whole
-from robust_adapt.errors import CheckpointError, ConfigError, DataError, shown
+from robust_adapt.errors import CheckpointError, ConfigError, shown
 from robust_adapt.leaderboard.autoattack import autoattack
 from robust_adapt.leaderboard.ranking import BOARDS, TEST_IMAGES, Place, departures, is_resnet18, place
 from robust_adapt.leaderboard.result import AutoAttackRecord, Progress
@@ -79,8 +79,8 @@ def benchmark(
     settings: for ``version="custom"``, as of ``autoattack``. out: a
     folder for ``benchmark.json`` and the state, from which the same call goes on after a crash. shard: (index, count),
     one process of several with the same ``out``, of which the first writes the record. more_data: the model
-    saw extra or synthetic images. The first n of a fixed, stratified order are taken, of which the record says that
-    they are a subset. Raises ``ConfigError``, ``DataError``, ``CheckpointError``.
+    saw extra or synthetic images. The images are taken in the order of ``Split.first``, and the record says where they
+    are a subset. Raises ``ConfigError``, ``DataError``, ``CheckpointError``.
     """
     model = check_model(model)
     _check_arguments(data, n, name, files, config, out, fast=fast, more_data=more_data)
@@ -88,14 +88,12 @@ def benchmark(
     if eps is None and norm not in BOARDS:
         raise ConfigError(f"Expected `eps` for {norm}, which has no leaderboard whose eps could be meant; give one.")
     budget = BOARDS[norm] if eps is None else eps
-    images, labels = data.test.first(n, seed=0).tensors()
     check_classes(model, data)
     folder = Path(out) if out is not None else None
     try:
         record = autoattack(
             model,
-            images,
-            labels,
+            data.test.first(n),
             eps=budget,
             norm=norm,
             version=version,
@@ -137,8 +135,7 @@ def _check_arguments(
     out: str | Path | None,
     **flags: bool,
 ) -> None:
-    if not isinstance(data, ImageData):
-        raise DataError(f"Expected `data` as ImageData, but got {shown(data)}; load_data() gives it.")
+    check_data(data)
     data.test.check()
     if n is not None:
         check_whole("n", n)

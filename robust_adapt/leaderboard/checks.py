@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from robust_adapt import doors
 from robust_adapt.attacks import check_images, crafting
+from robust_adapt.attacks.crafting import check_span
+from robust_adapt.data import Split, to_float
 from robust_adapt.doors import (
     ask,
     check_callable,
@@ -30,8 +32,8 @@ _TOLERANCE, _SAME = 1e-4, 1e-2
 
 
 def check_arguments(
-    images: Tensor,
-    labels: Tensor,
+    images: Tensor | Split,
+    labels: Tensor | None,
     *,
     eps: float | str,
     norm: str,
@@ -41,11 +43,14 @@ def check_arguments(
     state_dir: object,
 ) -> None:
     """Everything that can be said without asking the model. Raises ``ConfigError`` or ``DataError``."""
-    check_images(images, labels)
-    if labels is None:
-        raise DataError("Expected `labels`, but got None; AutoAttack counts who is right.")
-    if images.dtype != torch.float32 or not len(images):
-        raise DataError(f"Expected one or more float32 `images`, but got {len(images)} of {images.dtype}.")
+    if isinstance(images, Split):
+        images.check()
+    else:
+        check_images(images, labels)
+        if labels is None:
+            raise DataError("Expected `labels`, but got None; AutoAttack counts who is right.")
+        if images.dtype != torch.float32 or not len(images):
+            raise DataError(f"Expected one or more float32 `images`, but got {len(images)} of {images.dtype}.")
     if check_eps(eps, norm=norm) == 0:
         raise ConfigError("Expected `eps` > 0, but got 0; without a perturbation the clean accuracy is the answer.")
     check_seed("seed", seed)
@@ -80,7 +85,7 @@ def check_options(settings: object, patience: float, report: object, **flags: bo
 def check_logits(model: nn.Module, images: Tensor, labels: Tensor, device: torch.device, batch_size: int) -> Tensor:
     """The model's answer to the first batch, ``(images, classes)``, where it is one of logits for these labels."""
     with crafting(model, seed=0), torch.no_grad():
-        first = images[:batch_size].to(device)
+        first = to_float(images[:batch_size]).to(device)
         logits = ask(model, first)
     doors.check_logits(logits, first)
     if logits.dtype != torch.float32:
@@ -90,7 +95,7 @@ def check_logits(model: nn.Module, images: Tensor, labels: Tensor, device: torch
             f"Expected finite logits, but {int((~logits.isfinite()).any(1).sum())} of {len(first)} clean images "
             "give NaN or infinity; look at the weights."
         )
-    check_images(images, labels, num_classes=logits.shape[1])
+    check_span(int(labels.min()), int(labels.max()), num_classes=logits.shape[1])
     return logits.cpu()
 
 

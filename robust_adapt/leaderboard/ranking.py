@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
@@ -174,12 +175,21 @@ def departures(
 def is_resnet18(model: nn.Module) -> bool:
     """Whether a model is a ResNet-18 or PreActResNet-18 of any width and anyone's code, told by its layers.
 
-    The 18 are 17 convolutions that see neighbours and one linear layer; 3 or 4 convolutions more, mostly of one
-    pixel, are the shortcuts between stages.
+    The 18 are one linear layer and 17 convolutions that see neighbours: the first one, and four stages of two blocks of
+    two, each stage twice as wide as the one before. A convolution a stage more, mostly of one pixel, is a shortcut: all
+    stages but the first have one, or none has; then eight modules of two convolutions must show the blocks.
     """
-    kernels = [layer.kernel_size for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    every = Counter(layer.out_channels for layer in layers)
+    seeing = Counter(layer.out_channels for layer in layers if max(layer.kernel_size) > 1)
+    stages = [max(every, default=0) / 2**number for number in range(4)]  # from the widest, the last one
     heads = sum(isinstance(layer, nn.Linear) for layer in model.modules())
-    return heads == 1 and len(kernels) in (20, 21) and sum(max(kernel) > 1 for kernel in kernels) >= 17
+    if heads != 1 or not Counter(4 * stages) <= seeing:
+        return False
+    if len(layers) == 17:
+        pairs = [sum(isinstance(part, nn.Conv2d) for part in each.modules()) == 2 for each in model.modules()]
+        return sum(pairs) >= 8
+    return len(layers) in (20, 21) and Counter(4 * stages + stages[:3]) <= every
 
 
 def _interval(ends: object) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robust_adapt.data import to_float
 from robust_adapt.errors import CheckpointError, ConfigError
 from robust_adapt.leaderboard.adversary import Adversary
 from robust_adapt.leaderboard.checks import (
@@ -32,7 +33,10 @@ from robust_adapt.statistics import wilson
 
 @dataclass(kw_only=True, eq=False)
 class Run:
-    """Arguments of a run, and after ``finish()`` its results: flags, broken_by, rows, findings, adversarial."""
+    """Arguments of a run, and after ``finish()`` its results: flags, broken_by, rows, findings, adversarial.
+
+    images: floats in [0, 1] or uint8, of which a batch at a time becomes floats.
+    """
 
     model: nn.Module
     images: Tensor
@@ -64,7 +68,7 @@ class Run:
             )
         self._clean()
         if self.keep_images:
-            self.adversarial = self.images.clone()
+            self.adversarial = to_float(self.images.clone())
         for number, name in enumerate(self.adversary.names):
             index = self.flags.nonzero().squeeze(1)
             results = list(self._attack(number, name, index)) if len(index) else []
@@ -110,14 +114,15 @@ class Run:
 
     def _ask_clean(self) -> dict[str, Any]:
         begin = time.monotonic()
-        first, labels = self.images[: self.batch_size].to(self.device), self.labels[: self.batch_size].to(self.device)
+        first = to_float(self.images[: self.batch_size]).to(self.device)
+        labels = self.labels[: self.batch_size].to(self.device)
         findings = question_model(self.model, first, labels, adversary=self.adversary, randomised=self.randomised)
         right = []
         with torch.no_grad():
             for images, labels in zip(
                 self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True
             ):
-                logits = self.model(images.to(self.device))
+                logits = self.model(to_float(images).to(self.device))
                 if not logits.isfinite().all():
                     raise ConfigError("Expected finite logits, but got NaN or infinity on clean images.")
                 right.append((logits.max(dim=1)[1] == labels.to(self.device)).cpu())
@@ -168,7 +173,7 @@ class Run:
     def _perturb(self, index: Tensor, perturb: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Any]:
         begin = time.monotonic()
         chosen = index.to(self.images.device)
-        images, labels = self.images[chosen].clone().to(self.device), self.labels[chosen].clone().to(self.device)
+        images, labels = to_float(self.images[chosen]).to(self.device), self.labels[chosen].to(self.device)
         adversarial = perturb(images, labels)
         logits = self.model(adversarial)
         fooled = ~labels.eq(logits.max(dim=1)[1])  # upstream's own words, so that NaN logits count as they do there

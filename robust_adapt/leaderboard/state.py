@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robust_adapt.data import float_parts
 from robust_adapt.errors import CheckpointError
 from robust_adapt.files import is_whole_archive, write_atomically
-from robust_adapt.models import tensor_bytes, weights_hash
+from robust_adapt.models import tensor_bytes, tensors_hash, weights_hash
 
 _POLL_SECONDS = 0.2
 
@@ -110,12 +111,15 @@ class RunState:
 
 
 def fingerprint(model: nn.Module, images: Tensor, labels: Tensor, settings: dict[str, Any]) -> dict[str, str]:
-    """A short text for each thing that the bits of a run depend on, by the name that an error gives it."""
+    """A short text for each thing that the bits of a run depend on, by the name that an error gives it.
+
+    images: floats in [0, 1], or the same ones as uint8.
+    """
     architecture = re.sub(r"0x[0-9a-f]+", "", f"{type(model).__qualname__} {model!r}")  # addresses change by process
     return {
         "model": hashlib.sha256(architecture.encode()).hexdigest(),
         "weights": weights_hash(model),
-        "images": hashlib.sha256(f"{tuple(images.shape)}".encode() + tensor_bytes(images)).hexdigest(),
+        "images": tensors_hash(images.shape, float_parts(images)),
         "labels": hashlib.sha256(tensor_bytes(labels)).hexdigest(),
         **{name: str(value) for name, value in settings.items()},
     }

@@ -10,9 +10,9 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from robust_adapt.attacks import DiverseAttack
-from robust_adapt.data import ImageData
+from robust_adapt.data import ImageData, check_data
 from robust_adapt.errors import ConfigError
-from robust_adapt.evaluation import DEFAULT_LIMITS, evaluate_model, rows_of_norm
+from robust_adapt.evaluation import DEFAULT_LIMITS, evaluate_model, robust_flags, rows_of_norm, split_hash
 from robust_adapt.models import weights_hash
 from robust_adapt.pipeline.building import device_of
 from robust_adapt.pipeline.running import Run, load_own_data, load_run
@@ -38,11 +38,12 @@ def evaluate(
 
     data: by default what its config names; a ``DataError`` where that is not what it was trained on.
     eps, norm: the budget, by default that of the training; another norm needs its eps.
-    reuse: take the record that is there where it is of the same weights, data, budget and images. fabric: of several
-    processes, which share the batches; the flags are those of one.
+    reuse: take the record that is there where it is of the same weights, config, images, budget and rows; its versions
+    and its device may be others. fabric: of several processes, which share the batches; the flags are those of one.
     """
     run = run if isinstance(run, Run) else load_run(run)
     data = data if data is not None else load_own_data(run)
+    check_data(data)
     settings = run.config.evaluation
     processes = Processes.of(fabric) if fabric is not None else ALONE
     budget = _budget(run, eps, norm)
@@ -95,8 +96,10 @@ def _same(
     return (
         record.weights_sha256 == weights_hash(run.model)
         and (record.eps, record.norm) == (budget["eps"], budget["norm"])
-        and (record.n, record.seed) == (min(images["n"] or len(data.test), len(data.test)), images["seed"])
+        and (record.split, record.exact, record.seed) == ("test", True, images["seed"])
         and (record.data, record.config) == (data.title, json.loads(json.dumps(run.config.shareable())))
+        and all(attack.images_sha256 for attack in record.attacks)  # records of before took them in another order
+        and record.images_sha256 == split_hash(data.test.first(images["n"]))
         and [attack.name for attack in record.attacks] == list(rows_of_norm(budget["norm"]) if rows is None else rows)
     )
 
@@ -114,19 +117,19 @@ def study_cases(
     every model, with every model's answer. Only images that all models get right when clean are taken, in the fixed
     order of the test split, one a class. attack: of the norm; by default FGSM, and PGD-L2 and APGD-L1 in the others."""
     attack = attack or STUDIED[norm]
-    images, labels = data.test.first(min(1000, len(data.test)), seed=0).tensors()
-    right = torch.ones(len(labels), dtype=torch.bool)
+    first = data.test.first(1000)
+    right = torch.ones(len(first), dtype=torch.bool)
     for run in runs.values():
-        with torch.no_grad():
-            right &= run.model.cpu()(images).argmax(1) == labels
-    chosen = _one_a_class(labels, right, data.classes, count)
+        right &= robust_flags(run.model.cpu(), first, None, eps=eps, norm=norm)
+    chosen = _one_a_class(first.labels, right, data.classes, count)
     if not chosen:
         return []
-    shown = {"clean": images[chosen]}
+    images, labels = first.take(torch.tensor(chosen)).tensors()
+    shown = {"clean": images}
     for name, run in runs.items():
         one = DiverseAttack(run.model, [attack], eps=eps, norm=norm, pick="all")
-        shown[f"{attack.upper()} on {name}"] = one(images[chosen], labels[chosen])
-    return [_case(runs, data, shown, labels[index], row) for row, index in enumerate(chosen)]
+        shown[f"{attack.upper()} on {name}"] = one(images, labels)
+    return [_case(runs, data, shown, label, row) for row, label in enumerate(labels)]
 
 
 def _one_a_class(labels: Tensor, right: Tensor, classes: Sequence[str], count: int) -> list[int]:

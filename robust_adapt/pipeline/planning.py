@@ -11,10 +11,10 @@ from robust_adapt import trainer
 from robust_adapt.attacks import Plan, plan
 from robust_adapt.attacks.drawing import mean_shares
 from robust_adapt.config import Config
-from robust_adapt.data import ImageData, load_data
+from robust_adapt.data import ImageData, check_data, load_data
 from robust_adapt.doors import check_number
 from robust_adapt.epsilon import SIGNALS, TRIM_END, EpsilonController
-from robust_adapt.errors import ConfigError, DataError, shown
+from robust_adapt.errors import ConfigError, shown
 from robust_adapt.evaluation import robust_flags
 from robust_adapt.pipeline.building import build_parts
 from robust_adapt.random_states import random_fork
@@ -77,8 +77,8 @@ def plan_run(config: Config, *, probe: float = PROBE_SECONDS, data: ImageData | 
     """
     if not isinstance(config, Config):
         raise ConfigError(f"Expected `config` as a Config, but got {shown(config)}; recipe('pgd') gives one.")
-    if data is not None and not isinstance(data, ImageData):
-        raise DataError(f"Expected `data` as ImageData, but got {shown(data)}; data.from_datasets() makes it.")
+    if data is not None:
+        check_data(data)
     check_number("probe", probe)
     if probe < 0:
         raise ConfigError(f"Expected `probe` >= 0 seconds, but got {probe}; 0 measures nothing.")
@@ -177,7 +177,7 @@ def _step(parts: trainer.Parts, config: Config, batch: tuple[Tensor, Tensor], si
 
 def _validation_seconds(parts: trainer.Parts, config: Config) -> float:
     """Clean, then attacked: two forwards each, and a forward and a backward a step; from forwards on a few images."""
-    few = parts.validation.first(FEW, seed=0)
+    few = parts.validation.first(FEW)
     judged = parts.average.module if parts.average is not None else parts.model
     begin = time.monotonic()
     robust_flags(judged, few, None, eps=config.eps, norm=config.attack.norm, batch_size=config.evaluation.batch_size)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robust_adapt.attacks import Objective, adaptive_objective
 from robust_adapt.config import LossConfig
-from robust_adapt.data import ImageData
+from robust_adapt.data import ImageData, check_data
 from robust_adapt.features import FeatureTap
 from robust_adapt.pipeline.building import device_of
 from robust_adapt.pipeline.running import Run, load_own_data, load_run
@@ -34,6 +34,7 @@ def check_run(
     """
     run = run if isinstance(run, Run) else load_run(run)
     data = data if data is not None else load_own_data(run)
+    check_data(data)
     device = device_of(run.config.device)
     other = load_run(standard) if isinstance(standard, str | Path) else standard
     model = run.model.to(device)

@@ -24,9 +24,9 @@ from robust_adapt.checkpoint import (
     read_config,
 )
 from robust_adapt.config import Config, DataConfig
-from robust_adapt.data import ImageData, load_data
+from robust_adapt.data import ImageData, check_data, load_data
 from robust_adapt.doors import check_callable, check_flag, check_known, check_path
-from robust_adapt.errors import CheckpointError, ConfigError, DataError, shown
+from robust_adapt.errors import CheckpointError, ConfigError, shown
 from robust_adapt.models import build_model, check_architecture
 from robust_adapt.pipeline.building import build_parts, precision_of, put_weights
 from robust_adapt.pipeline.launching import launch, load_together
@@ -138,9 +138,8 @@ def _check_arguments(
 ) -> Path:
     if not isinstance(config, Config):
         raise ConfigError(f"Expected `config` as a Config, but got {shown(config)}; recipe('pgd') gives one.")
-    if data is not None and not isinstance(data, ImageData):
-        raise DataError(f"Expected `data` as ImageData, but got {shown(data)}; data.from_datasets() makes it.")
     if data is not None:
+        check_data(data)
         data.check()
     check_flag("resume", resume)
     check_callable("report", report)

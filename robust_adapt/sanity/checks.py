@@ -94,14 +94,12 @@ def agrees_with_autoattack(subject: Subject) -> Answer:
     """PGD minus AutoAttack: more than 6.5 points smell of masked gradients (fail from 13 on)."""
     pgd, record = accuracy(subject.strong_pgd), subject.autoattack
     if record is None:
-        images, labels = subject.split.tensors()
         classes = subject.logits[0].shape[1]
         names = ["apgd-ce", "apgd-t"] if classes >= 4 else ["apgd-ce"]
         settings = {"apgd": {"n_restarts": 1}, "apgd_targeted": {"n_target_classes": min(TARGETS, classes - 1)}}
         record = autoattack(
             subject.model,
-            images,
-            labels,
+            subject.split,
             eps=subject.eps,
             norm=subject.norm,
             version="custom",

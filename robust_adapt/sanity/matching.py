@@ -37,7 +37,7 @@ def check_subject(model: nn.Module, split: Split, standard: nn.Module | None, ba
 
 def check_record(record: AutoAttackRecord, model: nn.Module, split: Split, *, eps: float, norm: str) -> None:
     """Raise ``ConfigError`` unless AutoAttack judged this model on these images with this budget."""
-    expected = fingerprint(model, *split.tensors(), {"eps": eps, "norm": norm})
+    expected = fingerprint(model, split.images, split.labels, {"eps": eps, "norm": norm})
     other = [name for name, value in expected.items() if record.fingerprint.get(name) != value]
     if other or len(record.flags) != len(split):
         raise ConfigError(

@@ -51,7 +51,7 @@ def check_sanity(
     _check_options(seed, objectives, autoattack, name, data, report)
     standard = None if standard is None else check_model(standard, "standard")
     check_known("norm of the sanity checks", norm, ATTACKS)
-    part, size = split.first(n, seed=0), check_eps(eps, norm=norm)
+    part, size = split.first(n), check_eps(eps, norm=norm)
     if size == 0:
         raise ConfigError("Expected `eps` > 0, but got 0; without a perturbation there is nothing to check.")
     check_subject(model, part, standard, batch_size)

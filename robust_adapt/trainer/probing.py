@@ -17,7 +17,7 @@ def probe(parts: Parts, config: Config, step: int) -> tuple[float, float, int]:
     """
     assert parts.attack is not None
     processes = parts.processes
-    held_out = parts.validation.first(config.batch_size, seed=config.data.seed)
+    held_out = parts.validation.first(config.batch_size)
     images, labels = (
         tensor.tensor_split(processes.count)[processes.index] for tensor in held_out.tensors(parts.fabric.device)
     )

@@ -1,0 +1,215 @@
+"""Folders of images as ImageFolder reads them: listed, checked, decoded once, cached."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import PIL
+import PIL.Image
+import torch
+
+from robust_adapt.data.images import CURES, EXPECTED, UNREADABLE, Unfit, read_picture, say
+from robust_adapt.data.splits import Split
+from robust_adapt.errors import DataError, first_line, shown
+
+log = logging.getLogger(__name__)
+PARTS = ("train", "test")
+LOSSY = (".jpg", ".jpeg", ".jfif", ".webp", ".avif")
+MORE = (".gif", ".jfif", ".avif")  # image files that ImageFolder passes over without a word
+LITTER = ("__MACOSX", "@eaDir")  # unpacked by a Mac, thumbnails of a NAS: beside names that begin with a dot
+DECODING = 2  # counts up where the pixels of a file become others, so that no cache of before is used
+Listing = tuple[list[tuple[str, int]], tuple[str, ...]]
+
+
+def read_folder(root: Path, size: int | None) -> tuple[list[Split], tuple[str, ...], list[str]]:
+    """The splits of ``root/train/CLASS/*`` and ``root/test/CLASS/*``, RGB; the classes; what a title says of them.
+
+    Files and classes are ImageFolder's, in its order, without hidden ones. size: scale the short side to so many
+    pixels and take the square in the middle, as torchvision's Resize and CenterCrop do, bicubic; None: the images are
+    square and of one size. Raises ``DataError``, in one message for all files that cannot be used.
+    """
+    (train, classes), (test, test_classes) = (_list(root / part) for part in PARTS)
+    _check_classes(classes, test_classes)
+    lossy = any(path.lower().endswith(LOSSY) for path, _ in train)
+    refused: dict[str, Exception] = {}
+    notes: Counter[str] = Counter()
+    images = []
+    for part, samples in zip(PARTS, (train, test), strict=True):
+        images.append(_cached(root / part, [path for path, _ in samples], size, notes, refused))
+    if refused:
+        raise DataError(_refusal(refused, root, len(train) + len(test)))
+    shapes = {image.shape[1:] for part in images for image in part}
+    if len(shapes) > 1 or len({*min(shapes)}) > 1:
+        raise DataError(
+            f"Expected square images of one size, but got {len(shapes)} shapes, such as {min(shapes)}; set `data.size` "
+            "to scale and crop them."
+        )
+    splits = [
+        Split(torch.from_numpy(part), torch.tensor([label for _, label in samples]))
+        for part, samples in zip(images, (train, test), strict=True)
+    ]
+    said = ["JPEG copy" if lossy else "folder copy", *say(str(root), notes, len(train) + len(test))]
+    return splits, classes, said + _say_order(root, classes)
+
+
+def _say_order(root: Path, classes: tuple[str, ...]) -> list[str]:
+    """ImageFolder sorts names as text, 10 before 2; whoever counts classes by their numbers is told so."""
+    whole = all(re.fullmatch(r"-?\d+", name) for name in classes)
+    counted = sorted(classes, key=int if whole else _natural)
+    if counted == list(classes):
+        return []
+    first = next(number for number, pair in enumerate(zip(classes, counted, strict=True)) if pair[0] != pair[1])
+    log.warning(
+        "%s: class %d is %s, as ImageFolder sorts names; by their numbers it would be %s. A model that was trained in "
+        "that order is judged wrongly here: name the folders with leading zeros for it.",
+        *(root, first, shown(classes[first]), shown(counted[first])),
+    )
+    return ["classes in text order"]
+
+
+def _natural(name: str) -> list[str | int]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def _list(folder: Path) -> Listing:
+    """ImageFolder's files with their class numbers, and its classes; dangling links are kept, to be named."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+
+    suffixes, start = (*IMG_EXTENSIONS, *MORE), len(str(folder)) + 1
+
+    def is_image(path: str) -> bool:
+        shows = not any(_is_hidden(part) for part in path[start:].split(os.sep))
+        return shows and (path.lower().endswith(suffixes) or not os.path.exists(path))
+
+    try:
+        names = find_classes(str(folder))[0] + [name for name in os.listdir(folder) if not (folder / name).exists()]
+        classes = tuple(sorted(name for name in names if not _is_hidden(name)))
+        samples = make_dataset(str(folder), {name: label for label, name in enumerate(classes)}, None, is_image)
+    except (OSError, ValueError) as error:
+        said = textwrap.shorten(first_line(error), 200, placeholder="...").rstrip(".")
+        raise DataError(
+            f"Expected images as {folder}/CLASS/*.jpg or *.png, but torchvision says: {said}; the folder after "
+            "`folder:` holds train/ and test/, and they a folder with images for each class."
+        ) from error
+    once: dict[str, str] = {}
+    for each in sorted({os.path.dirname(path) for path, _ in samples}):
+        twin = once.setdefault(os.path.realpath(each), each)
+        if twin != each:
+            raise DataError(
+                f"Expected every folder once, but {shown(each[start:])} is {shown(twin[start:])} again; remove a link."
+            )
+    return samples, classes
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in LITTER
+
+
+def _check_classes(train: tuple[str, ...], test: tuple[str, ...]) -> None:
+    alone = {part: sorted({*own} - {*other}) for part, own, other in (("train", train, test), ("test", test, train))}
+    if any(alone.values()):
+        found = " and ".join(f"{_few(names, 2)} under {part}/ only" for part, names in alone.items() if names)
+        raise DataError(f"Expected the same classes under train/ and test/, but got {found}; add or remove folders.")
+
+
+def _few(names: list[str], count: int) -> str:
+    more = f" and {len(names) - count} more" if names[count:] else ""
+    return ", ".join(shown(name) for name in names[:count]) + more
+
+
+def _refusal(refused: dict[str, Exception], root: Path, count: int) -> str:
+    """One sentence for every file that cannot be used: how many, a few names, a cure a kind."""
+    kinds: dict[str, list[str]] = {}
+    for path, error in refused.items():
+        kinds.setdefault(str(error) if isinstance(error, Unfit) else UNREADABLE, []).append(os.path.relpath(path, root))
+    found = [
+        f"{len(names)} of {count} {kind} ({_few(names, max(1, 4 // len(kinds)))})" for kind, names in kinds.items()
+    ]
+    said = [first_line(error) for error in refused.values() if not isinstance(error, Unfit)]
+    reason = f": {textwrap.shorten(said[0], 80, placeholder='...')}" if said else ""
+    cures = [f"{CURES[kind]} those {kind}" for kind in kinds]
+    return f"{EXPECTED}, but got {', '.join(found)}{reason}; {', '.join(cures)}."
+
+
+def _cached(
+    folder: Path, files: list[str], size: int | None, notes: Counter[str], refused: dict[str, Exception]
+) -> Sequence[np.ndarray]:
+    """The images ``(N, 3, H, W)``, or a list of several shapes, from a cache that any change of a file misses."""
+    key = _key(folder, files, size)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "robust_adapt"
+    target = cache / f"{key[:32]}.npz"
+    try:
+        with np.load(target, allow_pickle=False) as stored:  # each member with a check sum, which is looked at
+            images, counts = stored["images"], json.loads(str(stored["notes"]))
+            if str(stored["key"]) == key and images.dtype == np.uint8 and images.shape[:2] == (len(files), 3):
+                notes.update(counts)
+                return images
+    except Exception:  # absent, cut, damaged, of another kind: NumPy and zipfile raise a kind each
+        pass
+    decoded, counts = _decode(files, size, refused)
+    notes.update(counts)
+    if refused or len({image.shape for image in decoded}) > 1:
+        return decoded
+    images = np.stack(decoded)
+    unfinished = target.with_suffix(f".{os.getpid()}.partial")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with open(unfinished, "wb") as file:
+            np.savez(file, images=images, notes=json.dumps(counts), key=key)
+        os.replace(unfinished, target)
+    except OSError:  # no room or no right to write: the cache is a convenience
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+    return images
+
+
+def _key(folder: Path, files: list[str], size: int | None) -> str:
+    """What decoded images hang on: how they are decoded, and the files."""
+    listing = hashlib.sha256(f"{DECODING} {PIL.__version__} {size} ".encode() + os.fsencode(folder.resolve()))
+    for path in files:
+        try:
+            status = os.stat(path)
+        except OSError:  # a dangling link, named when it is decoded
+            continue
+        listing.update(os.fsencode(f"{os.path.relpath(path, folder)} {status.st_size} {status.st_mtime_ns}\n"))
+    return listing.hexdigest()
+
+
+def _decode(files: list[str], size: int | None, refused: dict[str, Exception]) -> tuple[list[np.ndarray], Counter[str]]:
+    """Every image ``(3, H, W)`` of those that can be used, the errors of the others in ``refused``, and the notes."""
+    images, notes = [], Counter[str]()
+    with ThreadPoolExecutor() as pool:
+        for path, (image, said) in zip(files, pool.map(partial(_read, size=size), files), strict=True):
+            if isinstance(image, Exception):
+                refused[path] = image
+            else:
+                images.append(image)
+                notes.update(said)
+    return images, notes
+
+
+def _read(path: str, *, size: int | None) -> tuple[np.ndarray | Exception, list[str]]:
+    from torchvision.transforms.functional import InterpolationMode, center_crop, resize
+
+    try:
+        if not os.path.isfile(path):  # a pipe would never end
+            raise FileNotFoundError("there is no file")
+        with PIL.Image.open(path) as image:
+            picture, notes = read_picture(image)
+    except Exception as error:  # of a damaged file PIL raises a kind a format
+        return error, []
+    picture = picture.convert("RGB")
+    if size is not None and picture.size != (size, size):
+        notes += [f"resized to {size} pixels"] + (["cropped to their middle"] if len({*picture.size}) > 1 else [])
+        picture = center_crop(resize(picture, [size], InterpolationMode.BICUBIC), [size])
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1)), notes
