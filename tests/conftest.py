@@ -7,7 +7,9 @@ from hypothesis import settings
 from PIL import Image
 from torch import nn
 
+from robust_adapt import upstream
 from robust_adapt.data import CIFAR10_CLASSES, Split
+from robust_adapt.upstream.checks import bf16_is_fast
 
 torch.set_num_threads(1)  # the tensors are tiny: threads that wait for each other cost more than they bring
 settings.register_profile("robust_adapt", deadline=None, max_examples=50)
@@ -58,6 +60,19 @@ class SmallNet(nn.Module):
     def forward(self, images):
         maps = torch.relu(self.norm(self.conv(images)))
         return self.head(torch.relu(self.hidden(self.drop(maps.mean((2, 3))))))
+
+
+def digits_net():
+    """For ``--model.name conftest:digits_net``, where a ResNet would take its time, as under bf16."""
+    return SmallNet(channels=1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def auto_is_float32():
+    """Else ``precision="auto"`` would make another suite of this one on a CPU that is fast at bf16."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upstream, "bf16_is_fast", lambda device: str(device) != "cpu" and bf16_is_fast(device))
+        yield
 
 
 @pytest.fixture(params=["32-true", "bf16-mixed"])

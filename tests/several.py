@@ -169,25 +169,25 @@ def evaluation_of(n):
     return dataclasses.replace(recipe("pgd").evaluation, n=n)
 
 
-def run_of(epochs):
+def run_of(epochs, precision="32-true"):
     """A real recipe with random starts, batch-norm that trains, a brake and a moving average."""
     return recipe(
         "deepseek",
         data=SEEN,
-        model=ModelConfig(width=4),
+        model=ModelConfig(width=4) if precision == "32-true" else ModelConfig(name="conftest:digits_net"),
         batch_size=32,
         epochs=epochs,
         log_every=1,
         validation_steps=2,
         checkpoint_steps=3,
-        precision="32-true",
+        precision=precision,
         brake=BrakeConfig(watch="always", every=4),
     )
 
 
-def train(count, folder, epochs, resume):
+def train(count, folder, epochs, resume, precision="32-true"):
     """A whole run through ``pipeline.train``."""
-    settings = dataclasses.replace(run_of(epochs), devices=count)
+    settings = dataclasses.replace(run_of(epochs, precision), devices=count)
     done = pipeline.train(settings, folder, resume=resume)
     return done.model.state_dict(), [record.to_dict() for record in done.steps]
 

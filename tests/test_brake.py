@@ -2,20 +2,28 @@
 
 import dataclasses
 import math
+import types
 
 import pytest
+import torch
 from conftest import same
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning_fabric import Fabric
 
 from robust_adapt import pipeline
+from robust_adapt.attacks import DiverseAttack
 from robust_adapt.brake import CALM, Brake, verdict
 from robust_adapt.checkpoint import read_checkpoint
-from robust_adapt.config import AttackConfig, BrakeConfig, Config, DataConfig
+from robust_adapt.config import AttackConfig, BrakeConfig, Config, ControllerConfig, DataConfig, ModelConfig
+from robust_adapt.data import Split
+from robust_adapt.epsilon import EpsilonController
 from robust_adapt.errors import ConfigError
 from robust_adapt.pipeline.building import watches
+from robust_adapt.processes import ALONE
 from robust_adapt.recipes import RECIPES, on_digits, recipe
 from robust_adapt.records import BrakeRecord, StepRecord, read_lines
+from robust_adapt.trainer import probe, rescue
 
 SHARES = st.floats(0, 1)
 
@@ -102,56 +110,69 @@ def test_recipes_that_are_watched(name, expected):
     assert watches(RECIPES[name]()) == expected
 
 
-def collapsing(**fields) -> Config:
-    """Noise of 0.2 in place of an attack, on 512 digits, 8 batches an epoch: nothing holds against several steps."""
+def watched(precision, **fields) -> Config:
+    """20 steps of noise on 512 digits, 8 an epoch, a probe every 4."""
     config = on_digits(recipe("pgd", attack=AttackConfig(attacks=("gn",))), epochs=2.5, eps=0.2)
-    settled = {"precision": "32-true", "device": "cpu", "validation_steps": 1, "checkpoint_minutes": 1e-9}
+    settled = {"precision": precision, "device": "cpu", "validation_steps": 1, "checkpoint_minutes": 1e-9}
     return dataclasses.replace(
         config,
         optimizer=dataclasses.replace(config.optimizer, learning_rate=0.1, schedule="constant", average=0.0),
         brake=BrakeConfig(watch="always", every=4, steps=3),
         data=DataConfig(name="digits", validation=120, subset=512),
-        model=dataclasses.replace(config.model, width=4),
+        model=ModelConfig(name="conftest:digits_net"),
         log_every=2,
         **(settled | fields),
     )
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return pipeline.train(collapsing(), tmp_path_factory.mktemp("runs") / "whole")
+# by the alarms so far and the step; all others are good
+SEEN = {(0, 8): (0.9, 0.1), (1, 12): (0.4, 0.25), (1, 16): (0.8, 0.2)}
+VERDICTS = [
+    (4, "good"),
+    (8, "alarm"),
+    (8, "good"),
+    (12, "doubtful"),
+    (16, "alarm"),
+    (12, "good"),
+    (16, "good"),
+    (20, "good"),
+]
+
+
+@pytest.fixture
+def collapsing(precision, monkeypatch):
+    """A run whose probes see what is written above."""
+    monkeypatch.setattr(
+        rescue, "probe", lambda parts, _config, step: (*SEEN.get((parts.brake.alarms, step), (0.5, 0.5)), 64)
+    )
+    return watched(precision)
 
 
 def probes_of(folder):
     return read_lines(folder / "brake.jsonl", BrakeRecord)
 
 
-def test_an_alarm_takes_the_run_back_and_lowers_eps(whole):
-    probes = probes_of(whole.folder)
-    alarms = [probe for probe in probes if probe.verdict == "alarm"]
-    assert alarms and probes[0].verdict == "good" and {probe.multi_step_attack for probe in probes} == {"PGD-3"}
-    last_good, cap = 0, 0.2
-    for found in probes:
-        assert found.eps == pytest.approx(cap) and found.n == 64
-        if found.verdict == "alarm":
-            cap = 0.75 * found.eps
-            assert found.back_to == last_good < found.step and found.cap == pytest.approx(cap)
-        elif found.verdict == "good" or found.step % 8 == 0:  # the end of an epoch is kept too
-            last_good = found.step
-    assert whole.epochs[-1].eps == pytest.approx(cap)
-    said = [sentence for record in whole.epochs for sentence in record.warnings]
-    assert len(said) == len(alarms)
-    first = alarms[0]
-    assert said[0] == (
-        f"Catastrophic overfitting at step {first.step}: {100 * first.multi_step_accuracy:.1f} % under a multi-step "
-        f"attack against {100 * first.training_accuracy:.1f} % under the training attack; went back to step "
-        f"{first.back_to}, eps at most {first.cap:.4f} from now on."
-    )
-    assert [record.step for record in whole.steps] == list(range(2, 21, 2))  # none of a step that was taken back
-    assert [record.epoch for record in whole.epochs] == [0, 1, 2]
+def test_an_alarm_takes_the_run_back_and_lowers_eps(collapsing, tmp_path):
+    run, probes = pipeline.train(collapsing, tmp_path), probes_of(tmp_path)
+    assert [(probe.step, probe.verdict) for probe in probes] == VERDICTS
+    assert [probe.eps for probe in probes] == pytest.approx([0.2] * 2 + [0.15] * 3 + [0.1125] * 3)
+    assert [(probe.back_to, probe.cap) for probe in probes if probe.verdict == "alarm"] == [
+        (4, pytest.approx(0.15)),
+        (8, pytest.approx(0.1125)),  # the end of an epoch is kept too
+    ]
+    assert {probe.multi_step_attack for probe in probes} == {"PGD-3"}
+    said = [sentence for record in run.epochs for sentence in record.warnings]
+    assert said == [
+        f"Catastrophic overfitting at step {step}: {multi} % under a multi-step attack against {training} % under the "
+        f"training attack; went back to step {back_to}, eps at most {cap} from now on."
+        for step, multi, training, back_to, cap in ((8, "10.0", "90.0", 4, "0.1500"), (16, "20.0", "80.0", 8, "0.1125"))
+    ]
+    assert [record.eps for record in run.epochs] == pytest.approx([0.15, 0.1125, 0.1125])
+    assert [record.step for record in run.steps] == list(range(2, 21, 2))  # none of a step that was taken back
+    assert [record.epoch for record in run.epochs] == [0, 1, 2]
 
 
-def test_a_run_killed_after_an_alarm_goes_on_to_the_very_same_end(whole, tmp_path):
+def test_a_run_killed_after_an_alarm_goes_on_to_the_very_same_end(collapsing, tmp_path):
     seen = []
 
     def kill(record):
@@ -159,22 +180,43 @@ def test_a_run_killed_after_an_alarm_goes_on_to_the_very_same_end(whole, tmp_pat
         if [getattr(one, "verdict", None) for one in seen].count("alarm") == 2 and isinstance(record, StepRecord):
             raise KeyboardInterrupt
 
+    pipeline.train(collapsing, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        pipeline.train(collapsing(), tmp_path, report=kill)
-    assert read_checkpoint(tmp_path / "last.ckpt")["brake"]["alarms"] == 2
-    pipeline.train(collapsing(), tmp_path, resume=True)
-    assert probes_of(tmp_path) == probes_of(whole.folder)
-    states = [read_checkpoint(folder / "last.ckpt") for folder in (whole.folder, tmp_path)]
+        pipeline.train(collapsing, tmp_path / "cut", report=kill)
+    assert read_checkpoint(tmp_path / "cut" / "last.ckpt")["brake"]["alarms"] == 2
+    pipeline.train(collapsing, tmp_path / "cut", resume=True)
+    assert probes_of(tmp_path / "cut") == probes_of(tmp_path / "whole")
+    states = [read_checkpoint(tmp_path / name / "last.ckpt") for name in ("whole", "cut")]
     assert same(*states)
 
 
-def test_a_probe_leaves_the_training_as_it_was(tmp_path):
+def test_a_probe_leaves_the_training_as_it_was(precision, tmp_path, monkeypatch):
     """The same run with and without probes, where none of them alarms: the same weights."""
+    monkeypatch.setattr("robust_adapt.brake.verdict", lambda *_: "good")
     runs = []
     for watch in ("always", "never"):
-        config = collapsing(attack=AttackConfig(attacks=("pgd", "fgsm"), steps=2, pick="random"), epochs=0.75)
+        config = watched(precision, attack=AttackConfig(attacks=("pgd", "fgsm"), steps=2, pick="random"), epochs=0.75)
         config = dataclasses.replace(config, brake=BrakeConfig(watch=watch, every=2, steps=2))
         runs.append(pipeline.train(config, tmp_path / watch))
-    assert {probe.verdict for probe in probes_of(tmp_path / "always")} <= {"good", "doubtful"}
+    assert len(probes_of(tmp_path / "always")) == 3
     assert same(*(run.model.state_dict() for run in runs))
     assert not (tmp_path / "never" / "brake.jsonl").exists()
+
+
+def test_a_probe_by_hand(precision, channel_means):
+    """Noise hardly moves the mean of a channel; three steps of PGD move each by 6 to 8, in pixel values."""
+    images = torch.full((4, 3, 8, 8), 100, dtype=torch.uint8)
+    images[:, 1] += torch.tensor([5, 8, 8, 40], dtype=torch.uint8)[:, None, None]
+    labels = torch.tensor([0, 1, 1, 1])  # the first is wrong already
+    parts = types.SimpleNamespace(
+        model=channel_means,
+        attack=DiverseAttack(channel_means, ["gn"], eps=0.1, seed=0),
+        controller=EpsilonController("constant", target=8 / 255),
+        validation=Split(images, labels),
+        batches=types.SimpleNamespace(format=torch.contiguous_format),
+        fabric=Fabric(accelerator="cpu", devices=1, precision=precision),
+        processes=ALONE,
+    )
+    config = watched(precision, controller=ControllerConfig(target=8 / 255))
+    assert probe(parts, config, 0) == (0.75, 0.25, 4)
+    assert verdict(0.75, 0.25) == "alarm"

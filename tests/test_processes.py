@@ -121,16 +121,16 @@ def test_alone_nothing_is_asked():
     assert alone.highest([3, 4], torch.device("cpu")) == [3, 4]
 
 
-def test_a_killed_job_goes_on_to_the_bit(results, start, tmp_path):
+def test_a_killed_job_goes_on_to_the_bit(results, start, precision, tmp_path):
     whole, again = str(tmp_path / "whole"), str(tmp_path / "again")
-    expected = results(several.train, 2, whole, 4.0, False)
+    expected = results(several.train, 2, whole, 4.0, False, precision)
     assert same(expected[0], expected[1])
-    job, _ = start(several.train, 2, again, 4.0, False)
+    job, _ = start(several.train, 2, again, 4.0, False, precision)
     wait_for(tmp_path / "again" / "last.ckpt")
     for process in job:
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-    for weights, steps in results(several.train, 2, again, 4.0, True):
+    for weights, steps in results(several.train, 2, again, 4.0, True, precision):
         assert same(weights, expected[0][0]) and steps == expected[0][1]
     assert json.loads((tmp_path / "again" / "run.json").read_text())["processes"] == 2
 
@@ -158,7 +158,7 @@ def test_a_process_that_dies_ends_the_others(start, tmp_path):
 
 TRAIN = (
     "-m robust_adapt train pgd --data.name digits --data.validation 60 --data.subset 256 --model.width 4 "
-    "--batch-size 64 --attack.steps 1 --epochs 400 --out"
+    "--batch-size 64 --attack.steps 1 --precision 32-true --epochs 400 --out"
 ).split()
 
 

@@ -46,6 +46,19 @@ def frozen_body():
     return model
 
 
+class FrozenByTrain(SmallNet):
+    """And as a model that says it itself."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+
+def frozen_by_train():
+    return FrozenByTrain(channels=1)
+
+
 def judged_net():
     """In eval mode as a whole, as after its own evaluation."""
     return SmallNet(channels=1).eval()
@@ -153,7 +166,7 @@ def test_the_probe_of_a_plan_measures_signals_too(monkeypatch):
 # modes
 
 
-@pytest.mark.parametrize("factory", ["frozen_net", "frozen_body"])
+@pytest.mark.parametrize("factory", ["frozen_net", "frozen_body", "frozen_by_train"])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_layers_that_are_frozen_stay_so(factory, normalize, tmp_path):
     """Through attacks, probes, validation, signals, the average, a step back, and a resumed run."""
@@ -234,7 +247,7 @@ def test_the_callers_random_states_stay(ends, tmp_path):
         assert ends != "well"
     assert random_states() == before
     if ends == "well":
-        pipeline.load_run(tmp_path / "run")
+        pipeline.load_run(tmp_path / "run", trust_code=True)
         assert random_states() == before
 
 

@@ -144,10 +144,10 @@ def test_doctor_finds_cifar10(tmp_path):
 @pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
 def test_bf16_is_fast_where_the_cpu_has_it(monkeypatch, flag):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: True}, raising=False)
-    assert upstream.bf16_is_fast("cpu")
+    assert checks.bf16_is_fast("cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: False}, raising=False)
-    assert not upstream.bf16_is_fast(torch.device("cpu"))
-    assert not upstream.bf16_is_fast("mps")
+    assert not checks.bf16_is_fast(torch.device("cpu"))
+    assert not checks.bf16_is_fast("mps")
 
 
 @pytest.mark.skipif(
@@ -160,7 +160,7 @@ def test_drift_torch_still_names_the_cpu_flags():
 
 @pytest.mark.gpu
 def test_bf16_is_fast_on_this_gpu():
-    assert upstream.bf16_is_fast("cuda") == (torch.cuda.get_device_capability()[0] >= 8)
+    assert checks.bf16_is_fast("cuda") == (torch.cuda.get_device_capability()[0] >= 8)
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,11 @@ def train_step(parts: Parts, config: Config, images: Tensor, labels: Tensor, pro
     processes images and labels are this one's share of the batch, and the figures those of the whole. Raises
     ``ConfigError`` where memory does not suffice.
     """
-    if not any(part.training for part in parts.model.modules() if part._parameters):  # wrappers have none
-        parts.forward.train()
+    modes = {part: part.training for part in parts.model.modules()}
+    judged = not any(mode for part, mode in modes.items() if part._parameters)  # wrappers have none
+    parts.forward.train()  # a model may freeze layers in a train() of its own
+    for part, mode in modes.items():
+        part.training &= mode or judged
     with memory_for_step(config):
         figures = _forward_and_backward(parts, config, images, labels, progress)
         figures["gradients"] = largest(parameter.grad for parameter in parts.model.parameters())
