@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchattacks.attack import Attack
 
+from robust_adapt.answers import leading_back
 from robust_adapt.attacks.crafting import float32_logits, project
 from robust_adapt.attacks.forms import ObjectiveUPGD
 from robust_adapt.attacks.making import parts_of, set_eps, spec_of, takes_sample_eps
@@ -103,7 +104,8 @@ def ready(attack: Attack, name: str, check: Check | None = None) -> Iterator[Non
         for part in parts_of(attack):
             stack.enter_context(float32_logits(part, see, contiguous=contiguous))
         try:
-            yield
+            with leading_back():
+                yield
         finally:
             if random_start is not None:
                 attack.random_start = random_start

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from robust_adapt import upstream
+from robust_adapt.answers import check_finite
 from robust_adapt.attacks import ATTACKS
+from robust_adapt.attacks.first_look import look
 from robust_adapt.data import Split
 from robust_adapt.doors import check_callable, check_known, check_model, check_seed, check_whole
 from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, batches_of, merged, projected, rows_of_norm
 from robust_adapt.models import images_hash, model_device, weights_hash
+from robust_adapt.precision import exact_arithmetic
 from robust_adapt.processes import ALONE, Processes
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import wilson
@@ -56,6 +59,9 @@ def evaluate_model(
     if config is not None and not isinstance(config, dict):
         raise ConfigError(f"Expected `config` as a dict, but got {shown(config)}; use Config.to_dict().")
     part = split.first(n, seed=seed)
+    first, _ = Split(part.images[:batch_size], part.labels[:batch_size]).tensors(model_device(model))
+    with exact_arithmetic():
+        check_finite(look(model, first))
     records, robust, made = [], torch.ones(len(part), dtype=torch.bool), {}
     for row in chosen:
         limited = part.first(limits.get(ROWS[row].attack or ""), seed=seed)

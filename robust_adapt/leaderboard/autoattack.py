@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from robust_adapt import upstream
 from robust_adapt.attacks import crafting
+from robust_adapt.attacks.first_look import look
 from robust_adapt.leaderboard.adversary import Adversary, attack_names, source_hash
 from robust_adapt.leaderboard.checks import check_arguments, check_logits, check_options
 from robust_adapt.leaderboard.result import AutoAttackRecord, Progress
@@ -63,6 +64,8 @@ def autoattack(
         answers = check_logits(model, images, labels, device, batch_size)
         classes = answers.shape[1]
         names = attack_names(version, attacks, classes)
+        if names != ["square"]:
+            look(model, images[:batch_size].to(device), gradient=True)
         attacked = fast_copy(model, images[:batch_size].to(device)) if fast else model
         adversary = Adversary(attacked, names, num_classes=classes, device=device, **conditions)
         conditions |= {"batch_size": batch_size}
