@@ -3,19 +3,16 @@
 import math
 import numbers
 import os
-import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from robust_adapt.errors import ConfigError, DataError, RobustAdaptError, shown, unknown_name
+from robust_adapt.errors import ConfigError, DataError, shown, unknown_name
 
 LIMIT = 2**31
 SEEDS = 2**32
-# torch's words where images do not fit a model
-MISFIT = re.compile(r"\b(sizes?|shapes?|channels|dimensions?|dtype|type|devices?)\b")
 
 
 def check_number(
@@ -99,9 +96,20 @@ def check_model(value: Any, name: str = "model") -> Any:
     """
     from torch import nn
 
-    if not isinstance(value, nn.Module):
-        raise ConfigError(f"Expected `{name}` as a torch.nn.Module, but got {type(value).__name__}; wrap it in one.")
-    return next(inner for inner in _wrapped(value) if not any(map(_is_parallel, _wrapped(inner))))
+    if isinstance(value, nn.Module):
+        return next(inner for inner in _wrapped(value) if not any(map(_is_parallel, _wrapped(inner))))
+    got, mend = type(value).__name__, "wrap it in one"
+    if isinstance(value, type) and issubclass(value, nn.Module):
+        got, mend = f"the class {value.__name__}", f"make one of it: {value.__name__}(...)"
+    elif isinstance(value, str | os.PathLike):
+        got, mend = shown(value), "load it first: load_run(folder).model, load_zoo_model(name) or build_model(name)"
+    elif isinstance(value, Mapping):
+        mend = "put the weights into a model: model.load_state_dict(...)"
+    elif isinstance(getattr(value, "model", None), nn.Module):
+        mend = "give its `model`"
+    elif callable(value) and not isinstance(value, type):
+        mend = "wrap it in one whose forward calls it"
+    raise ConfigError(f"Expected `{name}` as a torch.nn.Module, but got {got}; {mend}.")
 
 
 def unwrap(model: Any) -> Any:
@@ -149,44 +157,11 @@ def check_dense(name: str, value: Any) -> None:
         raise DataError(f"Expected `{name}` as a dense tensor with values, but got {kind}; load or densify it first.")
 
 
-def ask(model: Any, images: Any, call: Callable[..., Any] | None = None) -> Any:
-    """``model(images)``; images that do not fit the model are a ``DataError`` with the model's own words.
-
-    call: what runs the model on the images, by default the model. Any other error of the model passes as it is.
-    """
-    try:
-        return (call or model)(images)
-    except device_errors():
-        raise
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        if isinstance(error, RobustAdaptError):
-            raise
-        said = (str(error).strip().splitlines() or [""])[0]
-        if MISFIT.search(said) is None:
-            raise
-        raise DataError(
-            f"Expected images that the model takes, but got {shown(images)}, and it says: {said}; look at their shape "
-            "and type, and at the device of both."
-        ) from error
-
-
 def device_errors() -> tuple[type[Exception], ...]:
     """What a device raises however well model and images fit: out of memory, or (in newer versions of torch) broken."""
     import torch
 
     return torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError)
-
-
-def check_logits(logits: Any, images: Any) -> int:
-    """The number of classes, or ``ConfigError`` where these are no logits ``(N, classes >= 2)`` of the images."""
-    import torch
-
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ConfigError(
-            f"Expected a model that returns logits ({len(images)}, classes >= 2), but got {got}; wrap it in one."
-        )
-    return logits.shape[1]
 
 
 def fits(value: object, kind: Any) -> bool:

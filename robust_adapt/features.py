@@ -1,5 +1,6 @@
 """Features of any model without a change to its code: ``FeatureTap``."""
 
+import contextlib
 import difflib
 from collections.abc import Sequence
 from types import TracebackType
@@ -7,7 +8,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from robust_adapt.doors import ask, check_model, unwrap
+from robust_adapt.answers import ask, is_compiled, watched
+from robust_adapt.doors import check_model, unwrap
 from robust_adapt.errors import ConfigError, shown
 
 
@@ -49,8 +51,8 @@ class FeatureTap:
     differ, and R is > 0 without any attack; name the layer before the dropout.
     One layer gives a tensor, several give a dict by name. ``state_dict`` is untouched, a deep copy of the model
     carries no live hook, ``close()`` (or leaving the ``with`` block) removes the hooks. Outside ``tap(images)`` the
-    hooks do nothing. Raises ``ConfigError`` for an unknown layer (nearest names), when nothing was captured, and
-    when the layer ran more than once in a forward.
+    hooks do nothing. Raises ``ConfigError`` for an unknown layer (nearest names), when nothing was captured, when the
+    layer ran more than once in a forward, and when the first forward runs parts that PyTorch does not see.
     """
 
     def __init__(self, model: nn.Module, layers: str | Sequence[str] | None = None) -> None:
@@ -59,7 +61,7 @@ class FeatureTap:
         layers = [layers] if isinstance(layers, str) else layers
         if layers is not None and (not isinstance(layers, Sequence) or not layers):
             raise ConfigError(f"Expected names of modules in `layers`, but got {shown(layers)}; leave it out for none.")
-        self.model = model
+        self.model, self._looked = model, False
         inner = unwrap(model)
         self._single = single
         self._captures: dict[str, _Capture] = {}
@@ -78,8 +80,10 @@ class FeatureTap:
             raise ConfigError("Expected an open FeatureTap, but it was closed; make a new one.")
         for capture in self._captures.values():
             capture.arm(True)
+        first, self._looked = not self._looked and not is_compiled(self.model), True
         try:
-            logits = ask(self.model, images)
+            with watched(self.model) if first else contextlib.nullcontext():
+                logits = ask(self.model, images)
             features = {name: self._taken(name, capture) for name, capture in self._captures.items()}
         finally:
             for capture in self._captures.values():

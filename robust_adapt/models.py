@@ -3,8 +3,10 @@
 import hashlib
 import importlib
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,15 +91,25 @@ def check_architecture(name: str) -> None:
 
 
 def model_device(model: nn.Module, default: torch.device | None = None) -> torch.device:
-    """Where a model is: the device of its first parameter; ``default`` (the CPU) for a model without any."""
-    return next((each.device for each in model.parameters()), default or torch.device("cpu"))
+    """Where a model is: the device of its first parameter; ``default`` (the CPU) for a model without any.
+
+    Raises ``ConfigError`` for the meta device, where tensors have no values.
+    """
+    device = next((each.device for each in model.parameters()), default or torch.device("cpu"))
+    if device.type == "meta":
+        raise ConfigError(
+            "Expected a model with weights, but got one on the meta device; load them with "
+            "model.load_state_dict(..., assign=True)."
+        )
+    return device
 
 
 def weights_hash(model: nn.Module) -> str:
-    """sha256 over names and values of the state dict, whatever is wrapped around the model."""
+    """sha256 over names and values of the state dict, whatever is wrapped around the model; of packed and other entries
+    over the values in them."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(unwrap(model).state_dict().items()):
-        digest.update(name.encode() + tensor_bytes(tensor))
+    for name, value in sorted(unwrap(model).state_dict().items(), key=lambda entry: entry[0]):
+        digest.update(name.encode() + _entry_bytes(value))
     return digest.hexdigest()
 
 
@@ -117,6 +129,19 @@ def tensors_hash(shape: Sequence[int], tensors: Iterable[Tensor]) -> str:
 def tensor_bytes(tensor: Tensor) -> bytes:
     """The values of a tensor of any type as they lie in memory."""
     return _values(tensor).tobytes()
+
+
+def _entry_bytes(value: Any) -> bytes:
+    """An entry of a state dict: quantised layers keep tuples and types there, others whatever they like."""
+    if isinstance(value, Tensor):
+        return tensor_bytes(value.dequantize() if value.is_quantized else value.to_dense())
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    if isinstance(value, dict):
+        return b"".join(_entry_bytes(key) + _entry_bytes(value[key]) for key in value)
+    if isinstance(value, list | tuple):
+        return b"".join(map(_entry_bytes, value))
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value)).encode()  # addresses change by process
 
 
 def _values(tensor: Tensor) -> np.ndarray:

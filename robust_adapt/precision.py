@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from robust_adapt.errors import ConfigError, first_line
+
 _TOLERANCE = 1e-3  # of the spread of the logits
 Keys = tuple[tuple[str, str], ...]
 # torch's settings of fp32_precision: each follows the one above it where it is "none"
@@ -94,6 +96,22 @@ def _write(values: dict[tuple[str, str], str]) -> None:
         torch._C._set_fp32_precision_setter(*key, value)
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy, also of a model that keeps what it has computed, such as the weight of ``utils.weight_norm``.
+
+    Raises ``ConfigError`` where a part of it cannot be copied.
+    """
+    kept = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    memo = {id(value): value.detach().clone() for value in kept if not value.is_leaf}
+    try:
+        return copy.deepcopy(model, memo)
+    except (TypeError, RuntimeError) as error:
+        raise ConfigError(
+            f"Expected a model that copy.deepcopy can copy, but got: {first_line(error)}; give the part that cannot be "
+            "copied a __deepcopy__, or make no copy: no average of weights, no `fast`."
+        ) from error
+
+
 @torch.no_grad()
 def fast_copy(model: nn.Module, images: Tensor, *, compiled: bool | None = None) -> nn.Module:
     """A copy in eval mode with batch-norm folded into convolutions, channels-last, and on a GPU compiled.
@@ -101,7 +119,7 @@ def fast_copy(model: nn.Module, images: Tensor, *, compiled: bool | None = None)
     images: a few, on the model's device: a model that cannot be traced, or whose logits on them would change by more
     than 0.1 %, keeps its batch-norm. compiled: on a CPU compiling takes longer than it saves, hence by default not.
     """
-    plain = copy.deepcopy(model).eval()
+    plain = copied(model).eval()
     fast = _folded(plain, images).to(memory_format=torch.channels_last)
     if images.is_cuda if compiled is None else compiled:
         fast.compile(dynamic=True)  # the attacks ask about ever fewer images

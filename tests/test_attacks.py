@@ -682,7 +682,8 @@ def test_a_model_that_returns_no_logits_is_named(attack, images, labels):
         DiverseAttack(Pair(), [attack], eps=0.03, pick="all")(images, labels)
     count = 1 if attack == "deepfool" else 6  # an image at a time
     assert str(caught.value) == (
-        f"Expected a model that returns logits ({count}, classes >= 2), but got tuple; wrap it in one."
+        f"Expected a model that returns logits ({count}, classes >= 2), but got tuple; wrap it in one that returns "
+        "`out if torch.is_tensor(out) else out[0]`, where `out` is what this one returns."
     )
 
 

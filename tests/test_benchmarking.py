@@ -387,13 +387,13 @@ def test_a_model_of_another_number_of_classes_is_refused(pictures, capsys):
     code, _, err = run(capsys, "benchmark", "judged:hundred", "--data.name", pictures, *FLAGS)
     assert code == 2
     assert err == (
-        "ConfigError Expected a model with 10 classes, those of CIFAR-10 (JPEG copy), but one image gives (1, 100); "
-        "use the model's own data set."
+        "ConfigError Expected a model with 10 classes, those of CIFAR-10 (JPEG copy), but it gives 100 logits an "
+        "image; give its last layer 10 outputs, or use the model's own data set."
     )
     code, _, err = run(capsys, "benchmark", "judged:small", "--data.name", pictures, *FLAGS)
     assert code == 2
     assert err.startswith(
-        "ConfigError Expected a model for images of CIFAR-10 (JPEG copy), (3, 32, 32), but it fails on one: "
+        "DataError Expected images that the model takes, but got a Tensor of shape (1, 3, 32, 32), and it says: "
     )
 
 
@@ -468,15 +468,14 @@ def test_the_corruption_protocol_is_robustbenchs(tmp_path):
         def forward(self, images):
             return images.flatten(1), images
 
-    for model, got in ((Pair(), "a tuple"), (nn.Flatten(), "(1, 3072)")):
+    for model, sentence in (
+        (Pair(), "Expected a model that returns logits (1, classes >= 2), but got tuple; wrap it in one that returns "),
+        (nn.Flatten(), "Expected a model with 10 classes, those of CIFAR-10-C, but it gives 3072 logits an image; "),
+    ):
         with pytest.raises(ConfigError) as caught:
             corruption_accuracy(model, tmp_path, n=8)
-        assert str(caught.value).startswith(
-            f"Expected a model with 10 classes, those of CIFAR-10-C, but one image gives {got}"
-        )
-    with pytest.raises(
-        ConfigError, match="^Expected finite logits, but an image of CIFAR-10-C gives NaN or infinity; "
-    ):
+        assert str(caught.value).startswith(sentence)
+    with pytest.raises(ConfigError, match="^Expected finite logits, but 1 of 1 clean images give NaN or infinity; "):
         corruption_accuracy(nn.Sequential(nn.Flatten(), Nothing()), tmp_path, n=8)
 
 

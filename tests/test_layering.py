@@ -12,7 +12,8 @@ import robust_adapt
 ROOT = Path(robust_adapt.__file__).parent
 LAYERS = [
     {"errors", "doors", "files", "records", "units"},
-    {"brake", "config", "losses", "epsilon", "precision", "processes", "random_states", "statistics", "upstream"},
+    {"answers", "brake", "config", "losses", "epsilon", "precision", "processes", "random_states"}
+    | {"statistics", "upstream"},
     {"recipes", "data", "models", "features", "reporting"},
     {"attacks"},
     {"checkpoint", "evaluation", "leaderboard"},

@@ -250,22 +250,29 @@ def test_a_record_of_autoattack_is_of_this_model_these_images_and_this_budget(mo
         )
 
 
+NO_LOGITS = "Expected a model that returns logits (6, classes >= 2), but got"
+WRAP = "wrap it in one that returns `{}`, where `out` is what this one returns."
+
+
 @pytest.mark.parametrize(
     ("behind", "sentence"),
     [
         (
             lambda logits: (logits, logits),
-            "Expected a model that returns logits (6, classes >= 2), but got tuple; wrap it in one.",
+            f"{NO_LOGITS} tuple; {WRAP.format('out if torch.is_tensor(out) else out[0]')}",
         ),
         (
             lambda logits: logits[:, :, None],
-            "Expected a model that returns logits (6, classes >= 2), but got (6, 10, 1); wrap it in one.",
+            f"{NO_LOGITS} (6, 10, 1); {WRAP.format('out.flatten(1)')}",
         ),
         (
             lambda logits: logits[:, :1],
-            "Expected a model that returns logits (6, classes >= 2), but got (6, 1); wrap it in one.",
+            f"{NO_LOGITS} (6, 1); {WRAP.format('torch.nn.functional.pad(out.reshape(-1, 1), (1, 0))')}",
         ),
-        (lambda logits: logits.double(), "Expected float32 logits, but got torch.float64; use model.float()."),
+        (
+            lambda logits: logits.double(),
+            f"Expected float32 logits, but got torch.float64; {WRAP.format('out.float()')}",
+        ),
         (
             lambda logits: logits[:, :5],
             "Expected `labels` of 5 classes, numbers 0 to 4, but got labels from 0 to 9; count classes from 0.",
@@ -283,18 +290,22 @@ def test_models_that_cannot_be_judged_are_refused(model, digits, behind, sentenc
 
 
 def test_a_double_model_and_images_of_another_size_are_refused(model, digits):
-    for wrong, said in (
-        (model.double(), "mat1 and mat2 must have the same dtype, but got Float and Double"),
+    for wrong, said, mend in (
+        (
+            model.double(),
+            "mat1 and mat2 must have the same dtype, but got Float and Double",
+            "use model.to('cpu', torch.float32).",
+        ),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(5, 10)),
             "addmm: mat1 and mat2 shapes cannot be multiplied (6x64 and 5x10)",
+            "look at their shape and type, and at the device of both.",
         ),
     ):
         with pytest.raises(DataError) as caught:
             quick(wrong, digits)
         assert str(caught.value) == (
-            f"Expected images that the model takes, but got a Tensor of shape (6, 1, 8, 8), and it says: {said}; "
-            "look at their shape and type, and at the device of both."
+            f"Expected images that the model takes, but got a Tensor of shape (6, 1, 8, 8), and it says: {said}; {mend}"
         )
 
 

@@ -10,15 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
+from robust_adapt.answers import ask, check_logits, is_compiled, watched
 from robust_adapt.attacks.crafting import crafting
 from robust_adapt.attacks.drawing import check_pick, draw, parts_of_batch
+from robust_adapt.attacks.first_look import look
 from robust_adapt.attacks.forms import Objective
 from robust_adapt.attacks.inputs import check_call, check_images, check_span, labels_of
 from robust_adapt.attacks.making import make_attack, shared_ratio, step_ratio_of
 from robust_adapt.attacks.members import check_failures, check_norms, warn_of_flat
 from robust_adapt.attacks.seam import ready, run_attack
 from robust_adapt.attacks.statistics import CallStatistics, statistics_of
-from robust_adapt.doors import ask, check_flag, check_known, check_logits, check_model, check_seed, check_tensor
+from robust_adapt.doors import check_flag, check_known, check_model, check_seed, check_tensor
 from robust_adapt.errors import ConfigError, shown
 from robust_adapt.models import model_device
 from robust_adapt.units import NORMS, check_eps
@@ -80,7 +82,7 @@ class DiverseAttack(Attack):
         self.pick = check_pick(pick, len(self.members))
         self.supported_mode = ["default", "targeted"]
         self._random = random.Random(seed)
-        self._calls, self._warned = 0, False
+        self._calls, self._looked, self._warned = 0, False, False
         self.last: CallStatistics | None = None
         check_norms(self.names, self.members, norm)
         check_failures(self.names, self.members, strict=strict)
@@ -131,13 +133,21 @@ class DiverseAttack(Attack):
         full = self._calls % CHECK_EVERY == 0 or not inputs.is_cuda if isinstance(inputs, Tensor) else False
         check_call(inputs, labels, self._eps, full=full)
         inputs, labels = self._on_device(inputs, labels)
+        models = dict.fromkeys((self.model, *(member.model for member in self.members)))
         self._calls += 1
         seed = self._random.getrandbits(48) + self.stream
         with contextlib.ExitStack() as stack:
-            for model in dict.fromkeys((self.model, *(member.model for member in self.members))):
+            for model in models:
                 stack.enter_context(crafting(model, seed=seed))  # a torchattacks object may attack a stand-in
+                if self._looked or not len(inputs):
+                    continue
+                if is_compiled(model):
+                    look(model, inputs)
+                else:
+                    stack.enter_context(watched(model))
             shares = stack.enter_context(self._members_ready(labels if full else None))
             result = self.forward(inputs, labels)
+        self._looked = self._looked or len(inputs) > 0
         self._warned = self._warned or warn_of_flat(shares)
         return result
 

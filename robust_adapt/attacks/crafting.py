@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
+from robust_adapt.answers import ask, check_logits, is_compiled
 from robust_adapt.attacks.inputs import check_eps_tensor
 from robust_adapt.attacks.sample_eps import SampleEps
-from robust_adapt.doors import ask, check_known, check_logits, check_model, check_tensor, check_whole
+from robust_adapt.doors import check_known, check_model, check_tensor, check_whole
 from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.random_states import random_fork
 from robust_adapt.units import NORMS
@@ -52,7 +53,7 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
 
 def _repeatable_backward(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
     """FAB, DeepFool and JSMA go back through one graph several times, which a compiled model refuses by default."""
-    if not any(hasattr(part, "_orig_mod") or part._compiled_call_impl for part in model.modules()):
+    if not is_compiled(model):
         return contextlib.nullcontext()
     from torch._functorch import config
 
@@ -78,7 +79,8 @@ def float32_logits(
             inputs.register_hook(Tensor.contiguous)
         if watch is not None and inputs.requires_grad:
             inputs.register_hook(watch)
-        logits = ask(None, inputs, lambda given: type(attack).get_logits(attack, given, labels, *args, **kwargs))
+        own = type(attack).get_logits
+        logits = ask(attack.model, inputs, lambda given: own(attack, given, labels, *args, **kwargs))
         check_logits(logits, inputs)
         if check is not None:
             check(logits)

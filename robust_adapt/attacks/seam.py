@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchattacks.attack import Attack
 
+from robust_adapt.answers import leading_back
 from robust_adapt.attacks.crafting import float32_logits, project
 from robust_adapt.attacks.forms import MarginUPGD, ObjectiveUPGD
 from robust_adapt.attacks.making import parts_of, set_eps, spec_of, takes_sample_eps
@@ -118,7 +119,8 @@ def ready(attack: Attack, name: str, check: Check | None = None, flat: Check | N
         for part in parts_of(attack):
             stack.enter_context(float32_logits(part, see, contiguous=contiguous, watch=watched))
         try:
-            yield
+            with leading_back():
+                yield
         finally:
             if isinstance(attack, ObjectiveUPGD):
                 attack.around(None)

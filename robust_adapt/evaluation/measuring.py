@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from robust_adapt import upstream
+from robust_adapt.answers import check_finite
 from robust_adapt.attacks import ATTACKS
+from robust_adapt.attacks.first_look import look
 from robust_adapt.data import Split
 from robust_adapt.doors import check_callable, check_known, check_model, check_seed, check_whole
 from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, Row, batches_of, merged, rows_of_norm, split_hash
 from robust_adapt.models import model_device, weights_hash
+from robust_adapt.precision import exact_arithmetic
 from robust_adapt.processes import ALONE, Processes
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import wilson
@@ -60,6 +63,8 @@ def evaluate_model(
     if config is not None and not isinstance(config, dict):
         raise ConfigError(f"Expected `config` as a dict, but got {shown(config)}; use Config.to_dict().")
     part, records, made = split.first(n), [], {}
+    with exact_arithmetic():
+        check_finite(look(model, part.take(slice(batch_size)).tensors(model_device(model))[0]))
     parts = {row: part.take(slice(limits.get(ROWS[row].attack or ""))) for row in chosen}
     hashes = {size: split_hash(one) for size, one in {len(one): one for one in (part, *parts.values())}.items()}
     robust = torch.ones(len(part), dtype=torch.bool)

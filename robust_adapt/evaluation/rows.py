@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robust_adapt.answers import ask, check_logits
 from robust_adapt.attacks import ATTACKS, check_images, check_norm, crafting, make_attack, project, run_attack
 from robust_adapt.attacks.making import shared_ratio
 from robust_adapt.attacks.seam import ready
 from robust_adapt.data import Split, float_parts
-from robust_adapt.doors import ask, check_known, check_logits
+from robust_adapt.doors import check_known
 from robust_adapt.errors import enough_memory
 from robust_adapt.models import model_device, tensors_hash
 from robust_adapt.precision import exact_arithmetic

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from robust_adapt import upstream
 from robust_adapt.attacks import crafting
+from robust_adapt.attacks.first_look import look
 from robust_adapt.data import Split, to_float
 from robust_adapt.doors import check_model
 from robust_adapt.errors import enough_memory
@@ -72,7 +73,10 @@ def autoattack(
         answers = check_logits(model, images, labels, device, batch_size)
         classes = answers.shape[1]
         names = attack_names(version, attacks, classes)
-        attacked = fast_copy(model, to_float(images[:batch_size]).to(device)) if fast else model
+        first = to_float(images[:batch_size]).to(device)
+        if names != ["square"]:
+            look(model, first, gradient=True)
+        attacked = fast_copy(model, first) if fast else model
         adversary = Adversary(attacked, names, num_classes=classes, device=device, **conditions)
         conditions |= {"batch_size": batch_size}
         software = {"attacks": names, "pyautoattack": source_hash(), "torch": torch.__version__}

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from robust_adapt.attacks import crafting
+from robust_adapt.answers import check_count, check_finite
+from robust_adapt.attacks.first_look import look
 from robust_adapt.data import CIFAR10_CLASSES, ImageData, check_data
 from robust_adapt.doors import check_flag, check_known, check_model, check_path, check_text, check_whole
 from robust_adapt.errors import CheckpointError, ConfigError, shown
@@ -150,26 +151,11 @@ def _check_arguments(
 
 
 def check_classes(model: nn.Module, data: ImageData) -> None:
-    """Raise ``ConfigError`` unless the model answers one image of the data with a logit a class."""
+    """Raise ``ConfigError`` or ``DataError`` unless an image of the data gets a finite logit a class."""
     image, _ = data.test.take(torch.arange(1)).tensors(model_device(model))
-    try:
-        with crafting(model, seed=0), torch.no_grad():
-            logits = model(image)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"Expected a model for images of {data.title}, {tuple(image.shape[1:])}, but it fails on one: "
-            f"{str(error).strip().splitlines()[0]}."
-        ) from error
-    shape, classes = tuple(getattr(logits, "shape", ())), len(data.classes)
-    if shape != (1, classes):
-        raise ConfigError(
-            f"Expected a model with {classes} classes, those of {data.title}, but one image gives "
-            f"{shape or shown(logits)}; use the model's own data set."
-        )
-    if not logits.isfinite().all():
-        raise ConfigError(
-            f"Expected finite logits, but an image of {data.title} gives NaN or infinity; look at the weights."
-        )
+    logits = look(model, image)
+    check_count(logits, len(data.classes), data.title)
+    check_finite(logits)
 
 
 def read_benchmark(path: str | Path) -> BenchmarkRecord:

@@ -7,12 +7,12 @@ import torch
 from pyautoattack import checks as upstream_checks
 from torch import Tensor, nn
 
-from robust_adapt import doors
+from robust_adapt.answers import check_finite, check_float32
 from robust_adapt.attacks import check_images, crafting
-from robust_adapt.attacks.crafting import check_span
+from robust_adapt.attacks.first_look import look
+from robust_adapt.attacks.inputs import check_span
 from robust_adapt.data import Split, to_float
 from robust_adapt.doors import (
-    ask,
     check_callable,
     check_flag,
     check_number,
@@ -84,17 +84,9 @@ def check_options(settings: object, patience: float, report: object, **flags: bo
 
 def check_logits(model: nn.Module, images: Tensor, labels: Tensor, device: torch.device, batch_size: int) -> Tensor:
     """The model's answer to the first batch, ``(images, classes)``, where it is one of logits for these labels."""
-    with crafting(model, seed=0), torch.no_grad():
-        first = to_float(images[:batch_size]).to(device)
-        logits = ask(model, first)
-    doors.check_logits(logits, first)
-    if logits.dtype != torch.float32:
-        raise ConfigError(f"Expected float32 logits, but got {logits.dtype}; use model.float().")
-    if not logits.isfinite().all():
-        raise ConfigError(
-            f"Expected finite logits, but {int((~logits.isfinite()).any(1).sum())} of {len(first)} clean images "
-            "give NaN or infinity; look at the weights."
-        )
+    logits = look(model, to_float(images[:batch_size]).to(device)).detach()
+    check_float32(logits)
+    check_finite(logits)
     check_span(int(labels.min()), int(labels.max()), num_classes=logits.shape[1])
     return logits.cpu()
 

@@ -7,16 +7,19 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from robust_adapt import trainer, upstream
+from robust_adapt.answers import check_count, check_finite
 from robust_adapt.attacks import ATTACKS, AdaptiveObjective, DiverseAttack, adaptive_objective, plan
+from robust_adapt.attacks.first_look import look, untouched
 from robust_adapt.brake import Brake
 from robust_adapt.checkpoint import BEST, load_weights
 from robust_adapt.config import Config
 from robust_adapt.data import Batches, ImageData
 from robust_adapt.epsilon import EpsilonController
-from robust_adapt.errors import CheckpointError
+from robust_adapt.errors import CheckpointError, ConfigError
 from robust_adapt.features import FeatureTap
 from robust_adapt.models import build_model
 from robust_adapt.pipeline.launching import device_of, launch_alone
+from robust_adapt.precision import exact_arithmetic
 
 
 def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -> trainer.Parts:
@@ -28,6 +31,7 @@ def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
     model.to(fabric.device)
+    _look(model, data, fabric.device)
     wants_features = config.loss.consistency > 0 and config.loss.consistency_on == "features"
     average = trainer.WeightAverage(model, config.optimizer.average) if config.optimizer.average else None
     forward, optimizer = fabric.setup(model, _optimizer(config, model))
@@ -76,6 +80,26 @@ def build_for(config: Config, data: ImageData) -> nn.Module:
         path = Path(config.model.weights)
         put_weights(model, path / BEST if path.is_dir() else path, name=config.model.name)
     return model
+
+
+def _look(model: nn.Module, data: ImageData, device: torch.device) -> None:
+    """Raise ``ConfigError`` or ``DataError`` where the run would fail later: one forward and one way back in each mode.
+
+    Two images, because batch-norm over one refuses a map of one pixel.
+    """
+    images, _ = data.train.take(torch.arange(2) % len(data.train)).tensors(device)
+    with exact_arithmetic(), untouched(model):
+        for training in (False, True):
+            logits = look(model, images, training=training)
+            check_count(logits, len(data.classes), data.title)
+            check_finite(logits, training=training)
+            if logits.requires_grad or not any(each.requires_grad for each in model.parameters()):
+                raise ConfigError(
+                    "Expected a model that learns by model.parameters(), but "
+                    f"{'it has others' if logits.requires_grad else 'none of them requires a gradient'}; make each an "
+                    "attribute, or one of an nn.ParameterList, that does."
+                )
+            look(model, images, training=training, gradient=True)
 
 
 def put_weights(model: nn.Module, path: Path, *, name: str) -> None:

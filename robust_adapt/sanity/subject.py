@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from robust_adapt.answers import check_logits
 from robust_adapt.attacks import Objective, crafting, make_attack, run_attack
 from robust_adapt.attacks.seam import ready
 from robust_adapt.data import Split
-from robust_adapt.doors import check_logits, device_errors
+from robust_adapt.doors import device_errors
 from robust_adapt.errors import first_line
 from robust_adapt.leaderboard import AutoAttackRecord
 from robust_adapt.models import model_device

@@ -1,6 +1,5 @@
 """The moving average of weights and buffers, for our loop and any other."""
 
-import copy
 from typing import Any
 
 import torch
@@ -8,14 +7,16 @@ from torch import nn
 
 from robust_adapt.doors import check_model, check_number, unwrap
 from robust_adapt.errors import ConfigError, shown
+from robust_adapt.precision import copied
 
 
 class WeightAverage:
     """Moving average of weights and buffers: ``average.update(model)`` after each step, ``average.module`` to judge.
 
     decay: a step; warmed up as min(decay, (1 + t) / (10 + t)), without which a short run averages over its random
-    start. Integer buffers are copied. The module is a deep copy in eval mode, of
-    what is inside DDP or torch.compile.
+    start. Integer buffers are copied. The module is a deep copy in eval mode, of what is inside DDP or torch.compile.
+    Parts that ``model.modules()`` does not name, such as those in a plain list, stay as they were: no forward runs here
+    that could tell.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9995) -> None:
@@ -23,7 +24,7 @@ class WeightAverage:
         check_number("decay", decay, low=0, high=1, example=0.9995)
         if decay == 1:
             raise ConfigError("Expected `decay` in [0, 1), but got 1; an average that never moves is the random start.")
-        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+        self.module = copied(model).eval().requires_grad_(False)
         self.decay, self.updates = decay, 0
         state = self.module.state_dict(keep_vars=True)
         self._names = list({id(tensor): name for name, tensor in state.items()}.values())  # tied weights move once
