@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -121,6 +122,38 @@ def test_doctor_warns_of_an_old_requests(monkeypatch, found, status):
     monkeypatch.setattr(metadata, "version", lambda _: found)
     fix = "pip install --upgrade requests urllib3 idna" if status == "warn" else ""
     assert (checks._requests()[0], checks._requests()[2]) == (status, fix)
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "detail", "fix"),
+    [
+        (["torch>=2.6", 'pytest>=99; extra == "test"'], "ok", "all 1 met", ""),
+        (["torch>=99"], "fail", f"torch {metadata.version('torch')}", 'pip install "torch>=99"'),
+        (["no-such>=1", "numpy"], "fail", "no-such not installed", 'pip install "no-such>=1"'),
+    ],
+)
+def test_doctor_names_what_is_older_than_the_package_asks(monkeypatch, asked, status, detail, fix):
+    monkeypatch.setattr(metadata, "requires", lambda _name: asked)
+    assert checks._requirements() == (status, detail, fix)
+
+
+def test_doctor_names_a_checkout_that_is_not_installed(monkeypatch):
+    def absent(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", absent)
+    assert checks._requirements() == (
+        "warn",
+        "robust_adapt runs from a checkout that is not installed",
+        "pip install .",
+    )
+
+
+def test_doctor_names_a_torchvision_of_another_torch(monkeypatch):
+    """What an import of such a pair raises."""
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    row = checks._run("torch", *checks.CHECKS["torch"])
+    assert (row.status, row.fix) == ("fail", "pip install --upgrade torch torchvision")
 
 
 def test_doctor_warns_of_another_timm(monkeypatch):

@@ -52,7 +52,7 @@ class BenchmarkOptions:
     offline: bool = False
     """Never download, neither models nor data."""
     device: str = "auto"
-    """`auto`, `cpu` or `cuda`."""
+    """`auto`, `cpu`, `cuda`, one GPU such as `cuda:1`, or `mps`."""
     devices: int = 1
     """Processes on this machine that share the batches, a GPU or a CPU process each; torchrun says it itself."""
     trust_code: bool = False

@@ -48,7 +48,7 @@ class Config:
     compile: bool = False
     """torch.compile the model (a minute or more at the start)."""
     device: str = "auto"
-    """`auto`, `cpu` or `cuda`."""
+    """`auto`, `cpu`, `cuda`, one GPU such as `cuda:1`, or `mps`."""
     devices: int = 1
     """Processes on each machine, a GPU or a CPU process each; torchrun says it itself."""
     nodes: int = 1

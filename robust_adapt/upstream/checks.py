@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from robust_adapt.upstream.imports import MEND_ROBUSTBENCH, _find_elsewhere, _is_ours, is_shadowed, prepare
-from robust_adapt.upstream.provenance import version
+from robust_adapt.upstream.provenance import NOT_INSTALLED, version
 
 if TYPE_CHECKING:  # torch takes a second to import, and half of the commands do not need it
     import torch
@@ -88,9 +88,26 @@ def _python() -> Result:
     return ("ok", found, "") if sys.version_info >= (3, 11) else ("fail", f"{found}, 3.11 or newer is needed", "")
 
 
+def _requirements() -> Result:
+    """Whether everything that the package asks for is installed, and not older than that."""
+    from packaging.requirements import Requirement
+
+    try:
+        wanted = [Requirement(each) for each in metadata.requires("robust_adapt") or ()]
+    except metadata.PackageNotFoundError:
+        return "warn", "robust_adapt runs from a checkout that is not installed", "pip install ."
+    found = {each: version(each.name) for each in wanted if each.marker is None}
+    unmet = [each for each, one in found.items() if one == NOT_INSTALLED or not each.specifier.contains(one, True)]
+    if not unmet:
+        return "ok", f"all {len(found)} met", ""
+    mend = " ".join(f'"{each}"' for each in unmet)
+    return "fail", ", ".join(f"{each.name} {found[each]}" for each in unmet), f"pip install {mend}"
+
+
 def _torch() -> Result:
     import torch
 
+    importlib.import_module("torchvision")  # of another torch it fails here
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     devices = ", ".join(names) or ("mps" if torch.backends.mps.is_available() else "no GPU")
     return "ok", f"{torch.__version__}, {devices}, {torch.get_num_threads()} CPU threads", ""
@@ -203,6 +220,7 @@ def _disk() -> Result:
 
 CHECKS: dict[str, tuple[Callable[[], Result], str]] = {  # name: (check, what mends it where it raises)
     "python": (_python, ""),
+    "requirements": (_requirements, "pip install packaging"),
     "torch": (_torch, "pip install --upgrade torch torchvision"),
     "bf16": (_bf16, ""),
     "torchattacks": (_torchattacks, "pip install torchattacks"),

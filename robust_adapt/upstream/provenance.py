@@ -6,6 +6,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+NOT_INSTALLED = "not installed"
 _DISTRIBUTIONS = (
     "robust_adapt",
     "torch",
@@ -29,7 +30,7 @@ def version(distribution: str) -> str:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return NOT_INSTALLED
 
 
 def commit(root: Path | None = None) -> str | None:
