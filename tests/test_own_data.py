@@ -233,7 +233,7 @@ def test_labels_of_every_form(label, number):
 
 
 LABEL = "Expected labels as class numbers, but that of image 0 is {}; {}."
-ONE_HOT = "give one number an image: where labels are one-hot, torch.as_tensor(label).argmax()"
+ONE_HOT = "give one number an image: where labels are one-hot, torch.as_tensor(label).float().argmax()"
 FROM_0 = "count classes from 0"
 
 
@@ -258,7 +258,7 @@ FROM_0 = "count classes from 0"
 def test_labels_that_are_refused_and_their_cure(label, shown, cure):
     assert error_of(labelled, label) == LABEL.format(shown, cure)
     if cure == ONE_HOT:
-        assert labelled(torch.as_tensor(label).argmax()).test.labels.tolist() == [2] * 4
+        assert labelled(torch.as_tensor(label).float().argmax()).test.labels.tolist() == [2] * 4
     if "index" in cure:
         assert labelled(["a", "b", "c", "d"].index(label)).test.labels.tolist() == [2] * 4
 

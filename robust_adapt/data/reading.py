@@ -103,7 +103,7 @@ def _number(label: Any, index: int) -> int:
     if isinstance(value, str):
         cure = f"give its number, classes.index({shown(value)})"
     elif getattr(value, "shape", ()):
-        cure = "give one number an image: where labels are one-hot, torch.as_tensor(label).argmax()"
+        cure = "give one number an image: where labels are one-hot, torch.as_tensor(label).float().argmax()"
     else:
         cure = "count classes from 0"
     raise DataError(f"Expected labels as class numbers, but that of image {index} is {shown(label)}; {cure}.")
