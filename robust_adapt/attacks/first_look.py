@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from robust_adapt.answers import ask, check_kept, check_logits, is_compiled, leading_back, watched
 from robust_adapt.attacks.crafting import crafting
 from robust_adapt.errors import ConfigError
+from robust_adapt.models import model_device
 
 
 def look(model: nn.Module, images: Tensor, *, training: bool = False, gradient: bool = False) -> Tensor:
@@ -21,11 +22,7 @@ def look(model: nn.Module, images: Tensor, *, training: bool = False, gradient: 
     Raises ``DataError`` for images that do not fit, ``ConfigError`` where the model returns no logits, changes its
     images, runs parts that PyTorch does not see, or has no gradient.
     """
-    if any(map(is_lazy, model.parameters())):
-        raise ConfigError(
-            "Expected a model whose layers know their sizes, but its lazy ones have not run yet; call it once, on "
-            "images, first."
-        )
+    check_ready(model)
     inputs = images.detach().clone().requires_grad_(gradient)
     with crafting(model, seed=0), _as_written(model), watched(model), leading_back():
         model.train(training)
@@ -35,6 +32,16 @@ def look(model: nn.Module, images: Tensor, *, training: bool = False, gradient: 
         if gradient:
             torch.autograd.grad(logits.sum(), inputs)
     return logits
+
+
+def check_ready(model: nn.Module) -> None:
+    """Raise ``ConfigError`` for a model on the meta device, or with layers that do not know their sizes yet."""
+    model_device(model)
+    if any(map(is_lazy, model.parameters())):
+        raise ConfigError(
+            "Expected a model whose layers know their sizes, but its lazy ones have not run yet; call it once, on "
+            "images, first."
+        )
 
 
 @contextlib.contextmanager

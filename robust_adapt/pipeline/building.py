@@ -9,7 +9,7 @@ from torch import nn
 from robust_adapt import trainer, upstream
 from robust_adapt.answers import check_count, check_finite
 from robust_adapt.attacks import ATTACKS, AdaptiveObjective, DiverseAttack, adaptive_objective, plan
-from robust_adapt.attacks.first_look import look, untouched
+from robust_adapt.attacks.first_look import check_ready, look, untouched
 from robust_adapt.brake import Brake
 from robust_adapt.checkpoint import BEST, load_weights
 from robust_adapt.config import Config
@@ -27,6 +27,7 @@ def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -
     if fabric is None:
         fabric = launch_alone(config.device, precision=precision_of(config))
     model = build_for(config, data)
+    check_ready(model)
     channels_last = config.channels_last and not upstream.channels_last_corrupts(model, fabric.device)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
