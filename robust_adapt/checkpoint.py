@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robust_adapt.archives import read_tensors
 from robust_adapt.config import Config
 from robust_adapt.errors import CheckpointError, ConfigError, shown
-from robust_adapt.files import is_whole_archive, write_atomically
+from robust_adapt.files import file_sha256, write_atomically
 from robust_adapt.records import write_json
 
 try:
@@ -29,8 +29,6 @@ LAST, PREVIOUS, BEST, LOCK = "last.ckpt", "previous.ckpt", "best.pt", ".lock"
 log = logging.getLogger(__name__)
 _MARK = b"\nrobust_adapt sha256 "
 _TRAILER = len(_MARK) + 64
-_FOREIGN = re.compile(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)")
-_CODES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -76,7 +74,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"Expected the whole checkpoint {path}, but it is truncated or damaged ({len(data)} bytes, hash differs)."
         )
-    return _unpack(payload, path)
+    return read_tensors(path, payload)
 
 
 def save_weights(path: Path, weights: dict[str, Tensor]) -> str:
@@ -88,18 +86,16 @@ def save_weights(path: Path, weights: dict[str, Tensor]) -> str:
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], str]:
     """A plain state dict and the sha256 of its file. Half-precision weights come back as float32."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"Expected weights at {path}, but got: {error}.") from error
-    weights = _unpack(data, path)
+    weights = read_tensors(path)
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise CheckpointError(f"Expected a state dict of tensors in {path}, but got {type(weights).__name__}.")
+        raise CheckpointError(
+            f"Expected a state dict of tensors in {path}, but got {type(weights).__name__}; restore the file."
+        )
     wide = {
         name: value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
         for name, value in weights.items()
     }
-    return wide, hashlib.sha256(data).hexdigest()
+    return wide, file_sha256(path)
 
 
 @contextlib.contextmanager
@@ -196,7 +192,9 @@ def read_config(folder: Path) -> Config:
             "`robust-adapt train` wrote."
         ) from None
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"Expected the config of a run in {path}, but got: {error}; restore it.") from error
+        raise CheckpointError(
+            f"Expected the config of a run in {path}, but got: {error}; restore it, or give a checkpoint file."
+        ) from error
 
 
 def check_code(folder: Path, name: str, trusted: bool | str) -> None:
@@ -215,29 +213,3 @@ def _pack(state: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
-
-
-def _unpack(payload: bytes, path: Path) -> Any:
-    if not is_whole_archive(io.BytesIO(payload)):
-        raise CheckpointError(
-            f"Expected a file of tensors and numbers at {path}, but it is truncated or damaged ({len(payload)} bytes, "
-            "check sums differ); fetch or write it anew."
-        )
-    try:
-        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a damaged or hostile file
-        raise CheckpointError(
-            f"Expected a file of tensors and numbers at {path}, but it cannot be read: {why_unreadable(error)}"
-        ) from error
-
-
-def why_unreadable(error: Exception) -> str:
-    """What ``torch.load`` says of a file, as the end of a sentence, without terminal codes and torch's own advice."""
-    found = _FOREIGN.search(str(error))
-    if found:
-        return (
-            f"it holds objects of Python ({found[1]}), which can run code while they are read; save "
-            "model.state_dict() instead of the model."
-        )
-    lines = _CODES.sub("", str(error)).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__

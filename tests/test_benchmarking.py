@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from robust_adapt import cli, pipeline
-from robust_adapt.checkpoint import load_weights
 from robust_adapt.cli.judging import BenchmarkOptions, default_folder
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.data import load_data
@@ -299,10 +298,12 @@ def test_a_checkpoint_file_is_found_by_its_architecture(data, tmp_path):
     images, _ = data.test.tensors()
     assert torch.equal(found.model(images), model(images)) and not found.model.training
     assert found.name == "net.pt, ResNet18 of width 4" and list(found.files) == ["net.pt"]
-    with pytest.raises(
-        CheckpointError, match="^Expected weights of ResNet18 for 10 classes in .*net.pt, but they do n"
-    ):
+    with pytest.raises(CheckpointError) as caught:
         pipeline.find_model(str(tmp_path / "net.pt"), data)
+    assert str(caught.value) == (
+        f"Expected weights of ResNet18 for 10 classes in {tmp_path / 'net.pt'}, but they are those of ResNet18 of "
+        "width 4 for 10 classes; say `--model.width 4`."
+    )
 
 
 def test_a_checkpoint_file_without_its_normalisation_says_so_or_is_given_it(data, tmp_path):
@@ -352,7 +353,7 @@ def test_a_checkpoint_file_with_a_flipped_byte_is_named_and_kept(data, tmp_path)
     damaged = bytearray(path.read_bytes())
     damaged[damaged.index(weight.numpy().tobytes()) + 9] ^= 1
     path.write_bytes(damaged)
-    with pytest.raises(CheckpointError, match=f"at {path}, but it cannot be read: its check sums differ$"):
+    with pytest.raises(CheckpointError, match=f"at {path}, but got a damaged file, whose check sums differ; delete "):
         pipeline.find_model(str(path), data)
     assert path.exists()
 
@@ -360,25 +361,16 @@ def test_a_checkpoint_file_with_a_flipped_byte_is_named_and_kept(data, tmp_path)
 def test_files_that_hold_no_weights_are_named_and_kept(data, tmp_path):
     path = tmp_path / "page.pt"
     path.write_bytes(b"<!DOCTYPE html><html>")
-    with pytest.raises(CheckpointError, match="^Expected a checkpoint of tensors at .*page.pt, but it cannot be read:"):
+    with pytest.raises(CheckpointError, match="^Expected a file of tensors at .*page.pt, but got an HTML page, which"):
         pipeline.find_model(str(path), data)
     assert path.exists()
-    torch.save({"epoch": 3}, path)
     torch.save({"model_ema": {}, **{f"key{number}": number for number in range(7)}}, path)
     with pytest.raises(CheckpointError) as caught:
         pipeline.find_model(str(path), data)
     assert str(caught.value) == (
         f"Expected a state dict in {path}, but got a dict of 'model_ema', 'key0', 'key1', 'key2', 'key3', 'key4' and 2 "
-        "more; save model.state_dict(), alone or under one of state_dict, model_state_dict, model, net."
+        "more; save model.state_dict() with torch.save, and give that file."
     )
-    torch.save(torch.nn.Linear(2, 2), path)
-    for read in (lambda: pipeline.find_model(str(path), data), lambda: load_weights(path)):
-        with pytest.raises(CheckpointError) as caught:
-            read()
-        assert str(caught.value).endswith(
-            f" at {path}, but it cannot be read: it holds objects of Python (torch.nn.modules.linear.Linear), which "
-            "can run code while they are read; save model.state_dict() instead of the model."
-        )
     with pytest.raises(CheckpointError, match="^Expected a run folder, a checkpoint file, module:function or a Rob"):
         pipeline.find_model("nowhere/net.pt", data)
 

@@ -99,7 +99,7 @@ def test_a_checkpoint_that_would_run_code_does_not(tmp_path):
         path = tmp_path / name
         path.write_bytes(data)
         assert error_of(read, path).startswith(
-            f"Expected a file of tensors and numbers at {path}, but it cannot be read: "
+            f"Expected a file of tensors at {path}, but got one with an object of Python (io.open), which can run code "
         )
     assert not (tmp_path / "proof").exists()
     torch.load(tmp_path / "best.pt", weights_only=False)["model"].close()
@@ -127,13 +127,15 @@ def test_half_precision_weights_come_back_as_float32(tmp_path, dtype):
 def test_weights_that_are_none(tmp_path):
     path = tmp_path / "best.pt"
     torch.save({"model": {"weight": torch.zeros(1)}}, path)
-    assert error_of(load_weights, path) == f"Expected a state dict of tensors in {path}, but got dict."
-    path.write_text("<html>not found</html>")
-    assert error_of(load_weights, path).startswith(
-        f"Expected a file of tensors and numbers at {path}, but it cannot be"
+    assert (
+        error_of(load_weights, path) == f"Expected a state dict of tensors in {path}, but got dict; restore the file."
     )
-    assert error_of(load_weights, tmp_path / "absent.pt").startswith(
-        f"Expected weights at {tmp_path / 'absent.pt'}, but got: [Errno 2] "
+    path.write_text("<html>not found</html>")
+    assert error_of(load_weights, path).startswith(f"Expected a file of tensors at {path}, but got an HTML page, which")
+    absent = tmp_path / "absent.pt"
+    assert error_of(load_weights, absent) == (
+        f"Expected a file of tensors at {absent}, but got: [Errno 2] No such file or directory: '{absent}'; "
+        "look at the path."
     )
 
 

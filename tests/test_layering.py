@@ -12,10 +12,10 @@ import robust_adapt
 ROOT = Path(robust_adapt.__file__).parent
 LAYERS = [
     {"errors", "doors", "files", "records", "units"},
-    {"answers", "brake", "config", "losses", "epsilon", "precision", "processes", "random_states"}
+    {"answers", "archives", "brake", "config", "losses", "epsilon", "precision", "processes", "random_states"}
     | {"statistics", "upstream"},
     {"recipes", "data", "models", "features", "reporting"},
-    {"attacks"},
+    {"attacks", "weights"},
     {"checkpoint", "evaluation", "leaderboard"},
     {"trainer", "sanity"},
     {"pipeline"},

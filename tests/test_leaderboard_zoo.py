@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from robust_adapt.archives import read_tensors
 from robust_adapt.errors import CheckpointError, ConfigError, UpstreamError
 from robust_adapt.leaderboard import load_zoo_model
-from robust_adapt.leaderboard.zoo import refuse_damaged
 
 NAME = "Tiny2025Net"
 
@@ -61,49 +61,52 @@ def test_a_downloaded_model_is_loaded_and_hashed_and_then_found_offline(zoo, tmp
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_page_in_the_place_of_a_download_is_named_and_removed(zoo, tmp_path):
-    zoo["bytes"] = b"<!DOCTYPE html><html>Quota exceeded</html>"
-    path = tmp_path / "cifar10" / "Linf" / f"{NAME}.pt"
-    for _ in range(2):  # the second time it is fetched again
-        with pytest.raises(CheckpointError, match=f"^Expected a checkpoint at {path}, but got an HTML page, which"):
-            load_zoo_model(NAME, model_dir=tmp_path)
-        assert not path.exists()
-
-
-def test_a_truncated_file_from_before_is_named_and_removed(zoo, tmp_path):
+def test_what_lies_in_the_place_of_a_download_is_named_and_never_deleted(zoo, tmp_path):
+    """Whoever put it there: what the sentence says is done, and the next call fetches the model."""
+    whole, state = weights(tmp_path)
+    flipped = bytearray(whole)
+    flipped[whole.index(state["head.weight"].numpy().tobytes()) + 1] ^= 1
     path = tmp_path / "cifar10" / "Linf" / f"{NAME}.pt"
     path.parent.mkdir(parents=True)
-    path.write_bytes(weights(tmp_path)[0][:700])
-    with pytest.raises(
-        CheckpointError, match="but got a truncated file of 700 bytes; it is removed: run again, or put"
-    ):
-        load_zoo_model(NAME, model_dir=tmp_path, offline=True)
-    assert not path.exists()
+    page = b"<!DOCTYPE html><html>Quota exceeded</html>"
+    html = "an HTML page, which a download brings where a quota is used up or a login is needed"
+    damage = {whole[:700]: "a truncated file", bytes(flipped): "a damaged file, whose check sums differ", page: html}
+    for content, found in (damage | {b"": "an empty file"}).items():
+        path.write_bytes(content)
+        zoo["bytes"] = whole
+        for offline in (True, False):
+            with pytest.raises(CheckpointError) as caught:
+                load_zoo_model(NAME, model_dir=tmp_path, offline=offline)
+            assert str(caught.value) == (
+                f"Expected a file of tensors at {path}, but got {found}; delete it, then fetch or write it anew."
+            )
+            assert path.read_bytes() == content
+        path.unlink()
+        assert torch.equal(load_zoo_model(NAME, model_dir=tmp_path).model.head.weight, state["head.weight"])
 
 
-def test_a_flipped_byte_and_an_old_file_that_ends_early_are_named_and_removed(tmp_path):
-    path, (whole, state) = tmp_path / "model.pt", weights(tmp_path)
-    damaged = bytearray(whole)
-    damaged[whole.index(state["head.weight"].numpy().tobytes()) + 1] ^= 1
-    path.write_bytes(damaged)
-    with pytest.raises(CheckpointError, match=f"^Expected a checkpoint at {path}, but got a damaged file, whose check"):
-        refuse_damaged(path)
-    assert not path.exists()
-    torch.save(Net().state_dict(), path, _use_new_zipfile_serialization=False)
-    refuse_damaged(path)
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(CheckpointError, match=f"^Expected a checkpoint at {path}, but got a truncated file of "):
-        refuse_damaged(path)
-    assert not path.exists()
+def test_a_damaged_download_is_named_and_stays_until_it_is_deleted(zoo, tmp_path):
+    zoo["bytes"] = b"<!DOCTYPE html><html>Quota exceeded</html>"
+    path = tmp_path / "cifar10" / "Linf" / f"{NAME}.pt"
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=f"^Expected a file of tensors at {path}, but got an HTML page, .*"):
+            load_zoo_model(NAME, model_dir=tmp_path)
+        assert path.read_bytes() == zoo["bytes"]
+    zoo["bytes"], _ = weights(tmp_path)
+    path.unlink()
+    load_zoo_model(NAME, model_dir=tmp_path)
 
 
-@pytest.mark.parametrize("data, found", [(b"", "an empty file"), (b"quota exceeded", "a file of another kind")])
-def test_other_files_are_named_and_removed(tmp_path, data, found):
+def test_an_old_file_that_ends_early_is_named(tmp_path):
     path = tmp_path / "model.pt"
-    path.write_bytes(data)
-    with pytest.raises(CheckpointError, match=f"^Expected a checkpoint at {path}, but got {found}.*it is removed"):
-        refuse_damaged(path)
-    assert not path.exists()
+    torch.save(Net().state_dict(), path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    assert read_tensors(path).keys() == Net().state_dict().keys()
+    for size in (5, 60, 300, len(whole) - 8):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match=r"but got one that is truncated or damaged \(\w+\); delete it, then"):
+            read_tensors(path)
+        assert path.read_bytes() == whole[:size]
 
 
 def test_an_absent_file_offline_and_a_failed_download(zoo, tmp_path):

@@ -62,7 +62,7 @@ def test_a_run_starts_from_the_weights_of_another(run, tmp_path):
 def test_weights_of_another_net_are_refused_before_a_step(run, tmp_path):
     config = on_digits(recipe("standard"), epochs=1)
     model = dataclasses.replace(config.model, width=4, weights=str(run.folder / "best.pt"))
-    with pytest.raises(CheckpointError, match=r"^Expected weights of ResNet18 in .*best\.pt, but they do not fit: "):
+    with pytest.raises(CheckpointError, match="^Expected weights of ResNet18 of width 4 for 10 .*; say `--mod"):
         pipeline.train(dataclasses.replace(config, model=model), tmp_path / "later")
 
 

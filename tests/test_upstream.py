@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 import pickle
 import subprocess
 import sys
@@ -51,15 +52,16 @@ def fresh(monkeypatch, tmp_path):
 
     def fabricate(name, files):
         for file, text in files.items():
-            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name / file).write_text(text)
+            (folder / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name / file).write_text(text)
         for module in [each for each in sys.modules if each.split(".")[0] == name]:
             monkeypatch.delitem(sys.modules, module)
         # setitem + delitem: what the test imports is taken out again, what was there comes back
         monkeypatch.setitem(sys.modules, name, None)
         monkeypatch.delitem(sys.modules, name)
-        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.syspath_prepend(folder)
 
+    folder = tmp_path / "site-packages"
     upstream.prepare()
     return fabricate
 
@@ -109,7 +111,7 @@ def test_autoattack_without_such_a_submodule(autoattack):
 
 
 def test_an_installed_autoattack_wins(fresh):
-    fresh("autoattack", {"__init__.py": "REAL = True", "state.py": "REAL = True"})
+    fresh("autoattack", {"__init__.py": "REAL = True", "state.py": "REAL = True", "autoattack.py": ""})
     assert importlib.import_module("autoattack").REAL
     assert importlib.import_module("autoattack.state").REAL
     assert checks.CHECKS["autoattack"][0]() == ("ok", "the reference implementation", "")
@@ -148,7 +150,7 @@ def test_a_shadowed_robustbench_is_refused(fresh):
 def test_what_uninstalling_torchattacks_leaves_of_robustbench_is_refused(fresh, monkeypatch, tmp_path):
     fresh("robustbench", {"helper_files/ids.txt": ""})
     assert not upstream.is_shadowed()  # a bare folder loses against a whole package further down the path
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site-packages")])
     assert upstream.is_shadowed()
     with pytest.raises(UpstreamError, match="^Expected robustbench with its own"):
         importlib.import_module("robustbench")
@@ -162,6 +164,45 @@ def test_a_shadowed_robustbench_imported_earlier_is_refused(fresh, monkeypatch):
     with pytest.raises(UpstreamError) as refusal:
         upstream.prepare()
     assert str(refusal.value) == SHADOWED
+
+
+def started_in(folder, code):
+    command, here = [sys.executable, "-W", "ignore", "-c", code], os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=here)
+
+
+@pytest.mark.parametrize("name", ["robustbench", "torchattacks", "pyautoattack", "torchvision"])
+@pytest.mark.parametrize("form", ["{}.py", "{}/__init__.py"])
+def test_somebody_s_own_file_by_the_name_of_a_library_is_named(name, form, tmp_path):
+    """And renaming it, as the sentence says, is enough."""
+    own = tmp_path / form.format(name)
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("")
+    code = f"import sys; sys.path.insert(0, '.')\nimport robust_adapt, importlib\nimportlib.import_module({name!r})"
+    place = tmp_path / form.format(name).removesuffix("/__init__.py")
+    done = started_in(tmp_path, code)
+    assert done.stderr.splitlines()[-1] == (
+        f"robust_adapt.errors.UpstreamError: Expected the installed {name}, but Python finds {place} before it; rename "
+        "that, or start from another folder."
+    )
+    place.rename(tmp_path / "renamed.py")
+    done = started_in(tmp_path, code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("files", [{"__init__.py": ""}, {"__init__.py": "", "state.py": ""}])
+def test_somebody_s_own_autoattack_does_not_win(fresh, files):
+    fresh("autoattack", files)
+    assert importlib.import_module("autoattack").AutoAttack.__module__ == "robust_adapt.upstream.reference"
+
+
+def test_bare_folders_by_the_names_of_libraries_do_no_harm(tmp_path):
+    for name in ("robustbench", "torchattacks", "pyautoattack", "torchvision", "autoattack"):
+        (tmp_path / name).mkdir()
+    code = "import sys; sys.path.insert(0, '.')\nfrom robust_adapt import upstream\nprint(upstream.is_shadowed())\n"
+    code += "import torchattacks, pyautoattack\nfrom robustbench import benchmark"
+    done = started_in(tmp_path, code)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
 # The untouched benchmark() and the reference's signatures

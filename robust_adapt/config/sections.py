@@ -59,7 +59,7 @@ class ModelConfig:
     std: tuple[float, ...] | None = None
     """And by this deviation."""
     weights: str | None = None
-    """Start from these weights: a run folder (its best ones) or a state dict; by default from random ones."""
+    """Start from these weights: a run folder (its best ones) or a checkpoint file; by default from random ones."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robust_adapt.archives import read_tensors
 from robust_adapt.data import float_parts
 from robust_adapt.errors import CheckpointError
-from robust_adapt.files import is_whole_archive, write_atomically
+from robust_adapt.files import write_atomically
 from robust_adapt.models import tensor_bytes, tensors_hash, weights_hash
 
 _POLL_SECONDS = 0.2
@@ -96,12 +97,9 @@ class RunState:
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
-            data = path.read_bytes()
-            if not is_whole_archive(io.BytesIO(data)):
-                raise ValueError("check sums differ")
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            content = read_tensors(path)
             run, result = content["run"], content["result"]
-        except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        except (CheckpointError, TypeError, KeyError) as error:
             raise CheckpointError(
                 f"Expected a finished batch in {path}, but it cannot be read; delete it to compute that batch again."
             ) from error

@@ -3,22 +3,18 @@
 import contextlib
 import difflib
 import io
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from robust_adapt import upstream
+from robust_adapt.archives import read_tensors
 from robust_adapt.doors import check_flag, check_known, check_path
 from robust_adapt.errors import CheckpointError, ConfigError, UpstreamError, first_line, shown
-from robust_adapt.files import file_sha256, is_whole_archive
-
-_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
-_EARLY = ("Ran out of input", "unexpected EOF", "truncated")
+from robust_adapt.files import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +36,7 @@ def load_zoo_model(
 ) -> ZooModel:
     """A model by its name in RobustBench, from ``MODEL_DIR/<dataset>/<threat>/<name>.pt``, downloaded where absent.
 
-    An HTML page or a truncated file in that place is removed. Raises ``ConfigError`` for an unknown name,
+    No file is ever deleted. Raises ``ConfigError`` for an unknown name,
     ``CheckpointError`` for a file that is absent and may not be downloaded or is not a checkpoint, ``UpstreamError``
     where the download fails.
     """
@@ -53,7 +49,7 @@ def load_zoo_model(
     files = files or ([folder / f"{name}.pt"] if ids is not None else [])
     present = [path for path in files if path.is_file()]
     for path in present:
-        refuse_damaged(path)
+        read_tensors(path)
     if offline and (len(present) < len(files) or not files):
         absent = next((path for path in files if path not in present), folder / f"{name}.pt")
         raise CheckpointError(
@@ -62,40 +58,6 @@ def load_zoo_model(
         )
     model = _load(name, dataset, threat, model_dir, files)
     return ZooModel(name=name, model=model.eval(), sha256={path.name: file_sha256(path) for path in files})
-
-
-def refuse_damaged(path: Path) -> None:
-    """Raise ``CheckpointError`` for a file that no checkpoint can be, and remove it, so that it is fetched again."""
-    with open(path, "rb") as file:
-        start = file.read(512)
-        whole = is_whole_archive(file)
-    if not start:
-        found = "an empty file"
-    elif start.lstrip()[:1] == b"<":
-        found = "an HTML page, which a download brings where the file's quota is used up or a login is needed"
-    elif start.startswith(_ZIP) and not zipfile.is_zipfile(path):
-        found = f"a truncated file of {path.stat().st_size} bytes"
-    elif not whole:
-        found = "a damaged file, whose check sums differ"
-    elif start.startswith(_PICKLE) and _ends_early(path):
-        found = f"a truncated file of {path.stat().st_size} bytes"
-    elif not start.startswith((_ZIP, _PICKLE)):
-        found = f"a file of another kind (it begins with {start[:8]!r})"
-    else:
-        return
-    path.unlink()
-    raise CheckpointError(
-        f"Expected a checkpoint at {path}, but got {found}; it is removed: run again, or put the file there yourself."
-    )
-
-
-def _ends_early(path: Path) -> bool:
-    """Whether a file of torch before 1.6, which has no check sums, stops before its end."""
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # EOFError, RuntimeError and UnpicklingError by where it stops
-        return any(word in str(error) for word in _EARLY)
-    return False
 
 
 def zoo_entry(name: str, dataset: str = "cifar10", threat: str = "Linf") -> dict[str, Any]:
@@ -131,7 +93,7 @@ def _load(name: str, dataset: str, threat: str, model_dir: str | Path, files: li
     except Exception as error:  # requests, gdown, torch and pickle each raise kinds of their own
         for path in files:
             if path.is_file():
-                refuse_damaged(path)
+                read_tensors(path)
         if absent := [path for path in fresh if not path.is_file()]:
             raise UpstreamError(
                 f"Expected to download {name} to {absent[0]}, but got: {first_line(error)}; "

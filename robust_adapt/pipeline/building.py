@@ -1,5 +1,6 @@
 """A config becomes objects: model, attack, controller, optimizer, batches."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -12,14 +13,17 @@ from robust_adapt.attacks import ATTACKS, AdaptiveObjective, DiverseAttack, adap
 from robust_adapt.attacks.first_look import check_ready, look, untouched
 from robust_adapt.brake import Brake
 from robust_adapt.checkpoint import BEST, load_weights
-from robust_adapt.config import Config
+from robust_adapt.config import Config, ModelConfig
 from robust_adapt.data import Batches, ImageData
 from robust_adapt.epsilon import EpsilonController
-from robust_adapt.errors import CheckpointError, ConfigError
+from robust_adapt.errors import CheckpointError, ConfigError, first_line
 from robust_adapt.features import FeatureTap
 from robust_adapt.models import build_model
 from robust_adapt.pipeline.launching import device_of, launch_alone
 from robust_adapt.precision import exact_arithmetic
+from robust_adapt.weights import differences, model_of_file
+
+log = logging.getLogger(__name__)
 
 
 def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -> trainer.Parts:
@@ -64,23 +68,26 @@ def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -
 
 def build_for(config: Config, data: ImageData) -> nn.Module:
     """The model of a config for a data set, untrained or with the weights that it starts from."""
-    settings = config.model
-    mean, std = (settings.mean, settings.std) if settings.mean is not None else (None, None)
+    settings, shape = config.model, {"num_classes": len(data.classes), "channels": data.channels, "size": data.size}
+    if settings.weights:
+        return _started(Path(settings.weights), settings, shape)
+    mean, std = settings.mean, settings.std
     if settings.normalize and mean is None:
         mean, std = data.statistics()
-    model = build_model(
-        config.model.name,
-        num_classes=len(data.classes),
-        channels=data.channels,
-        width=config.model.width,
-        size=data.size,
-        mean=mean,
-        std=std,
-    )
-    if config.model.weights:
-        path = Path(config.model.weights)
-        put_weights(model, path / BEST if path.is_dir() else path, name=config.model.name)
-    return model
+    return build_model(settings.name, width=settings.width, mean=mean, std=std, **shape)
+
+
+def _started(path: Path, settings: ModelConfig, shape: dict[str, int]) -> nn.Module:
+    path = path / BEST if path.is_dir() else path
+    found = model_of_file(path, settings, **shape)
+    if settings.normalize and not found.normalised:
+        raise ConfigError(
+            f"Expected weights with their own normalisation in {path}, but they carry none; say what they were trained "
+            "with, `--model.mean` and `--model.std`, or `--model.no-normalize`."
+        )
+    if found.picked:
+        log.warning("%s%s", path, found.picked)
+    return found.model
 
 
 def _look(model: nn.Module, data: ImageData, device: torch.device) -> None:
@@ -104,12 +111,14 @@ def _look(model: nn.Module, data: ImageData, device: torch.device) -> None:
 
 
 def put_weights(model: nn.Module, path: Path, *, name: str) -> None:
-    """The state dict of a file into a model. Raises ``CheckpointError``."""
+    """The state dict of a run into its model. Raises ``CheckpointError``."""
+    weights, _ = load_weights(path)
     try:
-        model.load_state_dict(load_weights(path)[0])
+        model.load_state_dict(weights)
     except RuntimeError as error:
+        why = differences(model.state_dict(), weights) or first_line(error)
         raise CheckpointError(
-            f"Expected weights of {name} in {path}, but they do not fit: {str(error).splitlines()[-1].strip()}"
+            f"Expected weights of {name} in {path}, but they do not fit: {why}; restore it or the config beside it."
         ) from error
 
 

@@ -16,30 +16,39 @@ from robust_adapt.errors import UpstreamError
 
 RESNETS = "robustbench.model_zoo.architectures.resnet"
 MEND_ROBUSTBENCH = "pip install --force-reinstall --no-deps robustbench==1.1.1"
+_INSTALLED = ("site-packages", "dist-packages")
+REAL = {  # a file that each library has, and that somebody's own file or folder of that name has not
+    "robustbench": "eval.py",
+    "torchattacks": "attack.py",
+    "pyautoattack": "autoattack.py",
+    "torchvision": "ops/__init__.py",
+    "autoattack": "autoattack.py",
+}
 
 
 def prepare() -> None:
     """Make ``import robustbench`` and ``import autoattack`` work, or say why they cannot. Cheap, idempotent.
 
-    Raises ``UpstreamError``, here or at ``import robustbench``, where the copy inside torchattacks' wheel has
-    taken robustbench's place.
+    Raises ``UpstreamError``, here or at ``import robustbench``, where the copy inside torchattacks' wheel or a file or
+    folder of somebody's own has taken robustbench's place.
     """
     if not any(isinstance(finder, UpstreamFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, UpstreamFinder())
     if "robustbench" in sys.modules:
-        _refuse_stale(sys.modules["robustbench"].__spec__)
+        _refuse_other("robustbench", sys.modules["robustbench"].__spec__)
 
 
 def is_shadowed() -> bool:
     """Whether the installed ``robustbench`` is the old copy that torchattacks' wheel carries, or what is left of it."""
-    return _is_stale(_find_elsewhere("robustbench"))
+    spec = _find_elsewhere("robustbench")
+    return spec is not None and not _is_real("robustbench", spec) and _place(spec).parent.name in _INSTALLED
 
 
 def resnets() -> ModuleType:
     """RobustBench's ``resnet.py`` alone: the package around it brings timm and the whole zoo, which takes seconds."""
     prepare()
     spec = None if RESNETS in sys.modules or "robustbench" in sys.modules else _find_elsewhere("robustbench")
-    _refuse_stale(spec)
+    _refuse_other("robustbench", spec)
     if spec is None or not spec.submodule_search_locations:
         return importlib.import_module(RESNETS)
     parts = RESNETS.split(".")[1:]
@@ -51,20 +60,22 @@ def resnets() -> ModuleType:
 
 
 class UpstreamFinder(MetaPathFinder):
-    """Answers for four names and leaves every other import alone; what is really installed always wins."""
+    """Answers for four names, checks four and leaves every other import alone; what is really installed always wins."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname == "robustbench":
             spec = _find_elsewhere(fullname)
-            _refuse_stale(spec)
+            _refuse_other(fullname, spec)
             if spec is not None and isinstance(spec.loader, SourceFileLoader):
                 spec.loader = _QuietLoader(spec.loader.name, spec.loader.path)
             return spec
+        if fullname in ("torchattacks", "pyautoattack", "torchvision"):
+            _refuse_other(fullname, _find_elsewhere(fullname))
         if fullname == "robustbench.loaders" and not _is_installed("pkg_resources"):
             return _with_pkg_resources(_find_elsewhere(fullname, path))
-        if fullname == "autoattack" and not _is_installed(fullname):
+        if fullname == "autoattack" and not _is_real(fullname, _find_elsewhere(fullname)):
             return spec_from_loader(fullname, _AutoAttackLoader(), is_package=True)
         if fullname.startswith("autoattack.") and _is_ours(sys.modules.get("autoattack")):
             return spec_from_loader(fullname, _AliasLoader())
@@ -138,23 +149,33 @@ def _with_pkg_resources(spec: ModuleSpec | None) -> ModuleSpec | None:
     return spec
 
 
-def _refuse_stale(spec: ModuleSpec | None) -> None:
-    if _is_stale(spec):
+def _refuse_other(name: str, spec: ModuleSpec | None) -> None:
+    if spec is None or _is_real(name, spec):
+        return
+    if _place(spec).parent.name not in _INSTALLED:
+        raise UpstreamError(
+            f"Expected the installed {name}, but Python finds {_place(spec)} before it; rename that, or start from "
+            "another folder."
+        )
+    if name == "robustbench":
         raise UpstreamError(
             "Expected robustbench with its own `benchmark`, but got the old copy that torchattacks' wheel carries; "
             f"run `{MEND_ROBUSTBENCH}`."
         )
 
 
-def _is_stale(spec: ModuleSpec | None) -> bool:
-    """The old copy has its whole ``eval.py`` commented out; uninstalling torchattacks even deletes the file."""
-    if spec is None or not spec.submodule_search_locations:
-        return False
-    source = Path(next(iter(spec.submodule_search_locations)), "eval.py")
-    if not source.is_file():
-        return True
+def _is_real(name: str, spec: ModuleSpec | None) -> bool:
+    """The old copy of robustbench has its ``eval.py`` commented out; uninstalling torchattacks deletes that file."""
+    source = None if spec is None else _place(spec) / REAL[name]
+    if source is None or not source.is_file() or name != "robustbench":
+        return source is not None and source.is_file()
     statements = ast.parse(source.read_bytes()).body
-    return not any(isinstance(each, ast.FunctionDef) and each.name == "benchmark" for each in statements)
+    return any(isinstance(each, ast.FunctionDef) and each.name == "benchmark" for each in statements)
+
+
+def _place(spec: ModuleSpec) -> Path:
+    """The folder of a package, the file of a module."""
+    return Path(next(iter(spec.submodule_search_locations or ()), spec.origin or spec.name))
 
 
 def _is_installed(name: str) -> bool:

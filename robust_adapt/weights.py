@@ -1,0 +1,233 @@
+"""The weights in any training script's checkpoint, put into the model that is asked for.
+
+Where they lie in the file, and behind which prefix, is told by the names that the model wants, not by a list.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robust_adapt.archives import StandIn, of_objects, read_tensors
+from robust_adapt.config import ModelConfig
+from robust_adapt.errors import CheckpointError, ConfigError, first_line, shown
+from robust_adapt.models import RESNETS, build_model, normalize
+
+_COPY = re.compile(r"(?:\b|_)(?:ema|swa|avg|averaged?|teacher|attacker)(?:\b|_)")
+_DEVIATION = {"mean": "std", "new_mean": "new_std", "mu": "sigma"}  # what layers that normalise call their two buffers
+_DEPTH, _LISTED, _SHOWN, _LONGEST = 4, 2, 6, 60
+_COUNTED = "num_batches_tracked"  # torch before 0.4.1 did not keep it, and torch does not ask for it
+
+
+@dataclass(frozen=True)
+class FileModel:
+    """A model with the weights of a file; normalised: by mean and deviation, carried or given; picked: which of several
+    weights, and without which tensors, as a name goes on; note: that and the normalisation."""
+
+    model: nn.Module
+    normalised: bool
+    picked: str
+    note: str
+
+
+@dataclass(frozen=True)
+class _Set:
+    """Tensors of a file that lie in one dict behind one prefix, without it, and the others of that dict."""
+
+    place: tuple[str, ...]
+    prefix: str
+    tensors: dict[str, Tensor]
+    beside: dict[str, Tensor]
+
+    def __str__(self) -> str:
+        return ".".join((*self.place, self.prefix)).strip(".") or "the file itself"
+
+
+def model_of_file(
+    path: Path, settings: ModelConfig, *, num_classes: int, channels: int, size: int, of_run: bool = False
+) -> FileModel:
+    """The architecture of ``settings`` with the weights in a checkpoint file, which may be any script's.
+
+    Its normalisation is the file's own, else that of ``settings.mean`` and ``settings.std``, else there is none.
+    of_run: the settings are those of the run folder around the file. Raises ``CheckpointError``, ``ConfigError``.
+    """
+    model = build_model(settings.name, num_classes=num_classes, channels=channels, width=settings.width, size=size)
+    content = read_tensors(path, objects=True)
+    wanted = model.state_dict()
+    fits = [each for each in _sets(content, wanted) if _put(model, each.tensors) is None]
+    if not fits:
+        cure = _misfit(path, content, model, settings, (num_classes, channels, size))
+        raise CheckpointError(cure + (" That is for a copy outside of its run folder." if of_run else ""))
+    taken = min(fits, key=lambda each: bool(_COPY.search(str(each))))
+    _put(model, taken.tensors)
+    carried = _normalisation(taken.beside, channels)
+    if carried and not of_run and (settings.mean is not None or not settings.normalize):
+        raise ConfigError(
+            f"Expected no word on normalisation with {path}, whose weights carry their own ({carried[0]}), but got "
+            "`model.mean` or `model.no-normalize`; leave it out."
+        )
+    mean, std = [taken.beside[name].flatten().tolist() for name in carried] or (settings.mean, settings.std)
+    picked = note = _picked(taken, fits, carried)
+    if not carried:
+        note += ", without normalisation" if mean is None else f", normalised by {_list(mean)} and {_list(std)}"
+    return FileModel(model if mean is None else normalize(model, mean=mean, std=std), mean is not None, picked, note)
+
+
+def architecture(settings: ModelConfig) -> str:
+    """As a name says it: the width where it is not the usual one."""
+    return settings.name + (f" of width {settings.width}" if settings.width != ModelConfig().width else "")
+
+
+def differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What keeps a state dict from fitting, in a few words; empty where names and shapes are the same."""
+    missing = [name for name in wanted if name not in given and not name.endswith(_COUNTED)]
+    shapes = [
+        f"{shown(name)} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    unknown = [shown(name) for name in given if name not in wanted]
+    kinds = {"missing": [shown(name) for name in missing], "unknown": unknown, "of another shape": shapes}
+    return ", ".join(
+        f"{len(each)} {kind} ({', '.join(each[:_LISTED])}{', ...' if each[_LISTED:] else ''})"
+        for kind, each in kinds.items()
+        if each
+    )
+
+
+def _sets(content: Any, wanted: Mapping[str, Tensor]) -> Iterator[_Set]:
+    """The sets of tensors in a file that have names of the model, for each dict those with the most of them."""
+    for place, tensors in _dicts(content):
+        tensors = {name.replace("_orig_mod.", ""): value for name, value in tensors.items()}
+        ends = ((name, at) for name in tensors for at in (0, *(dot.end() for dot in re.finditer(r"\.", name))))
+        counts = Counter(name[:at] for name, at in ends if name[at:] in wanted)
+        for prefix, count in counts.items():
+            if count == max(counts.values()):
+                yield _behind(place, prefix, tensors, wanted)
+
+
+def _dicts(content: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Every dict of tensors in a file, outer ones first, and the keys that lead to it."""
+    items = (
+        content.items() if isinstance(content, dict) else enumerate(content) if type(content) in (list, tuple) else ()
+    )
+    items = [(str(name), value) for name, value in items]
+    if tensors := {name: value for name, value in items if isinstance(value, Tensor)}:
+        yield place, tensors
+    for name, value in items if len(place) < _DEPTH else ():
+        yield from _dicts(value, (*place, name))
+
+
+def _behind(place: tuple[str, ...], prefix: str, tensors: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> _Set:
+    """Of a dict what lies behind a prefix; a layer that normalises is beside it, where the model has none."""
+    other = {*_DEVIATION, *_DEVIATION.values()}
+    inside = [
+        name
+        for name in tensors
+        if name.startswith(prefix) and (name[len(prefix) :] in wanted or name.rpartition(".")[2] not in other)
+    ]
+    beside = {name: value for name, value in tensors.items() if name not in set(inside)}
+    return _Set(place, prefix, {name[len(prefix) :]: tensors[name] for name in inside}, beside)
+
+
+def _put(model: nn.Module, tensors: dict[str, Tensor]) -> Exception | None:
+    try:
+        model.load_state_dict(tensors)
+    except Exception as error:  # a RuntimeError, unless a model of somebody's reads its weights itself
+        return error
+    return None
+
+
+def _normalisation(beside: dict[str, Tensor], channels: int) -> list[str]:
+    """The names of a mean and its deviation among tensors; none where there are none."""
+    for name in sorted(beside, key=len):
+        head, dot, last = name.rpartition(".")
+        other = head + dot + _DEVIATION.get(last, "")
+        if other != head + dot and other in beside and beside[name].numel() == beside[other].numel() in (1, channels):
+            return [name, other]
+    return []
+
+
+def _picked(taken: _Set, fits: Sequence[_Set], carried: Sequence[str]) -> str:
+    """Which of the weights that fit were taken, and how many other tensors lie beside them."""
+    others = [each for each in fits if each is not taken and not _equal(each.tensors, taken.tensors)]
+    copies = tuple(each.prefix for each in fits if each.place == taken.place and each.prefix)
+    lasts = {name.rpartition(".")[2] for name in carried}
+    left = [name for name in taken.beside if not name.startswith(copies) and name.rpartition(".")[2] not in lasts]
+    several = f", weights of {taken}, where {' and '.join(map(str, others[:_LISTED]))} fit too" if others else ""
+    return several + (f", without {len(left)} other tensors ({shown(left[0])})" if left else "")
+
+
+def _equal(ones: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
+    return ones.keys() == others.keys() and all(
+        ones[name].dtype == others[name].dtype and torch.equal(ones[name], others[name]) for name in ones
+    )
+
+
+def _misfit(path: Path, content: Any, model: nn.Module, settings: ModelConfig, data: tuple[int, int, int]) -> str:
+    """What a file holds instead of weights of the model, and the cure of that cause."""
+    wanted = model.state_dict()
+    sets = list(_sets(content, wanted))
+    objects = not sets and _holds_objects(content)
+    if objects or next(_dicts(content), None) is None:
+        fix = of_objects(path) if objects else "save model.state_dict() with torch.save, and give that file"
+        return f"Expected a state dict in {path}, but got {_contents(content)}; {fix}."
+    sets = sets or [_Set(place, "", tensors, {}) for place, tensors in _dicts(content)]
+    start = f"Expected weights of {architecture(settings)} for {data[0]} classes in {path}, but "
+    if known := _known(content, data[2]):
+        return start + _cure(settings, data, *known)
+    best = max(sets, key=lambda each: len(each.tensors.keys() & wanted.keys()))
+    why = differences(wanted, best.tensors) or first_line(_put(model, best.tensors) or ValueError("nothing"))
+    return (
+        f"{start}they do not fit: {why}; give the architecture that they are of with `--model.name`, your own as "
+        "module:function."
+    )
+
+
+def _cure(settings: ModelConfig, data: tuple[int, int, int], found: ModelConfig, classes: int, channels: int) -> str:
+    flags = [f"--model.name {found.name}"] if found.name != settings.name else []
+    flags += [f"--model.width {found.width}"] if found.width != settings.width else []
+    fixes = [f"say `{' '.join(flags)}`"] if flags else []
+    fixes += [f"give data of {classes} classes"] if classes != data[0] else []
+    fixes += [f"give data of {channels} channels"] if channels != data[1] else []
+    return f"they are those of {architecture(found)} for {classes} classes; {' and '.join(fixes)}."
+
+
+def _known(content: Any, size: int) -> tuple[ModelConfig, int, int] | None:
+    """Which architecture of ours a file has the weights of, with its number of classes and channels."""
+    for found in _sets(content, {"linear.weight": torch.empty(0)}):
+        shapes = {name: each.shape for name, each in found.tensors.items() if not name.endswith(_COUNTED)}
+        first, last = shapes.get("conv1.weight", ()), shapes["linear.weight"]
+        for name in RESNETS if len(first) == 4 and len(last) == 2 and last[0] > 1 else ():
+            with torch.device("meta"):
+                net = build_model(name, num_classes=last[0], channels=first[1], width=first[0], size=size)
+            if shapes == {each: value.shape for each, value in net.state_dict().items() if not each.endswith(_COUNTED)}:
+                return ModelConfig(name=name, width=first[0]), last[0], first[1]
+    return None
+
+
+def _holds_objects(content: Any) -> bool:
+    values = content.values() if isinstance(content, dict) else ()
+    return isinstance(content, StandIn) or any(map(_holds_objects, values))
+
+
+def _contents(content: Any) -> str:
+    """A dict by its keys, one with objects and an object by their classes, anything else by its type."""
+    kind = type(content)
+    if isinstance(content, StandIn):
+        return f"{kind.__module__}.{kind.__name__}"[:_LONGEST]
+    if not isinstance(content, dict) or not content:
+        return f"an empty {kind.__name__}" if content == {} else kind.__name__
+    if objects := list(dict.fromkeys(_contents(each) for each in content.values() if isinstance(each, StandIn))):
+        return f"a dict with objects of Python ({', '.join(objects[:_LISTED])})"
+    names, more = ", ".join(map(shown, list(content)[:_SHOWN])), len(content) - _SHOWN
+    return f"a dict of {names}" + (f" and {more} more" if more > 0 else "")
+
+
+def _list(numbers: Sequence[float]) -> str:
+    return " ".join(f"{number:g}" for number in numbers)
