@@ -125,7 +125,7 @@ def _wrapped(model: Any) -> Iterator[Any]:
 
     while model is not None:
         yield model
-        held = model.__dict__ | model.__dict__.get("_modules", {})
+        held = {**model.__dict__, **dict(model.named_children())}
         names = ("module",) if _is_parallel(model) else ("_orig_mod", "_forward_module")
         model = next((held[name] for name in names if isinstance(held.get(name), nn.Module)), None)
 

@@ -1,5 +1,7 @@
 """Tiny models and images; the best attack on ``ChannelMeans`` is known by hand."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from robust_adapt import upstream
 from robust_adapt.data import CIFAR10_CLASSES, Split
 from robust_adapt.upstream.checks import bf16_is_fast
 
-torch.set_num_threads(1)  # the tensors are tiny: threads that wait for each other cost more than they bring
+# the tensors are tiny: threads that wait for each other cost more than they bring
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
 settings.register_profile("robust_adapt", deadline=None, max_examples=50)
 settings.load_profile("robust_adapt")
 

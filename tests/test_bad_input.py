@@ -61,8 +61,7 @@ CUT_CHECKPOINTS = (
     "from a copy, or train anew with another --out."
 )
 CUT_WEIGHTS = (
-    "Expected a file of tensors and numbers at {path}, but it is truncated or damaged (100 bytes, check sums differ); "
-    "fetch or write it anew."
+    "Expected a file of tensors at {path}, but got a truncated file; delete it, then fetch or write it anew."
 )
 UNKNOWN_DATA = (
     "Expected a known data set, but got 'cifar1'; did you mean 'cifar10'? Known: cifar10, cifar10.1, digits, "

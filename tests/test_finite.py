@@ -29,7 +29,7 @@ class Faulty(torch.nn.Module):
 
     def forward(self, images):
         weight, fault = self.head.weight * 1, None
-        if self.training and torch.is_grad_enabled():
+        if self.training and self.head.weight.requires_grad:  # not in the first look at a model
             Faulty.forwards += 1
             fault = Faulty.faults.get(Faulty.forwards)
         if fault in LARGE:

@@ -138,7 +138,7 @@ def test_no_name_takes_effect_in_the_terminal(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_name_takes_effect_in_markdown_html_or_csv(name, tmp_path):
-    records = [evaluation(name, 1, data=name), evaluation("b", 1)]
+    records = [evaluation(name, 1, data=name), evaluation("b", 1, data=name)]
     text = reporting.markdown_table(records)
     assert "<script" not in text and "](http" not in text and text.isascii()
     table = [line for line in text.splitlines() if line.startswith("|")]

@@ -342,7 +342,7 @@ def test_an_evaluation_too_large_for_the_memory_is_one_sentence(said):
         f"Expected memory for batches of 40 images under fgsm, but got: {said}; lower `batch_size` of the evaluation."
     )
     assert evaluate_model(model, DIGITS.test, batch_size=16, **options).n == 40
-    images, labels = DIGITS.test.first(40, seed=0).tensors()
+    images, labels = DIGITS.test.first(40).tensors()
     options = {"eps": 0.1, "version": "custom", "attacks": ["apgd-ce"]}
     assert sentence(lambda: autoattack(model, images, labels, **options)) == (
         f"Expected memory for batches of 250 images, but got: {said}; lower `batch_size`, with a `state_dir` of its "

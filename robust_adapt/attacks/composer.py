@@ -230,12 +230,14 @@ class DiverseAttack(Attack):
 
     @torch.no_grad()
     def success_rate(self, adversarial: Tensor, labels: Tensor) -> float:
-        """Share of ``adversarial`` that the model gets wrong; costs a forward. labels repeat for ``concat``."""
+        """Share of ``adversarial`` that the model gets wrong, or answers without finite logits; costs a forward. labels
+        repeat for ``concat``."""
         labels = labels_of(adversarial, labels)
         with crafting(self.model), torch.no_grad():
             logits = ask(self.model, adversarial)
         check_images(adversarial, labels, num_classes=check_logits(logits, adversarial))
-        return (logits.argmax(1) != labels).float().mean().item()
+        wrong = (logits.argmax(1) != labels) | ~logits.isfinite().all(1)
+        return wrong.float().mean().item()
 
     def state_dict(self) -> dict[str, Any]:
         """What decides the next draws."""

@@ -11,7 +11,7 @@ from robust_adapt.attacks.making import parts_of, spec_of
 from robust_adapt.attacks.table import ATTACKS
 from robust_adapt.errors import ConfigError
 
-FLAT = 0.1  # an attack that cannot move one image in ten reports a robust accuracy that is up to ten points too high
+FLAT = 0.5  # a few images without a gradient are ordinary in training, most of a batch are not
 
 
 def check_norms(names: Sequence[str], members: Sequence[Attack], norm: str) -> None:

@@ -109,8 +109,9 @@ def ready(attack: Attack, name: str, check: Check | None = None, flat: Check | N
         if check is not None:
             check(logits)
 
-    def watch(gradient: Tensor) -> None:
-        flat((gradient == 0).flatten(1).all(1).float().mean())
+    def watch(gradient: Tensor | None) -> None:
+        if gradient is not None:  # a quantised layer gives none
+            flat((gradient == 0).flatten(1).all(1).float().mean())
 
     # DLR and the clamped margin are flat where an image is wrong already, which is no failure
     steep = getattr(attack, "loss", "ce") == "ce" or isinstance(attack, MarginUPGD)

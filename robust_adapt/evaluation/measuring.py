@@ -23,6 +23,7 @@ from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import wilson
 from robust_adapt.units import check_eps
 
+LOOKED = 8  # images of the first look at a model
 WORST_CASE = "right when clean and under every row above that is in the ball and on all n images"
 
 
@@ -64,7 +65,7 @@ def evaluate_model(
         raise ConfigError(f"Expected `config` as a dict, but got {shown(config)}; use Config.to_dict().")
     part, records, made = split.first(n), [], {}
     with exact_arithmetic():
-        check_finite(look(model, part.take(slice(batch_size)).tensors(model_device(model))[0]))
+        check_finite(look(model, part.take(slice(min(batch_size, LOOKED))).tensors(model_device(model))[0]))
     parts = {row: part.take(slice(limits.get(ROWS[row].attack or ""))) for row in chosen}
     hashes = {size: split_hash(one) for size, one in {len(one): one for one in (part, *parts.values())}.items()}
     robust = torch.ones(len(part), dtype=torch.bool)
