@@ -43,8 +43,9 @@ def check_sanity(
     model: takes images in [0, 1] on its own device, left as it came. eps: > 0, norm: Linf or L2. steps: of PGD;
     queries: of Square. standard: a model without robustness, for the transfer check. objectives: what training itself
     maximised, for the adaptive check (``attacks.adaptive_objective``). autoattack: a record of this model, the same n
-    images and the same budget, else APGD stands in for it. report: called with each check. A check under which the
-    model itself fails (NaN, no gradient) is a ``fail``. Raises ``ConfigError``, ``DataError``.
+    images in their order (``split.first(n)``) and the same budget, else APGD stands in for it. report: called with each
+    check. A check under which the model itself fails (NaN, no gradient) is a ``fail``. Raises ``ConfigError``,
+    ``DataError``.
     """
     begin, model = time.monotonic(), check_model(model)
     _check_arguments(split, {"n": n, "steps": steps, "queries": queries, "batch_size": batch_size})
