@@ -58,3 +58,13 @@ def test_the_article_s_rule_ends_at_its_bound_and_says_so():
         "eps has been at its bound 0.3 (76.5/255) for 20 steps: the rule 'literal' feeds back positively; use 'ramp' "
         "or 'ramp-trim' for training."
     ]
+
+
+@pytest.mark.parametrize(
+    ("run", "eps"),
+    [("from-standard-heavy", [30.0, 34.1, 36.0, 37.6, 39.1]), ("light", [15.4, 18.5, 22.0, 25.8, 29.5])],
+)
+def test_start_and_weight_of_r_both_matter_to_the_article_s_rule(run, eps):
+    """The runs of docs/epsilon.md that differ from the two others in one of them alone."""
+    steps = (RESULTS.parent / f"literal-{run}" / "steps.jsonl").read_text().splitlines()
+    assert [round(255 * json.loads(line)["eps"], 1) for line in steps] == eps
