@@ -77,9 +77,9 @@ def assert_equal(record, reference):
     assert record.accuracy == sum(flags) / len(flags)
 
 
-def child(folder, out, arguments, kill_in=None, left=None):
+def child(folder, out, arguments, threads, kill_in=None, left=None):
     """What a process of its own runs; ``kill_in``: the number of the attack whose forward pass number ``left`` dies."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     model, images, labels = make()
     start = Adversary.start
 
@@ -94,7 +94,7 @@ def child(folder, out, arguments, kill_in=None, left=None):
 
 
 def launch(folder, out, arguments, kill_in=None, left=None):
-    call = f"child({str(folder)!r}, {str(out)!r}, {arguments!r}, {kill_in!r}, {left!r})"
+    call = f"child({str(folder)!r}, {str(out)!r}, {arguments!r}, {torch.get_num_threads()}, {kill_in!r}, {left!r})"
     home, package = Path(__file__).parent, Path(robust_adapt.__file__).parents[1]
     path = os.pathsep.join([str(home), str(package), os.environ.get("PYTHONPATH", "")])
     program = f"from {Path(__file__).stem} import child; {call}"
