@@ -16,15 +16,18 @@ demo: $(STAMP)
 
 # A process a core with one thread each: the tests' tensors are tiny, and threads that wait for each other are slow.
 # What the tests assert holds for any number: make test THREADS=2.
-test: lint
+test: $(STAMP)
+	$(BIN)/ruff check .
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 # The lowest versions that setup.cfg allows, in an environment of their own. uv chooses them; pip cannot.
 test-lowest: $(LOWEST)/.installed
 	OMP_NUM_THREADS=$(THREADS) $(LOWEST)/bin/python -m pytest -q -n auto --dist loadfile
 
+# Style and types. Types need no tests: other versions of torch say others.
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 doctor: $(STAMP)
 	$(BIN)/robust-adapt doctor

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 import robust_adapt
 from robust_adapt import upstream
-from robust_adapt.attacks import DiverseAttack, set_eps
+from robust_adapt.attacks import DiverseAttack
 from robust_adapt.config import DataConfig
 
 EPS = 8 / 255
@@ -56,8 +56,8 @@ def one_image_at_a_time(model: nn.Module, steps: int | None = None) -> Call:
     bare = [torchattacks.FGSM(model), torchattacks.PGD(model), torchattacks.CW(model)]
     for attack in bare[1:]:
         attack.steps = steps or attack.steps
-    for attack in bare:
-        set_eps(attack, EPS, ratio=0.25)
+    bare[0].eps = bare[1].eps = EPS  # CW has none
+    bare[1].alpha = 0.25 * EPS
 
     def call(images: Tensor, labels: Tensor) -> Tensor:
         results = []

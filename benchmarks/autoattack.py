@@ -15,6 +15,7 @@ the first chunks only. All on the first n of the fixed, seeded, stratified order
 
 import argparse
 import copy
+import dataclasses
 import importlib.util
 import json
 import multiprocessing
@@ -37,12 +38,14 @@ from torch import Tensor, nn
 
 import robust_adapt
 from robust_adapt import upstream
+from robust_adapt.auto_attack import AutoAttackRecord, Conditions, autoattack
+from robust_adapt.ball import Ball
 from robust_adapt.config import DataConfig
 from robust_adapt.data import load_data
-from robust_adapt.leaderboard import AutoAttackRecord, autoattack
 
 RUN = Path(__file__).parent / "results" / "cifar10-jpeg-width16" / "deepseek"
 EPS, SEED = 8 / 255, 0
+BALL = Ball("Linf", EPS)
 
 Seconds = tuple[float, float]  # wall, CPU
 
@@ -82,9 +85,11 @@ def identity(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) 
 
 
 def _ours(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -> tuple[AutoAttackRecord, Seconds]:
-    begin, settings = _clocks(), {"eps": EPS, "seed": SEED, "batch_size": batch_size, "report": print}
+    begin, conditions = _clocks(), Conditions(BALL, seed=SEED, batch_size=batch_size)
     with tempfile.TemporaryDirectory() as folder:
-        record = autoattack(model, images, labels, state_dir=folder, return_adversarial=True, **settings)
+        record = autoattack(
+            model, (images, labels), conditions, state_dir=folder, report=print, return_adversarial=True
+        )
     return record, _since(begin)
 
 
@@ -100,7 +105,7 @@ def _one_shot(
 def shipped(images: Tensor, labels: Tensor, batch_size: int) -> dict[str, Any]:
     """AutoAttack standard on the model that the wheel carries."""
     begin, model = _clocks(), shipped_model()
-    record = autoattack(model, images, labels, eps=EPS, seed=SEED, batch_size=batch_size, report=print)
+    record = autoattack(model, (images, labels), Conditions(BALL, seed=SEED, batch_size=batch_size), report=print)
     seconds, cpu_seconds = _since(begin)
     return {
         "seconds": seconds,
@@ -127,10 +132,10 @@ def speed(model: nn.Module, images: Tensor, labels: Tensor, chunk: int, upstream
         with tempfile.TemporaryDirectory() as folder:
             _write_as_torchvision(Path(folder), part, truth)
             common = {"n_examples": len(part), "data_dir": folder, "eps": EPS}
-            ours = {"eps": EPS, "seed": SEED, "batch_size": chunk}
+            exact = Conditions(BALL, seed=SEED, batch_size=chunk)
             ways: dict[str, Callable[[], Any]] = {
-                "exact": partial(autoattack, model, part, truth, **ours),
-                "fast": partial(autoattack, model, part, truth, fast=True, **ours),
+                "exact": partial(autoattack, model, (part, truth), exact),
+                "fast": partial(autoattack, model, (part, truth), dataclasses.replace(exact, fast=True)),
             }
             if number < upstream_chunks:
                 ways |= {

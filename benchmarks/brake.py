@@ -13,10 +13,10 @@ from pathlib import Path
 
 from torch import nn
 
+from robust_adapt.ball import Epsilon
 from robust_adapt.config import AttackConfig, BrakeConfig, Config, DataConfig, ModelConfig
 from robust_adapt.recipes import recipe
 from robust_adapt.records import BrakeRecord, EpochRecord, StepRecord, read_lines
-from robust_adapt.units import Epsilon
 
 RUNS = ("without", "with")
 
@@ -100,10 +100,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "draw":
         return draw(options.folder)
-    from robust_adapt import pipeline
+    from robust_adapt import runs
 
     for run in options.runs:
-        pipeline.train(configuration(options.data, run, options.epochs), options.out / run, resume=True)
+        runs.train(configuration(options.data, run, options.epochs), options.out / run, resume=True)
 
 
 if __name__ == "__main__":

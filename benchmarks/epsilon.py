@@ -13,7 +13,6 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmarks.publish import publish
-from robust_adapt import pipeline
 from robust_adapt.config import AttackConfig, Config, ControllerConfig, DataConfig, LossConfig, ModelConfig
 from robust_adapt.recipes import recipe
 from robust_adapt.records import EpochRecord, StepRecord, read_lines
@@ -46,7 +45,7 @@ def run(rule: str, data: str, runs: Path, out: Path) -> None:
     config = config_of(rule, data)
     folder, published = runs / rule, out / rule
     if not (published / "epochs.jsonl").exists():
-        pipeline.train(config, folder, resume=True)
+        runs.train(config, folder, resume=True)
         publish(folder, published)
     last = read_lines(published / "epochs.jsonl", EpochRecord)[-1]
     print(

@@ -24,7 +24,7 @@ from typing import Any
 HERE = Path(__file__).parent
 TIMES = {"seconds", "cpu_seconds"}
 PRELOADED = [
-    "robust_adapt.pipeline",
+    "robust_adapt.runs",
     "robust_adapt.leaderboard",
     "robustbench.model_zoo.architectures.resnet",
     "sklearn.datasets",
@@ -53,10 +53,10 @@ def work(folder: str) -> None:
     sys.path[:] = [path for path in sys.path if Path(path) != HERE]  # autoattack.py beside this file hides the library
     import torch
 
-    from robust_adapt import pipeline
+    from robust_adapt import runs
 
     torch.set_num_threads(1)
-    pipeline.train(configuration(), folder, resume=True)
+    runs.train(configuration(), folder, resume=True)
 
 
 def run_for(folder: Path, seconds: float | None) -> bool:
@@ -77,7 +77,7 @@ def run_for(folder: Path, seconds: float | None) -> bool:
 
 def result_of(folder: Path) -> dict[str, Any]:
     """Everything that two equal runs have in common."""
-    from robust_adapt.checkpoint import load_weights, read_checkpoint
+    from robust_adapt.training.checkpoint import load_weights, read_checkpoint
 
     lines = {}
     for name in ("steps.jsonl", "epochs.jsonl", "brake.jsonl"):

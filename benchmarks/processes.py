@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from robust_adapt import pipeline, trainer, upstream
+from robust_adapt import runs, training, upstream
 from robust_adapt.config import BrakeConfig, Config, DataConfig, ModelConfig
 from robust_adapt.data import load_data
 from robust_adapt.recipes import recipe
@@ -43,15 +43,15 @@ def configuration(name: str, data: str, devices: int) -> Config:
 def work(name: str, data: str, devices: int) -> None:
     """The steps of one process; the first one prints how long each took."""
     config = configuration(name, data, devices)
-    fabric = pipeline.launch(config.device, devices=devices, precision=config.precision)
-    parts = pipeline.build_parts(config, load_data(config.data), fabric)
+    fabric = runs.launch(config.device, devices=devices, precision=config.precision)
+    parts = runs.build_parts(config, load_data(config.data), fabric)
     batches, seconds = parts.batches.epoch(0), []
     for _ in range(WARM_UP + RECIPES[name]):
         images, labels = next(batches)
         parts.controller.step()
         fabric.barrier()
         begin = time.monotonic()
-        trainer.train_step(parts, config, images, labels, 0.5)
+        training.train_step(parts, config, images, labels, 0.5)
         seconds.append(time.monotonic() - begin)
     if fabric.global_rank == 0:
         floats = sum(each.numel() for each in parts.model.parameters())

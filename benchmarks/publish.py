@@ -11,9 +11,9 @@ import dataclasses
 import json
 from pathlib import Path
 
-from robust_adapt.checkpoint import BEST, load_weights, save_weights
 from robust_adapt.config import Config, DataConfig
 from robust_adapt.records import write_json
+from robust_adapt.training.checkpoint import BEST, load_weights, save_weights
 
 
 def publish(folder: Path, out: Path, *, weights: bool = False, data: str | None = None) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from robust_adapt.doors import device_errors
+from robust_adapt.checks import device_errors
 from robust_adapt.errors import ConfigError, DataError, RobustAdaptError, first_line, shown
 
 # torch's words where images do not fit a model, and of these where it is not the shape; where a forward wants more than
@@ -29,17 +29,12 @@ def ask(model: nn.Module, images: Tensor, call: Callable[[Tensor], Any] | None =
     version = _version(images)
     try:
         answer = (call or model)(images)
-        if _version(images) != version:
-            raise _in_place()
-        return answer
-    except device_errors():
+    except device_errors() + (RobustAdaptError,):
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         said = first_line(error)
-        if isinstance(error, RobustAdaptError):
-            raise
         if "in-place operation" in said:
-            raise _in_place() from error
+            raise in_place() from error
         if _NO_FORWARD.search(said):
             raise ConfigError(
                 f"Expected a model whose forward takes images alone, but it says: {said}; wrap it in a torch.nn.Module "
@@ -51,6 +46,18 @@ def ask(model: nn.Module, images: Tensor, call: Callable[[Tensor], Any] | None =
             f"Expected images that the model takes, but got {shown(images)}, and it says: {said}; "
             + (_other_kind(model, images, said) or "look at their shape and type, and at the device of both.")
         ) from error
+    if _version(images) != version:
+        raise in_place()
+    return answer
+
+
+def logits_of(
+    model: nn.Module, images: Tensor, call: Callable[[Tensor], Any] | None = None, *, training: bool = False
+) -> Tensor:
+    """What ``ask`` gives where it is float logits ``(N, classes >= 2)``, else a ``ConfigError``."""
+    logits: Tensor = ask(model, images, call)
+    check_logits(logits, images, training=training)
+    return logits
 
 
 def check_logits(logits: Any, images: Tensor, *, training: bool = False) -> int:
@@ -60,7 +67,7 @@ def check_logits(logits: Any, images: Tensor, *, training: bool = False) -> int:
     """
     plain = isinstance(logits, Tensor) and logits.ndim == 2 and logits.is_floating_point()
     if plain and len(logits) == len(images) and logits.shape[1] >= 2:
-        return logits.shape[1]
+        return int(logits.shape[1])
     kind = "" if not isinstance(logits, Tensor) or logits.is_floating_point() else f"{logits.dtype} "
     got = f"{kind}{tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
     found = _as_logits(logits, "out", len(images))
@@ -105,7 +112,7 @@ def leading_back() -> Iterator[None]:
         raise
     except RuntimeError as error:
         said = first_line(error)
-        if isinstance(error, RobustAdaptError) or _GRADLESS.search(said) is None:
+        if _GRADLESS.search(said) is None:
             raise
         raise ConfigError(
             f"Expected a gradient from the model's logits back to the images, but torch says: {said.rstrip('.')}; "
@@ -121,7 +128,8 @@ def watched(model: nn.Module) -> Iterator[None]:
     eval() and the weights miss such a part. One that a forward makes as it goes, such as ``nn.ReLU()``, is harmless if
     it has neither weights nor buffers, and is not in training mode by itself where that makes a difference.
     """
-    known, here, within = {id(module) for module in model.modules()}, threading.get_ident(), []
+    known, here = {id(module) for module in model.modules()}, threading.get_ident()
+    within: list[nn.Module] = []
 
     def leave(module: nn.Module, _inputs: Any, _output: Any) -> None:
         if module is model and threading.get_ident() == here:
@@ -149,12 +157,6 @@ def watched(model: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def check_kept(inputs: Tensor, images: Tensor) -> None:
-    """Raise ``ConfigError`` where a forward has changed the ``inputs``, which were the ``images``."""
-    if not torch.equal(inputs, images):
-        raise _in_place()
 
 
 def is_compiled(model: nn.Module) -> bool:
@@ -194,21 +196,21 @@ def _tensor_as_logits(output: Tensor, name: str, n: int) -> str | None:
 
 def _other_kind(model: nn.Module, images: Tensor, said: str) -> str | None:
     """The cure where the model is of another type than the images or on another device."""
-    if not _OTHER_KIND.search(said) or not images.is_floating_point():
-        return None
     tensors = (*model.parameters(), *model.buffers())
     other = any(each.is_floating_point() and each.dtype != images.dtype for each in tensors)
-    if not other and all(each.device == images.device for each in tensors):
+    other = other or any(each.device != images.device for each in tensors)
+    if not other or not _OTHER_KIND.search(said) or not images.is_floating_point():
         return None
     return f"use model.to({str(images.device)!r}, {images.dtype})."
 
 
-def _version(images: Any) -> int | None:
+def _version(images: Tensor) -> int | None:
     """Counts the changes in place; torch counts none where gradients are ruled out for good."""
-    return images._version if isinstance(images, Tensor) and not images.is_inference() else None
+    return None if images.is_inference() else images._version
 
 
-def _in_place() -> ConfigError:
+def in_place() -> ConfigError:
+    """The error of a forward that changes its images."""
     return ConfigError(
         "Expected a model that leaves its images as they are, but its forward changes them in place; wrap it in one "
         "that gives it `images.clone()`."

@@ -1,37 +1,46 @@
 """Files of ``torch.save``, read without running any code from them, and the sentence for every other file."""
 
+import hashlib
 import io
 import re
 import warnings
 import zipfile
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 from robust_adapt.errors import CheckpointError
 
 ANEW = "delete it, then fetch or write it anew"
-TRUSTED = "only if you trust it, `{}` writes its tensors to weights.pt, for use in its place"
 _SAVED = "save model.state_dict() with torch.save where the model is, and give that file"
-_OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how a file of torch.save began before torch 1.6
-_OTHERS = (  # (where it stands, the mark of a kind, its name, the likely fix)
-    (0, b"version https://git-lfs", "a pointer of Git LFS", "run `git lfs pull` where it lies"),
-    (0, b"\x1f\x8b", "a compressed file", "unpack it with gunzip or tar, and give the file inside"),
-    (257, b"ustar", "a tar archive", "unpack it with tar, and give the file inside"),
-    (0, b"\x89HDF", "a file of HDF5", _SAVED),
-    (0, b"\x08", "a file of ONNX", _SAVED),
-)
-_SAFETENSORS = "import torch, safetensors.torch as s; torch.save(s.load_file({path!r}), 'weights.pt')"
-_SCRIPT = "import torch; torch.save(torch.jit.load({path!r}, map_location='cpu').state_dict(), 'weights.pt')"
-_LOADED = "torch.load({path!r}, 'cpu', weights_only=False)"
-_PICKLED = "__import__('pickle').loads(__import__('pathlib').Path({path!r}).read_bytes())"
-_TENSORS = (  # state dicts and tensors; whatever else there is is left out
+_PATH = "{path}"  # in the commands below: the name of the file
+_TRUSTED = 'only if you trust it, `python -c "%s"` writes its tensors to weights.pt, for use in its place'
+_SAFETENSORS = _TRUSTED % "import torch, safetensors.torch as s; torch.save(s.load_file({path}), 'weights.pt')"
+_SCRIPT = _TRUSTED % "import torch; torch.save(torch.jit.load({path}, map_location='cpu').state_dict(), 'weights.pt')"
+_TENSORS = _TRUSTED % (  # state dicts and tensors; whatever else there is is left out
     "import torch; f = lambda c: f(c.state_dict()) if hasattr(c, 'state_dict') else "
-    "{{str(k): f(v) for k, v in c.items()}} if hasattr(c, 'items') else torch.as_tensor(c) if hasattr(c, '__array__') "
+    "{str(k): f(v) for k, v in c.items()} if hasattr(c, 'items') else torch.as_tensor(c) if hasattr(c, '__array__') "
     "and getattr(c.dtype, 'kind', 'f') in 'biuf' else None; torch.save(f(%s), 'weights.pt')"
+)
+CONVERT = _TENSORS % "torch.load({path}, 'cpu', weights_only=False)"  # for weights that are in objects of Python
+_PICKLED = _TENSORS % "__import__('pickle').loads(__import__('pathlib').Path({path}).read_bytes())"
+_OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how a file of torch.save began before torch 1.6
+_OTHERS = (  # (how a file begins, its kind, the likely fix)
+    (rb"\Z", "an empty file", ANEW),
+    (rb"\s*<", "an HTML page, which a download brings where a quota is used up or a login is needed", ANEW),
+    (rb".{8}\{", "a file of safetensors", _SAFETENSORS),
+    (rb"PK", "a truncated file", ANEW),
+    (rb"version https://git-lfs", "a pointer of Git LFS", "run `git lfs pull` where it lies"),
+    (rb"\x1f\x8b", "a compressed file", "unpack it with gunzip or tar, and give the file inside"),
+    (rb".{257}ustar", "a tar archive", "unpack it with tar, and give the file inside"),
+    (rb"\x89HDF", "a file of HDF5", _SAVED),
+    (rb"\x08", "a file of ONNX", _SAVED),
+    (rb"\x80", "a pickle that torch.save has not written", _PICKLED),
 )
 _UNKNOWN = re.compile(r"GLOBAL (\S+) was not an allowed")
 _CONTAINER = re.compile(r"Can only (SETITEM|append|extend).* got <class '(\S+)'>")
@@ -60,15 +69,36 @@ def read_tensors(path: Path, payload: bytes | None = None, *, objects: bool = Fa
     cause = None
     try:
         with open(path, "rb") if payload is None else io.BytesIO(payload) as file:
-            found = _other_kind(file, path)
-            content = None if found else _load(file, objects=objects)
+            found = _other_kind(file)
+            if not found:
+                return _load(file, objects=objects)
     except OSError as error:
         raise CheckpointError(f"Expected a file of tensors at {path}, but got: {error}; {hint(path)}.") from error
     except Exception as error:  # torch raises half a dozen kinds for a damaged or hostile file
-        found, cause = _why_unreadable(error, path), error
-    if found:
-        raise CheckpointError(f"Expected a file of tensors at {path}, but got {found}.") from cause
-    return content
+        named, cause = _NAMED.search(str(error)), error
+        found = f"one that is truncated or damaged ({type(error).__name__}); {ANEW}"
+        if isinstance(error, UnpicklingError) and (named or zipfile.is_zipfile(path)):
+            what = f"one with an object of Python ({named[1]})" if named else "one that is not of tensors alone"
+            found = f"{what}, which can run code while it is read; {CONVERT}"
+    raise CheckpointError(f"Expected a file of tensors at {path}, but got {of_file(found, path)}.") from cause
+
+
+def of_file(text: str, path: Path) -> str:
+    """A sentence with the commands in it filled in for a file."""
+    return text.replace(_PATH, repr(str(path)))
+
+
+def tensors_hash(shape: Sequence[int], tensors: Iterable[Tensor]) -> str:
+    """sha256 over a shape and the values of tensors in turn, of which no more than one is held at once."""
+    digest = hashlib.sha256(f"{tuple(shape)}".encode())
+    for tensor in tensors:
+        digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The values of a tensor of any type as they lie in memory."""
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def hint(path: object) -> str:
@@ -76,18 +106,9 @@ def hint(path: object) -> str:
     return "download it, then give the file" if re.match(r"\w{2,}:/", str(path)) else "look at the path"
 
 
-def of_objects(path: Path) -> str:
-    """The likely fix for a file whose weights are in objects of Python."""
-    return _command(_TENSORS % _LOADED, path)
-
-
-def _command(code: str, path: Path) -> str:
-    return TRUSTED.format(f'python -c "{code.format(path=str(path))}"')
-
-
 def _load(file: BinaryIO, *, objects: bool) -> Any:
     """torch names one unknown class a time; each gets a stand-in, for this call alone, until the file is read."""
-    stand_ins: dict[str, type] = {}
+    stand_ins: dict[str, type[StandIn]] = {}
     while True:
         file.seek(0)
         known = torch.serialization.safe_globals([StandIn, *((each, name) for name, each in stand_ins.items())])
@@ -112,39 +133,17 @@ def _needed(text: str) -> tuple[str | None, type]:
     return (container[2], _MADE[container[1]]) if container else (None, object)
 
 
-def _why_unreadable(error: Exception, path: Path) -> str:
-    named = _NAMED.search(str(error))
-    if isinstance(error, UnpicklingError) and (named or zipfile.is_zipfile(path)):
-        what = f"one with an object of Python ({named[1]})" if named else "one that is not of tensors alone"
-        return f"{what}, which can run code while it is read; {of_objects(path)}"
-    return f"one that is truncated or damaged ({type(error).__name__}); {ANEW}"
-
-
-def _other_kind(file: BinaryIO, path: Path) -> str | None:
+def _other_kind(file: BinaryIO) -> str | None:
     """What a file is that ``torch.save`` has not written, or not to its end, and the likely fix; else None.
 
-    torch itself does not look at the check sums of its files. Before torch 1.6 they had none.
+    torch itself does not look at the check sums of a zip file. Before torch 1.6 there were none.
     """
     start = file.read(512)
-    if not start:
-        return f"an empty file; {ANEW}"
-    if start.lstrip()[:1] == b"<":
-        return f"an HTML page, which a download brings where a quota is used up or a login is needed; {ANEW}"
-    if start[8:9] == b"{":
-        return f"a file of safetensors; {_command(_SAFETENSORS, path)}"
-    if zipfile.is_zipfile(file):
-        return _other_archive(file, path)
-    if start[:2] == b"PK":
-        return f"a truncated file; {ANEW}"
-    for where, mark, kind, fix in _OTHERS:
-        if start[where:].startswith(mark):
-            return f"{kind}; {fix}"
-    if start[:1] == b"\x80" and not start.startswith(_OLD[: len(start)]):
-        return f"a pickle that torch.save has not written; {_command(_TENSORS % _PICKLED, path)}"
-    return None if start[:1] == b"\x80" else f"a file of another kind (it begins with {start[:8]!r}); {_SAVED}"
-
-
-def _other_archive(file: BinaryIO, path: Path) -> str | None:
+    if not zipfile.is_zipfile(file):
+        if start and _OLD.startswith(start[: len(_OLD)]):
+            return None
+        found = (f"{kind}; {fix}" for mark, kind, fix in _OTHERS if re.match(mark, start, re.DOTALL))
+        return next(found, f"a file of another kind (it begins with {start[:8]!r}); {_SAVED}")
     try:
         with zipfile.ZipFile(file) as archive:
             names = {name.rpartition("/")[2] for name in archive.namelist()}
@@ -154,5 +153,5 @@ def _other_archive(file: BinaryIO, path: Path) -> str | None:
     if not whole:
         return f"a damaged file, whose check sums differ; {ANEW}"
     if "constants.pkl" in names:
-        return f"a model of TorchScript; {_command(_SCRIPT, path)}"
+        return f"a model of TorchScript; {_SCRIPT}"
     return None if "data.pkl" in names else f"a zip file that torch.save has not written; {_SAVED}"

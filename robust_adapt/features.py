@@ -3,46 +3,35 @@
 import contextlib
 import difflib
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor, nn
 
 from robust_adapt.answers import ask, is_compiled, watched
-from robust_adapt.doors import check_model, unwrap
+from robust_adapt.checks import check_model, unwrap
 from robust_adapt.errors import ConfigError, shown
 
 
 class _Capture:
-    """The hook. It keeps a tensor only while armed; a deep copy or a pickle of it is dead for good."""
+    """The hook of a layer, which keeps its output (or ``of_input`` its input) while there is a list to keep it in.
 
-    def __init__(self) -> None:
-        self.armed = False
-        self.calls = 0
-        self.tensor: Tensor | None = None
+    A deep copy or a pickle of it is dead for good.
+    """
 
-    def arm(self, armed: bool) -> None:
-        """Keep what the next forward brings, or no longer."""
-        self.armed, self.calls, self.tensor = armed, 0, None
+    def __init__(self, *, of_input: bool = False) -> None:
+        self.of_input = of_input
+        self.kept: list[Tensor] | None = None
 
-    def before(self, _module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        if self.armed:
-            self.calls += 1
-            self.tensor = inputs[0] if inputs else named["input"]  # Linear's own name of it
-
-    def after(self, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if self.armed:
-            self.calls += 1
-            self.tensor = output
-
-    def __deepcopy__(self, _memo: dict[int, Any]) -> "_Capture":
-        return _Capture()
+    def keep(self, _module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
+        if self.kept is not None:
+            given = [*inputs, *named.values()]  # of a Linear there is one
+            self.kept.append(given[0] if self.of_input else output)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return _Capture, ()
 
 
-class FeatureTap:
+class FeatureTap(contextlib.AbstractContextManager["FeatureTap"]):
     """``logits, features = tap(images)``: a forward that also returns the features.
 
     model: any ``nn.Module``, also compiled or inside DDP, as long as the tap is made before its first compiled call.
@@ -56,52 +45,32 @@ class FeatureTap:
     """
 
     def __init__(self, model: nn.Module, layers: str | Sequence[str] | None = None) -> None:
-        check_model(model)
-        single = layers is None or isinstance(layers, str)
-        layers = [layers] if isinstance(layers, str) else layers
-        if layers is not None and (not isinstance(layers, Sequence) or not layers):
+        inner = unwrap(check_model(model))
+        self._single = layers is None or isinstance(layers, str)
+        names = [layers] if isinstance(layers, str) else layers
+        if names is not None and not names:
             raise ConfigError(f"Expected names of modules in `layers`, but got {shown(layers)}; leave it out for none.")
         self.model, self._looked = model, False
-        inner = unwrap(model)
-        self._single = single
-        self._captures: dict[str, _Capture] = {}
-        self._handles = []
-        if layers is None:
-            name, module = _last_linear(inner)
-            capture = self._captures[f"input of {name}"] = _Capture()
-            self._handles.append(module.register_forward_pre_hook(capture.before, with_kwargs=True))
-        else:
-            for name, module in [(name, _named(inner, name)) for name in layers]:
-                capture = self._captures[name] = _Capture()
-                self._handles.append(module.register_forward_hook(capture.after))
+        found = _last_linear(inner) if names is None else {name: _named(inner, name) for name in names}
+        self._captures = {name: _Capture(of_input=names is None) for name in found}
+        self._handles = [
+            module.register_forward_hook(self._captures[name].keep, with_kwargs=True) for name, module in found.items()
+        ]
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Any]:
         if not self._handles:
             raise ConfigError("Expected an open FeatureTap, but it was closed; make a new one.")
         for capture in self._captures.values():
-            capture.arm(True)
+            capture.kept = []
         first, self._looked = not self._looked and not is_compiled(self.model), True
         try:
             with watched(self.model) if first else contextlib.nullcontext():
                 logits = ask(self.model, images)
-            features = {name: self._taken(name, capture) for name, capture in self._captures.items()}
+            features = {name: _only(name, capture.kept or []) for name, capture in self._captures.items()}
         finally:
             for capture in self._captures.values():
-                capture.arm(False)
+                capture.kept = None
         return logits, next(iter(features.values())) if self._single else features
-
-    @staticmethod
-    def _taken(name: str, capture: _Capture) -> Tensor:
-        if capture.tensor is None:
-            raise ConfigError(
-                f"Expected features from {name!r}, but nothing was captured; name a layer that the forward runs, "
-                "and make the tap before the first call of a compiled model."
-            )
-        if capture.calls > 1:
-            raise ConfigError(
-                f"Expected {name!r} once in a forward, but it ran {capture.calls} times; name a layer that runs once."
-            )
-        return capture.tensor
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -114,25 +83,33 @@ class FeatureTap:
             handle.remove()
         self._handles = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _last_linear(model: nn.Module) -> tuple[str, nn.Module]:
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+def _only(name: str, kept: list[Tensor]) -> Tensor:
+    if not kept:
+        raise ConfigError(
+            f"Expected features from {name!r}, but nothing was captured; name a layer that the forward runs, "
+            "and make the tap before the first call of a compiled model."
+        )
+    if kept[1:]:
+        raise ConfigError(
+            f"Expected {name!r} once in a forward, but it ran {len(kept)} times; name a layer that runs once."
+        )
+    return kept[0]
+
+
+def _last_linear(model: nn.Module) -> dict[str, nn.Module]:
+    found = {f"input of {name}": module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if not found:
         raise ConfigError("Expected a model with a Linear layer, but found none; name the feature layer yourself.")
-    return found[-1]
+    return dict([found.popitem()])
 
 
 def _named(model: nn.Module, name: str) -> nn.Module:
-    modules = dict(model.named_modules())
-    if isinstance(name, str) and name and name in modules:
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    if name and name in modules:
         return modules[name]
     nearest = difflib.get_close_matches(str(shown(name)), [key for key in modules if key], n=3, cutoff=0.0)
     raise ConfigError(f"Expected the name of a module, but got {shown(name)}; nearest: {', '.join(nearest)}.")

@@ -1,21 +1,31 @@
 """Files that are whole or not there, and what tells one from another."""
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """The whole file or the old one: written beside it, synced, renamed."""
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that comes in the place of the old one at the end: written beside it, synced, renamed."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """The whole file or the old one."""
+    with whole_file(path) as file:
+        file.write(data)
 
 
 def file_sha256(path: Path) -> str:

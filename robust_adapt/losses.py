@@ -1,14 +1,20 @@
 """The formulas: pure functions of tensors. Whatever precision comes in, they work in float32 at least."""
 
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_adapt.doors import check_flag, check_known, check_tensor
+from robust_adapt.checks import check_known, check_tensor
 from robust_adapt.errors import DataError
 
 DISTANCES = ("squared", "plain", "cosine")
 _TINY = 1e-12
+Answers = tuple[Tensor, Any]
+"""Logits and features of the same images; features may be None where nothing reads them."""
 
 
 def feature_consistency(
@@ -28,13 +34,8 @@ def feature_consistency(
     the switch changes nothing there. ``detach_clean=True`` lets no gradient into the clean side. Returns a scalar >= 0;
     0 when the two are equal. Raises ``DataError`` when the shapes differ.
     """
-    _check_pair("features", clean, adversarial)
     check_known("distance", distance, DISTANCES)
-    check_flag("relative", relative)
-    check_flag("detach_clean", detach_clean)
-    a, b = _wide(clean).flatten(1), _wide(adversarial).flatten(1)
-    if detach_clean:
-        a = a.detach()
+    a, b = (side.flatten(1) for side in _pair("features", clean, adversarial, detach_clean))
     if distance == "cosine":
         return (_direction(a) - _direction(b)).square().sum(1).mean() / 2  # 1 - cosine would round to below 0
     squared, size = (a - b).square().sum(1), a.square().sum(1)
@@ -48,20 +49,43 @@ def softmax_consistency(clean_logits: Tensor, adversarial_logits: Tensor, *, det
 
     Both logits ``(N, C)``. Returns a scalar in [0, 2].
     """
-    _check_pair("logits", clean_logits, adversarial_logits)
-    check_flag("detach_clean", detach_clean)
-    clean = _wide(clean_logits).softmax(1)
-    clean = clean.detach() if detach_clean else clean
-    return (clean - _wide(adversarial_logits).softmax(1)).square().sum(1).mean()
+    clean, adversarial = _pair("logits", clean_logits, adversarial_logits, detach_clean)
+    return (clean.softmax(1) - adversarial.softmax(1)).square().sum(1).mean()
 
 
 def kl_consistency(clean_logits: Tensor, adversarial_logits: Tensor, *, detach_clean: bool = False) -> Tensor:
     """Mean KL(clean || adversarial) in nats, the regulariser of TRADES (Zhang et al., 2019). Both logits ``(N, C)``."""
-    _check_pair("logits", clean_logits, adversarial_logits)
-    check_flag("detach_clean", detach_clean)
-    clean = _wide(clean_logits).log_softmax(1)
-    clean = clean.detach() if detach_clean else clean
-    return F.kl_div(_wide(adversarial_logits).log_softmax(1), clean, log_target=True, reduction="batchmean")
+    clean, adversarial = _pair("logits", clean_logits, adversarial_logits, detach_clean)
+    return F.kl_div(adversarial.log_softmax(1), clean.log_softmax(1), log_target=True, reduction="batchmean")
+
+
+@dataclasses.dataclass(frozen=True)
+class Consistency:
+    """A formula that keeps a model's answers to clean and adversarial images together, and how it is asked.
+
+    formula: of the clean and the adversarial part of the answers. features: whether that part is the features, else it
+    is the logits. options: names of the formula's arguments, which are also fields of the config's ``loss``.
+    """
+
+    formula: Callable[..., Tensor]
+    features: bool = False
+    options: tuple[str, ...] = ("detach_clean",)
+
+    def __call__(self, clean: Answers, adversarial: Answers, **options: Any) -> Tensor:
+        """The formula of ``(logits, features)`` of clean and adversarial images, a scalar."""
+        part = 1 if self.features else 0
+        return self.formula(clean[part], adversarial[part], **options)
+
+    def options_of(self, settings: Any) -> dict[str, Any]:
+        """Its options as the fields of an object have them."""
+        return {name: getattr(settings, name) for name in self.options}
+
+
+CONSISTENCIES = {
+    "features": Consistency(feature_consistency, features=True, options=("distance", "relative", "detach_clean")),
+    "softmax": Consistency(softmax_consistency),
+    "kl": Consistency(kl_consistency),
+}
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -80,14 +104,16 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.
     return F.cross_entropy(_wide(logits), labels, label_smoothing=label_smoothing)
 
 
-def _check_pair(kind: str, clean: Tensor, adversarial: Tensor) -> None:
+def _pair(kind: str, clean: Tensor, adversarial: Tensor, detach_clean: bool) -> tuple[Tensor, Tensor]:
+    """Both sides, checked, in float32 at least."""
     check_tensor(f"clean {kind}", clean)
     check_tensor(f"adversarial {kind}", adversarial)
     if clean.shape != adversarial.shape or clean.ndim < 2:
         raise DataError(
-            f"Expected {kind} of one shape (N, ...), but got {_shape(clean)} and {_shape(adversarial)}; compare the "
-            "same images in the same order."
+            f"Expected {kind} of one shape (N, ...), but got {tuple(clean.shape)} and {tuple(adversarial.shape)}; "
+            "compare the same images in the same order."
         )
+    return _wide(clean.detach() if detach_clean else clean), _wide(adversarial)
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -102,7 +128,3 @@ def _direction(features: Tensor) -> Tensor:
 def _root(squared: Tensor) -> Tensor:
     positive = squared > 0
     return torch.where(positive, squared.where(positive, squared.new_ones(())).sqrt(), squared.new_zeros(()))
-
-
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(tensor.shape)

@@ -5,7 +5,7 @@ import importlib
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from robust_adapt import upstream
-from robust_adapt.doors import check_model, check_text, check_whole, unwrap
-from robust_adapt.errors import ConfigError, shown, unknown_name
+from robust_adapt.archives import tensor_bytes
+from robust_adapt.checks import check_model, check_whole, unwrap
+from robust_adapt.errors import ConfigError, first_line, shown, unknown_name
 
 ORIGINAL_WIDTH = 64
 LARGEST = 4096
@@ -30,11 +31,14 @@ RESNETS = {
 class Normalize(nn.Module):
     """(images - mean) / std a channel; mean and std ``(C,)`` buffers, in pixel units of [0, 1]."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        if not _numbers(mean) or not _numbers(std) or len(mean) != len(std) or not all(value > 0 for value in std):
+        if len(mean) != len(std) or not len(mean) or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
             raise ConfigError(
-                f"Expected as many deviations > 0 as means, but got {_list(mean)} and {_list(std)}; one a channel each."
+                f"Expected as many deviations > 0 as means, but got {list(mean)} and {list(std)}; one a channel each."
             )
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
@@ -83,7 +87,6 @@ def build_model(
 
 def check_architecture(name: str) -> None:
     """Raise ``ConfigError`` unless ``name`` is a key of ``RESNETS`` or reads ``module:function``."""
-    check_text("name", name, example="ResNet18 or module:function")
     if ":" not in name and name not in RESNETS:
         raise ConfigError(unknown_name("model", name, RESNETS) + " Or module:function.")
     if ":" in name and not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
@@ -109,60 +112,34 @@ def weights_hash(model: nn.Module) -> str:
     over the values in them."""
     digest = hashlib.sha256()
     for name, value in sorted(unwrap(model).state_dict().items(), key=lambda entry: entry[0]):
-        digest.update(name.encode() + _entry_bytes(value))
+        digest.update(b"".join((name.encode(), _entry_bytes(value))))
     return digest.hexdigest()
 
 
-def images_hash(images: Tensor, labels: Tensor) -> str:
-    """sha256 over the shape and values of images, and over their labels: the same images in the same order."""
-    return tensors_hash(images.shape, (images, labels))
-
-
-def tensors_hash(shape: Sequence[int], tensors: Iterable[Tensor]) -> str:
-    """sha256 over a shape and the values of tensors in turn, of which no more than one is held at once."""
-    digest = hashlib.sha256(f"{tuple(shape)}".encode())
-    for tensor in tensors:
-        digest.update(_values(tensor))
-    return digest.hexdigest()
-
-
-def tensor_bytes(tensor: Tensor) -> bytes:
-    """The values of a tensor of any type as they lie in memory."""
-    return _values(tensor).tobytes()
-
-
-def _entry_bytes(value: Any) -> bytes:
+def _entry_bytes(value: Any) -> bytes | memoryview:
     """An entry of a state dict: quantised layers keep tuples and types there, others whatever they like."""
     if isinstance(value, Tensor):
         return tensor_bytes(value.dequantize() if value.is_quantized else value.to_dense())
     if isinstance(value, np.ndarray):
         return value.tobytes()
     if isinstance(value, dict):
-        return b"".join(_entry_bytes(key) + _entry_bytes(value[key]) for key in value)
+        return b"".join(_entry_bytes(part) for item in value.items() for part in item)
     if isinstance(value, list | tuple):
         return b"".join(map(_entry_bytes, value))
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value)).encode()  # addresses change by process
 
 
-def _values(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
-
-
 def _call(name: str) -> nn.Module:
     module_name, _, function = name.partition(":")
+    wanted, cure = f"`module:function` that can be imported, but got {shown(name)}:", ""
     try:
         factory: Callable[[], nn.Module] = getattr(importlib.import_module(module_name), function)
-    except Exception as error:  # a module may raise anything while it is imported
-        raise ConfigError(
-            f"Expected `module:function` that can be imported, but got {shown(name)}: {_first_line(error)}."
-        ) from error
-    try:
+        wanted = f"{shown(name)} to return a model when called without arguments, but got"
+        cure = "; name a function that needs none"
         model = factory()
-    except Exception as error:
-        raise ConfigError(
-            f"Expected {shown(name)} to return a model when called without arguments, but got {_first_line(error)}; "
-            "name a function that needs none."
-        ) from error
+    except Exception as error:  # whoever imports and runs foreign code may get anything
+        said = f": {first_line(error)}" if str(error).strip() else ""
+        raise ConfigError(f"Expected {wanted} {type(error).__name__}{said}{cure}.") from error
     if not isinstance(model, nn.Module):
         raise ConfigError(
             f"Expected {shown(name)} to return a torch.nn.Module, but got {type(model).__name__}; name a function that "
@@ -171,49 +148,25 @@ def _call(name: str) -> nn.Module:
     return model
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _numbers(values: object) -> bool:
-    """Whether these are finite numbers, one or more."""
-    if isinstance(values, str | bytes | dict) or not hasattr(values, "__len__") or not len(values):
-        return False
-    try:
-        return all(math.isfinite(value) for value in values)
-    except (TypeError, ValueError, RuntimeError):
-        return False
-
-
-def _list(values: object) -> object:
-    return list(values) if isinstance(values, list | tuple) and len(values) <= 8 else shown(values)
-
-
-def _resnet(name: str, num_classes: int, channels: int, width: int, size: int) -> nn.Module:
+def _resnet(name: str, num_classes: int, channels: int, width: int, size: int) -> Any:
     zoo = upstream.resnets()
     if (num_classes, channels, width, size) == (10, 3, ORIGINAL_WIDTH, 32):
         return getattr(zoo, name)()  # the leaderboard's architecture itself, untouched
     block_name, blocks = RESNETS[name]
-    strides = _strides(name, size)
+    halvings = (size // 4).bit_length() - 1  # until the zoo's last pooling meets the 4 x 4 map that it is written for
+    if size != 4 << max(halvings, 0) or halvings > 4:
+        raise ConfigError(
+            f"Expected images of 4, 8, 16, 32 or 64 pixels a side for {name}, but got {size}; set `data.size` for a "
+            "folder, resize in the transform of other data sets."
+        )
     block = getattr(zoo, block_name)
     model = (zoo.PreActResNet if name.startswith("PreAct") else zoo.ResNet)(block, blocks, num_classes)
     model.in_planes = width  # the zoo fixes 64 channels, RGB and 32 x 32: its own parts again, names and order kept
     model.conv1 = nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False)
     if hasattr(model, "bn1"):
         model.bn1 = nn.BatchNorm2d(width)
-    for stage, (count, stride) in enumerate(zip(blocks, strides, strict=True)):
+    for stage, count in enumerate(blocks):
+        stride = 2 if stage <= halvings and (stage > 0 or halvings == 4) else 1  # from the second stage on, if enough
         setattr(model, f"layer{stage + 1}", model._make_layer(block, width * 2**stage, count, stride=stride))
     model.linear = nn.Linear(8 * width * block.expansion, num_classes)
     return model
-
-
-def _strides(name: str, size: int) -> list[int]:
-    """Halve from the second stage on until the zoo's last pooling meets the 4 x 4 map that it is written for."""
-    halvings = (size // 4).bit_length() - 1 if isinstance(size, int) else -1
-    if type(size) is not int or size != 4 << max(halvings, 0) or halvings > 4:
-        raise ConfigError(
-            f"Expected images of 4, 8, 16, 32 or 64 pixels a side for {name}, but got {shown(size)}; set "
-            "`data.size` for a folder, resize in the transform of other data sets."
-        )
-    return [2 if stage <= halvings and (stage > 0 or halvings == 4) else 1 for stage in range(4)]

@@ -13,7 +13,8 @@ import torch
 def random_fork(seed: int | None, device: torch.device | None = None) -> Iterator[None]:
     """Random states of torch (CPU, the model's and the current GPU), NumPy and Python, given back on leaving."""
     cuda = {device.index or 0} if device is not None and device.type == "cuda" else set()
-    if torch.cuda.is_initialized():  # torchattacks seeds the current device, wherever the model is
+    # torchattacks seeds the current device, wherever the model is
+    if torch.cuda.is_initialized():
         cuda.add(torch.cuda.current_device())
     numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=sorted(cuda)):
@@ -33,7 +34,8 @@ def random_fork(seed: int | None, device: torch.device | None = None) -> Iterato
 def random_states() -> dict[str, Any]:
     """All of them as tensors, numbers and texts. NumPy's and Python's a model or a data set of the user's may use."""
     version, numbers, gauss = random.getstate()
-    kind, keys, *rest = np.random.get_state()
+    numpy: Any = np.random.get_state()
+    kind, keys, *rest = numpy
     return {
         "torch": torch.get_rng_state(),
         "python": [version, list(numbers), gauss],

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from robust_adapt.ball import Epsilon
+from robust_adapt.checks import check_known
 from robust_adapt.config import (
     AttackConfig,
     Config,
@@ -13,8 +15,6 @@ from robust_adapt.config import (
     ModelConfig,
     OptimizerConfig,
 )
-from robust_adapt.doors import check_known
-from robust_adapt.units import Epsilon
 
 
 def standard() -> Config:

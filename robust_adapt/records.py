@@ -4,9 +4,10 @@ import dataclasses
 import json
 import typing
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from robust_adapt.doors import fits
+from robust_adapt.ball import Ball
+from robust_adapt.checks import fits
 from robust_adapt.errors import CheckpointError, DataError, shown
 from robust_adapt.files import write_atomically
 
@@ -36,8 +37,8 @@ class Record:
 
 def _read_field(record: str, field: "dataclasses.Field[Any]", value: Any) -> Any:
     """A value out of JSON as the field's type; nested records are read too."""
-    inner = [kind for kind in (field.type, *typing.get_args(field.type)) if isinstance(kind, type)]
-    nested = next((kind for kind in inner if issubclass(kind, Record)), None)
+    kinds = (kind for kind in (field.type, *typing.get_args(field.type)) if isinstance(kind, type))
+    nested = next((kind for kind in kinds if issubclass(kind, Record)), None)
     if nested is not None and isinstance(value, dict):
         value = nested.from_dict(value)
     elif nested is not None and isinstance(value, list):
@@ -54,8 +55,8 @@ def _read_field(record: str, field: "dataclasses.Field[Any]", value: Any) -> Any
 class RunRecord(Record):
     """What a training run stands on, known before its first step.
 
-    training_sha256: over the images and labels of training and validation; test_sha256: over those of the test
-    split; empty in records of before. data_given: the data were handed in, the config does not name them.
+    training_sha256, test_sha256: over images and labels, of training with validation and of the test split; empty where
+    they are not known. data_given: the data were handed in, the config does not name them.
     """
 
     recipe: str
@@ -137,9 +138,9 @@ class BrakeRecord(Record):
 class AttackRecord(Record):
     """Accuracy of one model under one attack, with every condition that the figure depends on.
 
-    success_rate: of the images that are right when clean, the share that falls. unchanged_share: of all images, the
-    share that the attack leaves as they are; None for the worst case, which is no attack. flags: ``1`` (right) or ``0``
-    a sample, in the order of the images, whose hash is ``images_sha256``; both are empty in records of before.
+    success_rate: of the images that are right when clean, the share that falls. unchanged_share: of all images, those
+    that the attack leaves as they are; None for the worst case, which is no attack. flags: ``1`` (right) or ``0`` an
+    image, in the order of those whose hash is ``images_sha256``; both are empty where they are not known.
     """
 
     name: str
@@ -162,35 +163,43 @@ class AttackRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationRecord(Record):
+class Judgement(Record):
+    """What every record of a judged model begins with: images, budget, seed, machine and software."""
+
+    n: int
+    norm: str
+    eps: float
+    seed: int
+    device: str
+    versions: dict[str, str]
+    commit: str | None
+    seconds: float
+
+    @property
+    def ball(self) -> Ball:
+        return Ball(self.norm, self.eps)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationRecord(Judgement):
     """Every attack on one model, with every condition of its figures.
 
-    n: images, of which ``images_sha256`` is the hash, as float32 in [0, 1] and in their order, with their labels; a row
-    has fewer where its attack is limited. seed: of the random starts. exact: float32 as written. config: of the run,
-    empty for models from elsewhere.
+    images_sha256: of the n images, as float32 in [0, 1] and in their order, with their labels; a row has fewer where
+    its attack is limited. seed: of the random starts. exact: float32 as written. config: of the run, if it is one.
     """
 
     model: str
     weights_sha256: str
     data: str
     split: str
-    n: int
-    norm: str
-    eps: float
-    seed: int
     exact: bool
     attacks: list[AttackRecord]
     worst_case: AttackRecord
-    device: str
-    versions: dict[str, str]
-    commit: str | None
-    seconds: float
     config: dict[str, Any]
     images_sha256: str = ""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """What one model says of one image: a class name and its probability in [0, 1]."""
 
     label: str

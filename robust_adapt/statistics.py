@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from robust_adapt.errors import DataError, shown
+from robust_adapt.errors import DataError
 from robust_adapt.records import Record
 
 _Z = 1.959963984540054  # 95 %, two-sided
@@ -48,7 +48,9 @@ def mcnemar(flags_a: Sequence[bool], flags_b: Sequence[bool]) -> Comparison:
     """
     from scipy.stats import binomtest
 
-    a, b = _read_flags("flags_a", flags_a), _read_flags("flags_b", flags_b)
+    if any(flag not in (0, 1) for flag in (*flags_a, *flags_b)):
+        raise DataError("Expected flags of right and wrong, 1 and 0, but got other values; give a list of bools each.")
+    a, b = [bool(flag) for flag in flags_a], [bool(flag) for flag in flags_b]
     if len(a) != len(b) or not a:
         raise DataError(
             f"Expected flags of the same images, one or more, but got {len(a)} and {len(b)}; judge both models on them."
@@ -71,13 +73,3 @@ def mcnemar(flags_a: Sequence[bool], flags_b: Sequence[bool]) -> Comparison:
         high=min(1.0, middle + half),
         p_value=float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0,
     )
-
-
-def _read_flags(name: str, flags: Sequence[bool]) -> list[bool]:
-    try:
-        read = [] if isinstance(flags, str | bytes | dict) else [int(flag) for flag in flags]
-    except (TypeError, ValueError, RuntimeError):
-        read = [2]
-    if isinstance(flags, str | bytes | dict) or not set(read) <= {0, 1}:
-        raise DataError(f"Expected `{name}` as flags, one an image, but got {shown(flags)}; give a list of bools.")
-    return [flag == 1 for flag in read]

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_adapt.archives import StandIn, of_objects, read_tensors
+from robust_adapt.archives import CONVERT, StandIn, of_file, read_tensors
 from robust_adapt.config import ModelConfig
 from robust_adapt.errors import CheckpointError, ConfigError, first_line, shown
 from robust_adapt.models import RESNETS, build_model, normalize
 
 _COPY = re.compile(r"(?:\b|_)(?:ema|swa|avg|averaged?|teacher|attacker)(?:\b|_)")
 _DEVIATION = {"mean": "std", "new_mean": "new_std", "mu": "sigma"}  # what layers that normalise call their two buffers
+_STATISTICS = {*_DEVIATION, *_DEVIATION.values()}
 _DEPTH, _LISTED, _SHOWN, _LONGEST = 4, 2, 6, 60
 _COUNTED = "num_batches_tracked"  # torch before 0.4.1 did not keep it, and torch does not ask for it
 
@@ -73,9 +74,11 @@ def model_of_file(
         )
     mean, std = [taken.beside[name].flatten().tolist() for name in carried] or (settings.mean, settings.std)
     picked = note = _picked(taken, fits, carried)
+    if mean is None or std is None:
+        return FileModel(model, False, picked, note + ", without normalisation")
     if not carried:
-        note += ", without normalisation" if mean is None else f", normalised by {_list(mean)} and {_list(std)}"
-    return FileModel(model if mean is None else normalize(model, mean=mean, std=std), mean is not None, picked, note)
+        note += f", normalised by {' '.join(map('{:g}'.format, mean))} and {' '.join(map('{:g}'.format, std))}"
+    return FileModel(normalize(model, mean=mean, std=std), True, picked, note)
 
 
 def architecture(settings: ModelConfig) -> str:
@@ -85,14 +88,15 @@ def architecture(settings: ModelConfig) -> str:
 
 def differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     """What keeps a state dict from fitting, in a few words; empty where names and shapes are the same."""
-    missing = [name for name in wanted if name not in given and not name.endswith(_COUNTED)]
-    shapes = [
-        f"{shown(name)} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in given and given[name].shape != wanted[name].shape
-    ]
-    unknown = [shown(name) for name in given if name not in wanted]
-    kinds = {"missing": [shown(name) for name in missing], "unknown": unknown, "of another shape": shapes}
+    kinds = {
+        "missing": [shown(name) for name in wanted if name not in given and not name.endswith(_COUNTED)],
+        "unknown": [shown(name) for name in given if name not in wanted],
+        "of another shape": [
+            f"{shown(name)} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
+            for name in wanted
+            if name in given and given[name].shape != wanted[name].shape
+        ],
+    }
     return ", ".join(
         f"{len(each)} {kind} ({', '.join(each[:_LISTED])}{', ...' if each[_LISTED:] else ''})"
         for kind, each in kinds.items()
@@ -101,38 +105,33 @@ def differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> st
 
 
 def _sets(content: Any, wanted: Mapping[str, Tensor]) -> Iterator[_Set]:
-    """The sets of tensors in a file that have names of the model, for each dict those with the most of them."""
-    for place, tensors in _dicts(content):
-        tensors = {name.replace("_orig_mod.", ""): value for name, value in tensors.items()}
+    """The sets of tensors in a file that have names of the model, for each dict those with the most of them.
+
+    A set is what lies behind a prefix; a layer that normalises is beside it, where the model has none.
+    """
+    for place, found in _dicts(content):
+        tensors = {name.replace("_orig_mod.", ""): value for name, value in found.items()}
         ends = ((name, at) for name in tensors for at in (0, *(dot.end() for dot in re.finditer(r"\.", name))))
         counts = Counter(name[:at] for name, at in ends if name[at:] in wanted)
-        for prefix, count in counts.items():
-            if count == max(counts.values()):
-                yield _behind(place, prefix, tensors, wanted)
+        for prefix in (each for each, count in counts.items() if count == max(counts.values())):
+            behind = {name: name[len(prefix) :] for name in tensors if name.startswith(prefix)}
+            inside = {name: own for name, own in behind.items() if own in wanted or _last(name) not in _STATISTICS}
+            beside = {name: value for name, value in tensors.items() if name not in inside}
+            yield _Set(place, prefix, {own: tensors[name] for name, own in inside.items()}, beside)
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _dicts(content: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
     """Every dict of tensors in a file, outer ones first, and the keys that lead to it."""
-    items = (
-        content.items() if isinstance(content, dict) else enumerate(content) if type(content) in (list, tuple) else ()
-    )
-    items = [(str(name), value) for name, value in items]
-    if tensors := {name: value for name, value in items if isinstance(value, Tensor)}:
-        yield place, tensors
-    for name, value in items if len(place) < _DEPTH else ():
-        yield from _dicts(value, (*place, name))
-
-
-def _behind(place: tuple[str, ...], prefix: str, tensors: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> _Set:
-    """Of a dict what lies behind a prefix; a layer that normalises is beside it, where the model has none."""
-    other = {*_DEVIATION, *_DEVIATION.values()}
-    inside = [
-        name
-        for name in tensors
-        if name.startswith(prefix) and (name[len(prefix) :] in wanted or name.rpartition(".")[2] not in other)
-    ]
-    beside = {name: value for name, value in tensors.items() if name not in set(inside)}
-    return _Set(place, prefix, {name[len(prefix) :]: tensors[name] for name in inside}, beside)
+    content = dict(enumerate(content)) if type(content) in (list, tuple) else content
+    if isinstance(content, dict):
+        if tensors := {str(name): value for name, value in content.items() if isinstance(value, Tensor)}:
+            yield place, tensors
+        for name, value in content.items() if len(place) < _DEPTH else ():
+            yield from _dicts(value, (*place, str(name)))
 
 
 def _put(model: nn.Module, tensors: dict[str, Tensor]) -> Exception | None:
@@ -145,20 +144,19 @@ def _put(model: nn.Module, tensors: dict[str, Tensor]) -> Exception | None:
 
 def _normalisation(beside: dict[str, Tensor], channels: int) -> list[str]:
     """The names of a mean and its deviation among tensors; none where there are none."""
-    for name in sorted(beside, key=len):
-        head, dot, last = name.rpartition(".")
-        other = head + dot + _DEVIATION.get(last, "")
-        if other != head + dot and other in beside and beside[name].numel() == beside[other].numel() in (1, channels):
+    for name in sorted((each for each in beside if _last(each) in _DEVIATION), key=len):
+        other = name.removesuffix(_last(name)) + _DEVIATION[_last(name)]
+        if other in beside and beside[name].numel() == beside[other].numel() in (1, channels):
             return [name, other]
     return []
 
 
 def _picked(taken: _Set, fits: Sequence[_Set], carried: Sequence[str]) -> str:
     """Which of the weights that fit were taken, and how many other tensors lie beside them."""
-    others = [each for each in fits if each is not taken and not _equal(each.tensors, taken.tensors)]
+    others = [each for each in fits if not _equal(each.tensors, taken.tensors)]
     copies = tuple(each.prefix for each in fits if each.place == taken.place and each.prefix)
-    lasts = {name.rpartition(".")[2] for name in carried}
-    left = [name for name in taken.beside if not name.startswith(copies) and name.rpartition(".")[2] not in lasts]
+    lasts = {*map(_last, carried)}
+    left = [name for name in taken.beside if not name.startswith(copies) and _last(name) not in lasts]
     several = f", weights of {taken}, where {' and '.join(map(str, others[:_LISTED]))} fit too" if others else ""
     return several + (f", without {len(left)} other tensors ({shown(left[0])})" if left else "")
 
@@ -171,42 +169,41 @@ def _equal(ones: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
 
 def _misfit(path: Path, content: Any, model: nn.Module, settings: ModelConfig, data: tuple[int, int, int]) -> str:
     """What a file holds instead of weights of the model, and the cure of that cause."""
-    wanted = model.state_dict()
+    wanted, (classes, channels, size) = model.state_dict(), data
     sets = list(_sets(content, wanted))
     objects = not sets and _holds_objects(content)
     if objects or next(_dicts(content), None) is None:
-        fix = of_objects(path) if objects else "save model.state_dict() with torch.save, and give that file"
+        fix = of_file(CONVERT, path) if objects else "save model.state_dict() with torch.save, and give that file"
         return f"Expected a state dict in {path}, but got {_contents(content)}; {fix}."
-    sets = sets or [_Set(place, "", tensors, {}) for place, tensors in _dicts(content)]
-    start = f"Expected weights of {architecture(settings)} for {data[0]} classes in {path}, but "
-    if known := _known(content, data[2]):
-        return start + _cure(settings, data, *known)
-    best = max(sets, key=lambda each: len(each.tensors.keys() & wanted.keys()))
-    why = differences(wanted, best.tensors) or first_line(_put(model, best.tensors) or ValueError("nothing"))
+    start = f"Expected weights of {architecture(settings)} for {classes} classes in {path}, but "
+    if known := _known(content, size):
+        found, held_classes, held_channels = known
+        flags = [f"--model.name {found.name}"] if found.name != settings.name else []
+        flags += [f"--model.width {found.width}"] if found.width != settings.width else []
+        fixes = [f"say `{' '.join(flags)}`"] if flags else []
+        fixes += [f"give data of {held_classes} classes"] if held_classes != classes else []
+        fixes += [f"give data of {held_channels} channels"] if held_channels != channels else []
+        return f"{start}they are those of {architecture(found)} for {held_classes} classes; {' and '.join(fixes)}."
+    held = [each.tensors for each in sets] or [tensors for _, tensors in _dicts(content)]
+    best = max(held, key=lambda tensors: len(tensors.keys() & wanted.keys()))
+    why = differences(wanted, best) or first_line(_put(model, best) or ValueError("nothing"))
     return (
         f"{start}they do not fit: {why}; give the architecture that they are of with `--model.name`, your own as "
         "module:function."
     )
 
 
-def _cure(settings: ModelConfig, data: tuple[int, int, int], found: ModelConfig, classes: int, channels: int) -> str:
-    flags = [f"--model.name {found.name}"] if found.name != settings.name else []
-    flags += [f"--model.width {found.width}"] if found.width != settings.width else []
-    fixes = [f"say `{' '.join(flags)}`"] if flags else []
-    fixes += [f"give data of {classes} classes"] if classes != data[0] else []
-    fixes += [f"give data of {channels} channels"] if channels != data[1] else []
-    return f"they are those of {architecture(found)} for {classes} classes; {' and '.join(fixes)}."
-
-
 def _known(content: Any, size: int) -> tuple[ModelConfig, int, int] | None:
     """Which architecture of ours a file has the weights of, with its number of classes and channels."""
     for found in _sets(content, {"linear.weight": torch.empty(0)}):
-        shapes = {name: each.shape for name, each in found.tensors.items() if not name.endswith(_COUNTED)}
+        shapes = {name: tuple(each.shape) for name, each in found.tensors.items() if not name.endswith(_COUNTED)}
         first, last = shapes.get("conv1.weight", ()), shapes["linear.weight"]
         for name in RESNETS if len(first) == 4 and len(last) == 2 and last[0] > 1 else ():
             with torch.device("meta"):
                 net = build_model(name, num_classes=last[0], channels=first[1], width=first[0], size=size)
-            if shapes == {each: value.shape for each, value in net.state_dict().items() if not each.endswith(_COUNTED)}:
+            if shapes == {
+                each: tuple(value.shape) for each, value in net.state_dict().items() if not each.endswith(_COUNTED)
+            }:
                 return ModelConfig(name=name, width=first[0]), last[0], first[1]
     return None
 
@@ -227,7 +224,3 @@ def _contents(content: Any) -> str:
         return f"a dict with objects of Python ({', '.join(objects[:_LISTED])})"
     names, more = ", ".join(map(shown, list(content)[:_SHOWN])), len(content) - _SHOWN
     return f"a dict of {names}" + (f" and {more} more" if more > 0 else "")
-
-
-def _list(numbers: Sequence[float]) -> str:
-    return " ".join(f"{number:g}" for number in numbers)

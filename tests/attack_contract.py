@@ -11,7 +11,7 @@ from conftest import SmallNet
 from torch import nn
 
 from robust_adapt.attacks import ATTACKS, DiverseAttack, make_attack, spec_of
-from robust_adapt.attacks.making import parts_of
+from robust_adapt.attacks.factory import parts_of
 
 RADIUS = {"L1": 2.0, "L2": 0.5}  # of 3 x 8 x 8 images; all else is Linf
 LINF = 8 / 255
@@ -44,11 +44,16 @@ def compose(name, model, *, steps=2, quick=True, **options):
         warnings.filterwarnings("ignore", ".* return the clean image where they fail")
         options = {"eps": eps_of(name), "norm": norm_of(name), "pick": "all"} | options
         attack = DiverseAttack(model, [name], steps=steps, **options)
-    for part in parts_of(attack.members[0]) if quick else ():
+    for part in objects_of(attack) if quick else ():
         for key, value in (QUICK | {"steps": steps}).items():
             if hasattr(part, key):
                 setattr(part, key, value)
     return attack
+
+
+def objects_of(composer):
+    """The one attack of a composer and those it is made of."""
+    return [part.attack for part in composer.members[0].parts]
 
 
 def net(channels=3, classes=10):
@@ -119,7 +124,7 @@ def model_as_it_came(name, fails=False):
     else:
         assert not fails or len(seen) < 2
     torch.testing.assert_close(traces(model), before, rtol=0, atol=0)
-    assert not any(seen) and not any("get_logits" in vars(part) for part in parts_of(attack.members[0]))
+    assert not any(seen) and not any("get_logits" in vars(part) for part in objects_of(attack))
 
 
 def model_after_an_exception(name):
@@ -158,7 +163,7 @@ def bf16_autocast(name):
     model = net()
     images, labels = batch(model)
     attack, seen = compose(name, model), set()
-    for part in parts_of(attack.members[0]):
+    for part in objects_of(attack):
         original = part.forward
         part.forward = lambda x, y, part=part, f=original: seen.add(part.get_logits(x).dtype) or f(x, y)
     with torch.autocast("cpu", torch.bfloat16):
@@ -177,7 +182,7 @@ def channels_last(name):
 def contiguous_where_it_must(name):
     """Bare, it takes channels-last images where the table says so, and breaks where the seam has to help."""
     images, labels = batch(model := net())
-    attack = compose(name, model).members[0]
+    attack = compose(name, model).attacks[0]
     try:
         attack(images.to(memory_format=torch.channels_last), labels)
     except RuntimeError as error:
@@ -197,10 +202,10 @@ def eps_a_sample(name):
     images, labels = batch(model)
     eps = eps_of(name) * torch.tensor([0.0, 0.25, 1.0, 0.5])
     attack = compose(name, model, eps=eps)
-    start = getattr(attack.members[0], "random_start", None)
+    start = getattr(attack.attacks[0], "random_start", None)
     adversarial = attack(images, labels)
     assert_in_ball(name, adversarial, images, eps)
-    assert torch.equal(adversarial[0], images[0]) and getattr(attack.members[0], "random_start", None) == start
+    assert torch.equal(adversarial[0], images[0]) and getattr(attack.attacks[0], "random_start", None) == start
     if ATTACKS[name].kind == "max_loss" and name != "tpgd":
         size = (adversarial - images).abs().amax((1, 2, 3))
         assert (size[1:] > 0).all()
@@ -253,7 +258,7 @@ def counted(name, model, images, labels, **options):
             logits.register_hook(back)
 
     attack = compose(name, model, quick=False, **options)
-    for part in parts_of(attack.members[0]):
+    for part in objects_of(attack):
         for key, value in {"n_queries": 50, "max_iterations": 20}.items():
             if hasattr(part, key):
                 setattr(part, key, value)
@@ -284,8 +289,7 @@ def row(name):
     assert all(hasattr(attack, key) for key in (spec.eps, spec.step, spec.steps) if key)
     assert spec.steps is None or spec.default_steps == getattr(attack, spec.steps)
     for part in parts_of(attack):
-        eps = spec_of(part).eps if spec_of(part) else None
-        assert eps is None or getattr(part, eps) == 0.01
+        assert part.eps is None or getattr(part.attack, part.eps) == 0.01
     if spec.step:
         assert getattr(attack, spec.step) == pytest.approx(spec.ratio * 0.01)
     assert (spec.eps is None) == (not any(hasattr(attack, key) for key in ("eps", "max_epsilon")))

@@ -7,7 +7,7 @@ import time
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
-    ["robust_adapt.pipeline", "robust_adapt.cli", "robustbench.model_zoo.architectures.resnet", "sklearn.datasets"]
+    ["robust_adapt.runs", "robust_adapt.cli", "robustbench.model_zoo.architectures.resnet", "sklearn.datasets"]
 )
 
 

@@ -1,4 +1,4 @@
-"""What test_processes.py runs in one process and in two: every function returns what the two must agree on."""
+"""What test_distributed.py runs in one process and in two: every function returns what the two must agree on."""
 
 import dataclasses
 import os
@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 import robust_adapt
-from robust_adapt import evaluation, pipeline, trainer
+from robust_adapt import evaluation, runs, sanity, training
+from robust_adapt.auto_attack import Conditions
+from robust_adapt.ball import Ball
 from robust_adapt.config import AttackConfig, BrakeConfig, ControllerConfig, DataConfig, LossConfig, ModelConfig
 from robust_adapt.data import load_data
+from robust_adapt.distributed import Processes
 from robust_adapt.errors import CheckpointError, RobustAdaptError
-from robust_adapt.processes import Processes
 from robust_adapt.recipes import recipe
 
 SEEN = DataConfig(name="digits", validation=60, subset=192)
@@ -85,26 +87,26 @@ def run(work, index, count, port, out, *arguments):
 def gradients(count, net):
     """Of one training step, averaged over the processes; and its figures."""
     settings = config(net)
-    fabric = pipeline.launch("cpu", devices=count)
+    fabric = runs.launch("cpu", devices=count)
     torch.manual_seed(0)
-    parts = pipeline.build_parts(settings, load_data(settings.data), fabric)
+    parts = runs.build_parts(settings, load_data(settings.data), fabric)
     seen = {}
     parts.optimizer.optimizer.register_step_pre_hook(
         lambda *_: seen.update({name: each.grad.clone() for name, each in parts.model.named_parameters()})
     )
-    figures = trainer.train_step(parts, settings, *next(parts.batches.epoch(0)), 0.5)
+    figures = training.train_step(parts, settings, *next(parts.batches.epoch(0)), 0.5)
     return seen, {name: value.item() for name, value in figures.items()}
 
 
 def trained(count, folder):
     """eps of every step, as each process has it, and the weights that it ends with."""
     settings = config("double_net")
-    fabric = pipeline.launch("cpu", devices=count)
+    fabric = runs.launch("cpu", devices=count)
     torch.manual_seed(0)
-    parts = pipeline.build_parts(settings, load_data(settings.data), fabric)
+    parts = runs.build_parts(settings, load_data(settings.data), fabric)
     records = []
     Path(folder).mkdir(exist_ok=True)
-    trainer.fit(parts, settings, Path(folder), total_steps=8, report=records.append)
+    training.fit(training.Training(parts, settings, Path(folder), 8, report=records.append))
     steps = [record.eps for record in records if type(record).__name__ == "StepRecord"]
     return steps, parts.model.state_dict(), records[-1].to_dict()
 
@@ -112,14 +114,14 @@ def trained(count, folder):
 def flags(count):
     """Of an evaluation in batches of which the last is smaller, and the images are no multiple of the processes."""
     settings = config("float_net", evaluation=evaluation_of(7))
-    fabric = pipeline.launch("cpu", devices=count)
+    fabric = runs.launch("cpu", devices=count)
     data = load_data(settings.data)
     torch.manual_seed(0)
-    model = pipeline.build_for(settings, data)
+    model = runs.build_for(settings, data)
     record = evaluation.evaluate_model(
         model,
         data.test,
-        eps=0.1,
+        robust_adapt.Ball("Linf", 0.1),
         rows=["Clean", "PGD-20", "CW", "CW in the ball", "DeepFool"],
         n=41,
         limits={"deepfool": 10},
@@ -132,15 +134,19 @@ def flags(count):
 def doors(model, data):
     """What every function that asks a model says of it; figures and names, nothing that tells the time."""
     few = data.test.first(6)
-    attacked = {"eps": 0.1, "version": "custom", "attacks": ["apgd-ce"], "settings": {"apgd": {"n_restarts": 1}}}
+    attacked = Conditions(Ball("Linf", 0.1), "custom", ["apgd-ce"], {"apgd": {"n_restarts": 1}})
     average = robust_adapt.WeightAverage(model)
     average.update(model)
-    evaluated = robust_adapt.evaluate_model(model, few, eps=0.1, rows=["Clean", "PGD-20"])
-    judged = robust_adapt.autoattack(model, *few.first(None).tensors(), **attacked)  # as check_sanity takes them
+    evaluated = robust_adapt.evaluate_model(model, few, robust_adapt.Ball("Linf", 0.1), rows=["Clean", "PGD-20"])
+    judged = robust_adapt.autoattack(model, few.first(None).tensors(), attacked)  # as check_sanity takes them
     asked = robust_adapt.check_sanity(
-        model, few, eps=0.1, steps=2, queries=5, standard=model, autoattack=judged, name="same model, same record"
+        model,
+        few,
+        robust_adapt.Ball("Linf", 0.1),
+        effort=sanity.Effort(steps=2, queries=5),
+        evidence=sanity.Evidence(standard=model, autoattack=judged),  # the same model, the same record
     )
-    placed = robust_adapt.benchmark(model, data, n=6, **attacked)
+    placed = robust_adapt.benchmark(model, data, attacked, n=6)
     with robust_adapt.crafting(model, seed=0) as inner:
         crafted = robust_adapt.make_attack("pgd", model, eps=0.1)(*few.tensors())
         answers = inner(crafted)
@@ -156,7 +162,7 @@ def doors(model, data):
 
 def judged_by_the_first(count):
     """A model with buffers, bare and inside each wrapper, asked by the first process while the others do nothing."""
-    fabric = pipeline.launch("cpu", devices=count)
+    fabric = runs.launch("cpu", devices=count)
     torch.manual_seed(0)
     bare = float_net().eval()
     ddp = nn.parallel.DistributedDataParallel(bare)
@@ -186,18 +192,17 @@ def run_of(epochs, precision="32-true"):
 
 
 def train(count, folder, epochs, resume, precision="32-true"):
-    """A whole run through ``pipeline.train``."""
+    """A whole run through ``runs.train``."""
     settings = dataclasses.replace(run_of(epochs, precision), devices=count)
-    done = pipeline.train(settings, folder, resume=resume)
+    done = runs.train(settings, folder, resume=resume)
     return done.model.state_dict(), [record.to_dict() for record in done.steps]
 
 
 def talk(count):
     """Every kind of message."""
-    processes = Processes.of(pipeline.launch("cpu", devices=count))
+    processes = Processes.of(runs.launch("cpu", devices=count))
     numbers = [torch.tensor(float(processes.index)), torch.full((2, 2), 10.0 * processes.index, dtype=torch.float64)]
     processes.average_(numbers)
-    highest = processes.highest([processes.index, 5 - processes.index], torch.device("cpu"))
 
     def fails():
         raise CheckpointError("Expected a folder.")
@@ -211,7 +216,7 @@ def talk(count):
             processes.first(work)
         except CheckpointError as error:
             told.append((str(error), error.said))
-    return [number.tolist() for number in numbers], highest, processes.gather(processes.index), told
+    return [number.tolist() for number in numbers], processes.gather(processes.index), told
 
 
 def talk_in_slurm(count, tasks):
@@ -226,4 +231,4 @@ def talk_in_slurm(count, tasks):
 
 
 def train_minutes(count, folder):
-    pipeline.train(dataclasses.replace(run_of(1.0), devices=count, minutes=1.0), folder)
+    runs.train(dataclasses.replace(run_of(1.0), devices=count, minutes=1.0), folder)

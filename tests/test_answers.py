@@ -13,20 +13,22 @@ import torch
 from conftest import SmallNet
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from keywords import autoattack, benchmark
 from test_damage import config
 from torch import nn
 
-from robust_adapt import DiverseAttack, FeatureTap, WeightAverage, autoattack, check_sanity, evaluate_model, pipeline
+from robust_adapt import DiverseAttack, FeatureTap, WeightAverage, check_sanity, evaluate_model, runs
 from robust_adapt.answers import watched
-from robust_adapt.attacks.first_look import look
+from robust_adapt.arithmetic import fast_copy
+from robust_adapt.attacks.isolation import look
+from robust_adapt.ball import Ball
 from robust_adapt.config import ModelConfig
 from robust_adapt.data import Augmentation, ImageData, Split
 from robust_adapt.errors import ConfigError, DataError
-from robust_adapt.evaluation import robust_flags
-from robust_adapt.leaderboard.benchmarking import check_classes
+from robust_adapt.evaluation import Row, robust_flags
 from robust_adapt.models import weights_hash
-from robust_adapt.pipeline import building
-from robust_adapt.precision import fast_copy
+from robust_adapt.runs import parts
+from robust_adapt.sanity import Effort
 
 EPS = 0.05
 PIXELS = torch.randint(0, 256, (8, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -107,15 +109,15 @@ def trained(model, gradient):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].make = lambda: model
     try:
-        building.build_parts(config(model=ModelConfig(name=f"{name}:make"), batch_size=8), DATA)
+        parts.build_parts(config(model=ModelConfig(name=f"{name}:make"), batch_size=8), DATA)
     finally:
         del sys.modules[name]
 
 
 def evaluated(model, gradient):
-    record = evaluate_model(model, SPLIT, eps=EPS, rows=["Clean", *(["FGSM"] if gradient else [])])
+    record = evaluate_model(model, SPLIT, Ball("Linf", EPS), rows=["Clean", *(["FGSM"] if gradient else [])])
     if not gradient:
-        robust_flags(model, SPLIT, "square", eps=EPS)
+        robust_flags(model, SPLIT, Row("square"), Ball("Linf", EPS))
     return record.attacks[0].correct
 
 
@@ -134,7 +136,7 @@ def attacked(model, gradient):
 
 
 def questioned(model, gradient):
-    record = check_sanity(model, SPLIT, eps=EPS, steps=1, queries=2)
+    record = check_sanity(model, SPLIT, Ball("Linf", EPS), effort=Effort(steps=1, queries=2))
     checks = {check.name: check for check in record.checks}
     if checks["zero gradient"].status == "fail":  # which is a finding here
         assert "gradient" in checks["zero gradient"].figure or "NaN" in checks["zero gradient"].figure
@@ -235,7 +237,7 @@ def training(tmp_path, model):
     sys.modules[name].make = lambda: model
     try:
         with pytest.raises((ConfigError, DataError)) as caught:
-            pipeline.train(config(model=ModelConfig(name=f"{name}:make")), tmp_path / "run", data=DATA)
+            runs.train(config(model=ModelConfig(name=f"{name}:make")), tmp_path / "run", data=DATA)
     finally:
         del sys.modules[name]
     assert not (tmp_path / "run").exists()  # the corrected command may have it
@@ -317,7 +319,7 @@ def test_the_look_of_a_training_leaves_no_trace():
     model, state = Traces(), torch.get_rng_state()
     before, buffers = copy.deepcopy(model.state_dict()), dict(model.named_buffers())
     weight = model.line.weight
-    building._look(model, DATA, torch.device("cpu"))
+    parts._look(model, DATA, torch.device("cpu"))
     after = model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert all(buffer is buffers[name] for name, buffer in model.named_buffers())
@@ -351,7 +353,13 @@ def tapped(model, gradient):
 
 
 HIDING = {"list": list, "tuple": tuple, "dict": lambda parts: dict(enumerate(parts)), "closure": in_a_closure}
-ENTRIES = DOORS | {"tap": tapped, "benchmark": lambda model, gradient: check_classes(model, DATA)}
+
+
+def benchmarked(model, gradient):
+    benchmark(model, DATA, eps=EPS, version="custom", attacks=["square"], settings={"square": {"n_queries": 2}})
+
+
+ENTRIES = DOORS | {"tap": tapped, "benchmark": benchmarked}
 
 
 @pytest.mark.parametrize("door", ENTRIES)
@@ -465,7 +473,7 @@ def test_a_model_without_values_is_named():
 
 NO_MODULES = {
     "class": (Net, "the class Net; make one of it: Net(...)."),
-    "function": (lambda images: images, "function; wrap it in one whose forward calls it."),
+    "function": (lambda images: images, "function; wrap it in one."),
     "weights": (Net().state_dict(), "OrderedDict; put the weights into a model: model.load_state_dict(...)."),
     "path": (
         "runs/best",

@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import SmallNet
+from fuzz_doors import flat
 from torch.utils.data import TensorDataset
 
-from robust_adapt import autoattack, build_model, cli, evaluate_model, load_run, pipeline, recipe
+from robust_adapt import autoattack, build_model, cli, evaluate_model, load_run, recipe, runs
 from robust_adapt.attacks import ATTACKS, DiverseAttack, check_images, make_attack
-from robust_adapt.checkpoint import read_config
+from robust_adapt.ball import Ball
 from robust_adapt.config import AttackConfig, Config, ControllerConfig, DataConfig, ModelConfig
 from robust_adapt.data import Split, from_datasets, load_data
 from robust_adapt.epsilon import EpsilonController
 from robust_adapt.errors import CheckpointError, ConfigError, DataError
 from robust_adapt.evaluation import ROWS
 from robust_adapt.recipes import RECIPES, on_digits
-from robust_adapt.units import Epsilon
+from robust_adapt.training.checkpoint import read_config
 
 NET = SmallNet().eval()
 SPLIT = Split(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]))
@@ -60,9 +61,7 @@ CUT_CHECKPOINTS = (
     "Expected a whole checkpoint in {folder}, but last.ckpt and previous.ckpt are truncated or damaged; restore one "
     "from a copy, or train anew with another --out."
 )
-CUT_WEIGHTS = (
-    "Expected a file of tensors at {path}, but got a truncated file; delete it, then fetch or write it anew."
-)
+CUT_WEIGHTS = "Expected a file of tensors at {path}, but got a truncated file; delete it, then fetch or write it anew."
 UNKNOWN_DATA = (
     "Expected a known data set, but got 'cifar1'; did you mean 'cifar10'? Known: cifar10, cifar10.1, digits, "
     "folder:PATH."
@@ -93,13 +92,17 @@ def refused(kind, call):
     return str(caught.value)
 
 
+def evaluated(*, eps=0.03, split=SPLIT, **options):
+    return flat(evaluate_model)(model=NET, split=split, eps=eps, **options)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A finished run with last.ckpt, previous.ckpt and best.pt."""
     folder = tmp_path_factory.mktemp("bad") / "run"
     config = on_digits(recipe("standard"), epochs=2)
     small = {"data": DataConfig(name="digits", validation=20, subset=20), "model": ModelConfig(width=2)}
-    pipeline.train(dataclasses.replace(config, batch_size=20, validation_steps=1, **small), folder)
+    runs.train(dataclasses.replace(config, batch_size=20, validation_steps=1, **small), folder)
     return folder
 
 
@@ -125,10 +128,10 @@ PYTHON = {
         lambda: EpsilonController("ramp", target=8, total_steps=10),
         EPS_8.format(name="target", got=8),
     ),
-    "eps 8, evaluation": (ConfigError, lambda: evaluate_model(NET, SPLIT, eps=8), EPS_8.format(name="eps", got=8)),
+    "eps 8, evaluation": (ConfigError, lambda: evaluated(eps=8), EPS_8.format(name="eps", got=8)),
     "eps 8, config": (
         ConfigError,
-        lambda: Config(recipe="pgd", controller=ControllerConfig(target=Epsilon(8))),
+        lambda: Config(recipe="pgd", controller=ControllerConfig(target=8.0)),
         EPS_8.format(name="controller.target", got="8.0"),
     ),
     "eps -0.1, attack": (ConfigError, lambda: DiverseAttack(NET, ["pgd"], eps=-0.1), EPS_MINUS.format(name="eps")),
@@ -139,7 +142,7 @@ PYTHON = {
     ),
     "eps -0.1, evaluation": (
         ConfigError,
-        lambda: evaluate_model(NET, SPLIT, eps=-0.1),
+        lambda: evaluated(eps=-0.1),
         EPS_MINUS.format(name="eps"),
     ),
     "eps 8/0, attack": (ConfigError, lambda: DiverseAttack(NET, ["pgd"], eps="8/0"), EPS_8_0.format(name="eps")),
@@ -148,12 +151,12 @@ PYTHON = {
         lambda: EpsilonController("ramp", target="8/0", total_steps=10),
         EPS_8_0.format(name="target"),
     ),
-    "eps 8/0, config": (ConfigError, lambda: ControllerConfig(target=Epsilon("8/0")), EPS_8_0.format(name="eps")),
+    "eps 8/0, ball": (ConfigError, lambda: Ball("Linf", "8/0"), EPS_8_0.format(name="eps")),
     "unknown attack": (ConfigError, lambda: DiverseAttack(NET, ["pdg"], eps=0.03), UNKNOWN_ATTACK),
     "unknown recipe": (ConfigError, lambda: recipe("deepseak"), unknown_recipe("deepseak", "deepseek")),
     "unknown data set": (DataError, lambda: load_data(DataConfig(name="cifar1")), UNKNOWN_DATA),
     "unknown model": (ConfigError, lambda: build_model("ResNet81"), UNKNOWN_MODEL),
-    "unknown row": (ConfigError, lambda: evaluate_model(NET, SPLIT, eps=0.03, rows=["PDG-20"]), UNKNOWN_ROW),
+    "unknown row": (ConfigError, lambda: evaluated(rows=["PDG-20"]), UNKNOWN_ROW),
 }
 
 
@@ -186,10 +189,6 @@ BATCHES = {
         lambda x, y: ((x * 255).to(torch.uint8), y),
         "Expected `images` as a float tensor in [0, 1], but got torch.uint8; divide uint8 images by 255.",
     ),
-    "images as an array": (
-        lambda x, y: (x.numpy(), y),
-        "Expected `images` as a float tensor in [0, 1], but got ndarray; divide uint8 images by 255.",
-    ),
     "images of a wrong shape": (
         lambda x, y: (x[0], y),
         "Expected `images` of shape (N, C, H, W), but got (3, 8, 8); add the missing dimension.",
@@ -206,10 +205,6 @@ BATCHES = {
         lambda x, y: (x, y.float()),
         "Expected `labels` as a tensor of class numbers (int64), but got torch.float32; use labels.long().",
     ),
-    "labels as a list": (
-        lambda x, y: (x, y.tolist()),
-        "Expected `labels` as a tensor of class numbers (int64), but got list; use torch.as_tensor(labels).",
-    ),
     "labels of a wrong shape": (
         lambda x, y: (x, y[:4]),
         "Expected `labels` of shape (6,), but got (4,); give a class number an image.",
@@ -217,7 +212,7 @@ BATCHES = {
 }
 DOORS = {
     "attack": lambda x, y: DiverseAttack(NET, ["fgsm"], eps=0.03)(x, y),
-    "AutoAttack": lambda x, y: autoattack(NET, x, y, eps=0.03),
+    "AutoAttack": lambda x, y: flat(autoattack)(model=NET, images=x, labels=y, eps=0.03),
     "check": lambda x, y: check_images(x, y, num_classes=10),
 }
 
@@ -254,13 +249,8 @@ SPLITS = {
 @pytest.mark.parametrize("entry", SPLITS)
 def test_splits(entry):
     change, sentence = SPLITS[entry]
-    split = Split(*change(SPLIT.images, SPLIT.labels))
-    assert refused(DataError, lambda: evaluate_model(NET, split, eps=0.03, rows=["Clean"])) == sentence
-
-
-def test_no_labels(images):
-    sentence = refused(DataError, lambda: DiverseAttack(NET, ["fgsm"], eps=0.03)(images, None))
-    assert sentence == "Expected `labels`, but got None; predict them first where there are none."
+    wrong = change(SPLIT.images, SPLIT.labels)
+    assert refused(DataError, lambda: evaluated(split=Split(*wrong), rows=["Clean"])) == sentence
 
 
 def test_images_that_the_model_does_not_take(images, labels):
@@ -290,7 +280,7 @@ def test_unknown_names_are_said_before_data_are_loaded(tmp_path):
         ({"attack": attack}, UNKNOWN_ATTACK),
     ):
         config = recipe("pgd", data=data, **section)
-        assert refused(ConfigError, lambda config=config: pipeline.train(config, tmp_path / "run")) == sentence
+        assert refused(ConfigError, lambda config=config: runs.train(config, tmp_path / "run")) == sentence
     assert not list(tmp_path.iterdir())
 
 
@@ -304,27 +294,27 @@ def test_a_folder_without_classes(tmp_path):
 
 def test_a_run_folder_that_is_none(tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
-        for call in (load_run, pipeline.evaluate, pipeline.check_name):
-            if call is not pipeline.check_name or folder.exists():
+        for call in (load_run, runs.evaluate, runs.check_name):
+            if call is not runs.check_name or folder.exists():
                 sentence = refused(CheckpointError, lambda call=call, folder=folder: call(str(folder)))
                 assert sentence == NO_RUN.format(folder=folder)
 
 
 def test_resuming_into_a_folder_of_something_else(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    sentence = refused(CheckpointError, lambda: pipeline.train(recipe("standard"), tmp_path, resume=True))
+    sentence = refused(CheckpointError, lambda: runs.train(recipe("standard"), tmp_path, resume=True))
     assert sentence == NOT_EMPTY.format(folder=tmp_path)
 
 
 def test_truncated_checkpoints(run):
     cut(run / "last.ckpt", run / "previous.ckpt")
-    sentence = refused(CheckpointError, lambda: pipeline.train(read_config(run), run, resume=True))
+    sentence = refused(CheckpointError, lambda: runs.train(read_config(run), run, resume=True))
     assert sentence == CUT_CHECKPOINTS.format(folder=run)
 
 
 def test_truncated_weights(run):
     cut(run / "best.pt")
-    for call in (load_run, pipeline.evaluate):
+    for call in (load_run, runs.evaluate):
         sentence = refused(CheckpointError, lambda call=call: call(run))
         assert sentence == CUT_WEIGHTS.format(path=run / "best.pt")
 

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from keywords import benchmark
 from torch import nn
 
-from robust_adapt import cli, pipeline
-from robust_adapt.cli.judging import BenchmarkOptions, default_folder
+from robust_adapt import cli, runs
+from robust_adapt.ball import Ball, Epsilon
+from robust_adapt.cli.benchmark import BenchmarkOptions, default_folder
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.data import load_data
 from robust_adapt.errors import CheckpointError, ConfigError, DataError
-from robust_adapt.leaderboard import benchmark, compare, corruption_accuracy, read_benchmark
+from robust_adapt.leaderboard import compare, corruption_accuracy, read_benchmark
 from robust_adapt.models import build_model
-from robust_adapt.units import Epsilon
 
 NET = """
 import torch
@@ -133,7 +134,7 @@ def test_evaluations_are_compared_row_by_row(data, tmp_path):
     for seed in (0, 1):
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
-        record = evaluate_model(model, data.test, eps=8 / 255, rows=["Clean", "FGSM"])
+        record = evaluate_model(model, data.test, Ball("Linf", 8 / 255), rows=["Clean", "FGSM"])
         paths.append(tmp_path / f"{seed}.json")
         write_json(paths[-1], record)
     rows = compare(*paths)
@@ -142,9 +143,13 @@ def test_evaluations_are_compared_row_by_row(data, tmp_path):
         "FGSM": "Linf 8/255, 1 step",
         "Worst case": "Linf 8/255, worst of Clean, FGSM",
     }
-    write_json(tmp_path / "other.json", evaluate_model(model, data.test, eps=8 / 255, rows=["Clean", "BIM-10"]))
+    write_json(
+        tmp_path / "other.json", evaluate_model(model, data.test, Ball("Linf", 8 / 255), rows=["Clean", "BIM-10"])
+    )
     assert list(compare(paths[0], tmp_path / "other.json")) == ["Clean"]
-    write_json(tmp_path / "wider.json", evaluate_model(model, data.test, eps=16 / 255, rows=["Clean", "FGSM"]))
+    write_json(
+        tmp_path / "wider.json", evaluate_model(model, data.test, Ball("Linf", 16 / 255), rows=["Clean", "FGSM"])
+    )
     with pytest.raises(DataError) as caught:
         compare(paths[0], tmp_path / "wider.json")
     assert str(caught.value) == (
@@ -161,7 +166,7 @@ def test_evaluations_are_compared_row_by_row(data, tmp_path):
 
 
 def test_flags_of_other_images_are_never_paired(data, tmp_path):
-    """Limited rows of earlier versions took another shuffle of the images, and did not say of which images they are."""
+    """Limited rows of published records do not say of which images they are."""
     from robust_adapt.evaluation import evaluate_model
     from robust_adapt.records import write_json
 
@@ -169,13 +174,13 @@ def test_flags_of_other_images_are_never_paired(data, tmp_path):
     rows = ["FGSM", "DeepFool in the ball"]
     records = {}
     for name, limits in (("a", {"deepfool": 4}), ("b", {"deepfool": 4}), ("few", {"deepfool": 3})):
-        record = evaluate_model(model, data.test, eps=8 / 255, n=20, rows=rows, limits=limits, seed=len(name))
+        record = evaluate_model(model, data.test, Ball("Linf", 8 / 255), n=20, rows=rows, limits=limits, seed=len(name))
         records[name] = json.loads(json.dumps(record.to_dict()))
-    before = json.loads(json.dumps(records["b"]))
-    for row in [*before["attacks"], before["worst_case"]]:
+    published = json.loads(json.dumps(records["b"]))
+    for row in [*published["attacks"], published["worst_case"]]:
         del row["images_sha256"]
-    unknown = json.loads(json.dumps(before)) | {"images_sha256": ""}
-    for name, values in (records | {"before": before, "unknown": unknown}).items():
+    unknown = json.loads(json.dumps(published)) | {"images_sha256": ""}
+    for name, values in (records | {"published": published, "unknown": unknown}).items():
         write_json(tmp_path / f"{name}.json", values)
     budgets = {name: row.budget for name, row in compare(tmp_path / "a.json", tmp_path / "b.json").items()}
     assert budgets == {
@@ -183,8 +188,7 @@ def test_flags_of_other_images_are_never_paired(data, tmp_path):
         "DeepFool in the ball": "Linf 8/255, 50 steps",
         "Worst case": "Linf 8/255, worst of Clean, FGSM",
     }
-    assert list(compare(tmp_path / "a.json", tmp_path / "before.json")) == ["FGSM"]  # its worst case is without clean
-    assert list(compare(tmp_path / "before.json", tmp_path / "before.json")) == ["FGSM", "Worst case"]
+    assert list(compare(tmp_path / "a.json", tmp_path / "published.json")) == ["FGSM", "Worst case"]
     with pytest.raises(DataError, match="^Expected DeepFool in the ball on the same images, but .*a.json has 4 and"):
         compare(tmp_path / "a.json", tmp_path / "few.json")
     with pytest.raises(CheckpointError) as caught:
@@ -200,7 +204,7 @@ def test_what_else_differs_between_two_records_is_said(data, tmp_path, capsys):
     from robust_adapt.records import write_json
 
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
-    record = evaluate_model(model, data.test, eps=8 / 255, n=20, rows=["FGSM"])
+    record = evaluate_model(model, data.test, Ball("Linf", 8 / 255), n=20, rows=["FGSM"])
     write_json(tmp_path / "a.json", dataclasses.replace(record, versions={"torch": "2.1", "x": "1"}, commit="c1"))
     changes = {"versions": {"torch": "2.2", "x": "1"}, "commit": None, "device": "cuda:0", "seed": 3, "split": "other"}
     write_json(tmp_path / "b.json", dataclasses.replace(record, **changes))
@@ -294,12 +298,12 @@ def test_a_checkpoint_file_is_found_by_its_architecture(data, tmp_path):
     model = build_model("ResNet18", width=4, mean=[0.5] * 3, std=[0.2] * 3).eval()
     state = {f"module.{name}": value for name, value in model.state_dict().items()}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "net.pt")
-    found = pipeline.find_model(str(tmp_path / "net.pt"), data, model=ModelConfig(width=4))
+    found = runs.find_model(str(tmp_path / "net.pt"), data, model=ModelConfig(width=4))
     images, _ = data.test.tensors()
     assert torch.equal(found.model(images), model(images)) and not found.model.training
     assert found.name == "net.pt, ResNet18 of width 4" and list(found.files) == ["net.pt"]
     with pytest.raises(CheckpointError) as caught:
-        pipeline.find_model(str(tmp_path / "net.pt"), data)
+        runs.find_model(str(tmp_path / "net.pt"), data)
     assert str(caught.value) == (
         f"Expected weights of ResNet18 for 10 classes in {tmp_path / 'net.pt'}, but they are those of ResNet18 of "
         "width 4 for 10 classes; say `--model.width 4`."
@@ -315,7 +319,7 @@ def test_a_checkpoint_file_without_its_normalisation_says_so_or_is_given_it(data
     images, _ = data.test.tensors()
 
     def find(name, **settings):
-        return pipeline.find_model(str(tmp_path / name), data, model=ModelConfig(width=4, **settings))
+        return runs.find_model(str(tmp_path / name), data, model=ModelConfig(width=4, **settings))
 
     found = find("bare.pt", mean=mean, std=std)
     assert torch.equal(found.model(images), model(images))
@@ -354,7 +358,7 @@ def test_a_checkpoint_file_with_a_flipped_byte_is_named_and_kept(data, tmp_path)
     damaged[damaged.index(weight.numpy().tobytes()) + 9] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(CheckpointError, match=f"at {path}, but got a damaged file, whose check sums differ; delete "):
-        pipeline.find_model(str(path), data)
+        runs.find_model(str(path), data)
     assert path.exists()
 
 
@@ -362,17 +366,17 @@ def test_files_that_hold_no_weights_are_named_and_kept(data, tmp_path):
     path = tmp_path / "page.pt"
     path.write_bytes(b"<!DOCTYPE html><html>")
     with pytest.raises(CheckpointError, match="^Expected a file of tensors at .*page.pt, but got an HTML page, which"):
-        pipeline.find_model(str(path), data)
+        runs.find_model(str(path), data)
     assert path.exists()
     torch.save({"model_ema": {}, **{f"key{number}": number for number in range(7)}}, path)
     with pytest.raises(CheckpointError) as caught:
-        pipeline.find_model(str(path), data)
+        runs.find_model(str(path), data)
     assert str(caught.value) == (
         f"Expected a state dict in {path}, but got a dict of 'model_ema', 'key0', 'key1', 'key2', 'key3', 'key4' and 2 "
         "more; save model.state_dict() with torch.save, and give that file."
     )
     with pytest.raises(CheckpointError, match="^Expected a run folder, a checkpoint file, module:function or a Rob"):
-        pipeline.find_model("nowhere/net.pt", data)
+        runs.find_model("nowhere/net.pt", data)
 
 
 def test_a_model_of_another_number_of_classes_is_refused(pictures, capsys):
@@ -385,7 +389,7 @@ def test_a_model_of_another_number_of_classes_is_refused(pictures, capsys):
     code, _, err = run(capsys, "benchmark", "judged:small", "--data.name", pictures, *FLAGS)
     assert code == 2
     assert err.startswith(
-        "DataError Expected images that the model takes, but got a Tensor of shape (1, 3, 32, 32), and it says: "
+        "DataError Expected images that the model takes, but got a Tensor of shape (20, 3, 32, 32), and it says: "
     )
 
 
@@ -407,9 +411,11 @@ def test_the_folder_of_another_run_is_named_by_the_argument_that_gave_it(data, t
     )
 
 
-def test_a_norm_without_a_board_needs_its_eps(data):
-    with pytest.raises(ConfigError, match="^Expected `eps` for L1, which has no leaderboard whose eps could be meant"):
-        benchmark(nn.Flatten(), data, norm="L1")
+def test_a_norm_without_a_board_needs_its_eps(capsys):
+    code, _, err = run(capsys, "benchmark", "judged:one", "--norm", "L1")
+    assert code == 2 and err == (
+        "ConfigError Expected `eps` for L1, which has no leaderboard whose eps could be meant; give one."
+    )
 
 
 def test_a_damaged_record_is_named(tmp_path):
@@ -450,7 +456,6 @@ def test_the_corruption_protocol_is_robustbenchs(tmp_path):
         ({"n": 20_000}, "Expected `n` as a whole number in [1, 10001), but got 20000; give one such as 1000."),
         ({"n": -5}, "Expected `n` as a whole number in [1, 10001), but got -5; give one such as 1000."),
         ({"batch_size": 0}, "Expected `batch_size` as a whole number >= 1, but got 0; give one such as 1."),
-        ({"name": ""}, "Expected `name` as a text, but got ''; give a name."),
     ):
         with pytest.raises(ConfigError) as caught:
             corruption_accuracy(Pixel(), tmp_path, **arguments)
@@ -519,7 +524,7 @@ def test_a_run_is_benchmarked_and_submitted(few_queries, capsys, tmp_path, monke
     from robust_adapt.recipes import on_digits, recipe
 
     config = dataclasses.replace(on_digits(recipe("standard"), epochs=1), epochs=0.2, model=ModelConfig(width=2))
-    trained = pipeline.train(config, tmp_path / "run")
+    trained = runs.train(config, tmp_path / "run")
     flags = ["--eps", "0.3", "--n", "6", "--out", tmp_path / "judged"]
     code, out, err = run(capsys, "benchmark", *flags, tmp_path / "run")  # the run says its data
     assert (code, err) == (0, "") and "of digits: AutoAttack standard" in out

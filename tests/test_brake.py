@@ -11,19 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
 
-from robust_adapt import pipeline
+from robust_adapt import runs
 from robust_adapt.attacks import DiverseAttack
-from robust_adapt.brake import CALM, Brake, verdict
-from robust_adapt.checkpoint import read_checkpoint
 from robust_adapt.config import AttackConfig, BrakeConfig, Config, ControllerConfig, DataConfig, ModelConfig
 from robust_adapt.data import Split
+from robust_adapt.distributed import ALONE
 from robust_adapt.epsilon import EpsilonController
 from robust_adapt.errors import ConfigError
-from robust_adapt.pipeline.building import watches
-from robust_adapt.processes import ALONE
 from robust_adapt.recipes import RECIPES, on_digits, recipe
 from robust_adapt.records import BrakeRecord, StepRecord, read_lines
-from robust_adapt.trainer import probe, rescue
+from robust_adapt.runs.parts import watches
+from robust_adapt.training import recovery
+from robust_adapt.training.checkpoint import read_checkpoint
+from robust_adapt.training.recovery import CALM, probe, rests, verdict
 
 SHARES = st.floats(0, 1)
 
@@ -54,29 +54,24 @@ def test_a_lower_multi_step_accuracy_is_never_better(training, multi_step, worse
     assert order.index(verdict(training, worse * multi_step)) >= order.index(verdict(training, multi_step))
 
 
-@given(st.lists(st.tuples(SHARES, SHARES), max_size=30))
-def test_the_rule_rests_from_an_alarm_until_enough_good_probes(probes):
-    brake, since = Brake(), math.inf
-    for training, multi_step in probes:
-        found = brake.see(training, multi_step)
+@given(st.lists(st.sampled_from(["good", "doubtful", "alarm"]), max_size=30))
+def test_the_rule_rests_from_an_alarm_until_enough_good_probes(verdicts):
+    since = math.inf
+    for number, found in enumerate(verdicts):
         since = 0 if found == "alarm" else since + (found == "good")
-        assert brake.holds == (since < CALM)
-    again = Brake()
-    again.load_state_dict(brake.state_dict())
-    assert (again.holds, again.alarms) == (brake.holds, brake.alarms)
-    assert brake.alarms == sum(verdict(*each) == "alarm" for each in probes)
+        assert rests(verdicts[: number + 1]) == (since < CALM)
 
 
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"every": 0}, "Expected `every` as a whole number >= 1, but got 0; give one such as 100."),
-        ({"cut": 1.0}, "Expected `cut` as a finite number in (0, 1), but got 1.0; give one such as 0.75."),
+        ({"every": 0}, "Expected `every` > 0, but got 0; give a positive number."),
+        ({"cut": 1.0}, "Expected `cut` in (0, 1), a factor on eps, but got 1.0."),
     ],
 )
 def test_a_brake_that_cannot_work_is_refused(values, sentence):
     with pytest.raises(ConfigError) as caught:
-        Brake(**values)
+        BrakeConfig(**values)
     assert str(caught.value) == sentence
 
 
@@ -125,8 +120,8 @@ def watched(precision, **fields) -> Config:
     )
 
 
-# by the alarms so far and the step; all others are good
-SEEN = {(0, 8): (0.9, 0.1), (1, 12): (0.4, 0.25), (1, 16): (0.8, 0.2)}
+# by eps and the step; all others are good
+SEEN = {(0.2, 8): (0.9, 0.1), (0.15, 12): (0.4, 0.25), (0.15, 16): (0.8, 0.2)}
 VERDICTS = [
     (4, "good"),
     (8, "alarm"),
@@ -142,9 +137,11 @@ VERDICTS = [
 @pytest.fixture
 def collapsing(precision, monkeypatch):
     """A run whose probes see what is written above."""
-    monkeypatch.setattr(
-        rescue, "probe", lambda parts, _config, step: (*SEEN.get((parts.brake.alarms, step), (0.5, 0.5)), 64)
-    )
+
+    def seen(parts, _config, step):
+        return (*SEEN.get((round(parts.controller.eps, 4), step), (0.5, 0.5)), 64)
+
+    monkeypatch.setattr(recovery, "probe", seen)
     return watched(precision)
 
 
@@ -153,7 +150,7 @@ def probes_of(folder):
 
 
 def test_an_alarm_takes_the_run_back_and_lowers_eps(collapsing, tmp_path):
-    run, probes = pipeline.train(collapsing, tmp_path), probes_of(tmp_path)
+    run, probes = runs.train(collapsing, tmp_path), probes_of(tmp_path)
     assert [(probe.step, probe.verdict) for probe in probes] == VERDICTS
     assert [probe.eps for probe in probes] == pytest.approx([0.2] * 2 + [0.15] * 3 + [0.1125] * 3)
     assert [(probe.back_to, probe.cap) for probe in probes if probe.verdict == "alarm"] == [
@@ -180,11 +177,11 @@ def test_a_run_killed_after_an_alarm_goes_on_to_the_very_same_end(collapsing, tm
         if [getattr(one, "verdict", None) for one in seen].count("alarm") == 2 and isinstance(record, StepRecord):
             raise KeyboardInterrupt
 
-    pipeline.train(collapsing, tmp_path / "whole")
+    runs.train(collapsing, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        pipeline.train(collapsing, tmp_path / "cut", report=kill)
-    assert read_checkpoint(tmp_path / "cut" / "last.ckpt")["brake"]["alarms"] == 2
-    pipeline.train(collapsing, tmp_path / "cut", resume=True)
+        runs.train(collapsing, tmp_path / "cut", report=kill)
+    assert [probe.verdict for probe in probes_of(tmp_path / "cut")].count("alarm") == 2
+    runs.train(collapsing, tmp_path / "cut", resume=True)
     assert probes_of(tmp_path / "cut") == probes_of(tmp_path / "whole")
     states = [read_checkpoint(tmp_path / name / "last.ckpt") for name in ("whole", "cut")]
     assert same(*states)
@@ -192,14 +189,14 @@ def test_a_run_killed_after_an_alarm_goes_on_to_the_very_same_end(collapsing, tm
 
 def test_a_probe_leaves_the_training_as_it_was(precision, tmp_path, monkeypatch):
     """The same run with and without probes, where none of them alarms: the same weights."""
-    monkeypatch.setattr("robust_adapt.brake.verdict", lambda *_: "good")
-    runs = []
+    monkeypatch.setattr(recovery, "verdict", lambda *_: "good")
+    done = []
     for watch in ("always", "never"):
         config = watched(precision, attack=AttackConfig(attacks=("pgd", "fgsm"), steps=2, pick="random"), epochs=0.75)
         config = dataclasses.replace(config, brake=BrakeConfig(watch=watch, every=2, steps=2))
-        runs.append(pipeline.train(config, tmp_path / watch))
+        done.append(runs.train(config, tmp_path / watch))
     assert len(probes_of(tmp_path / "always")) == 3
-    assert same(*(run.model.state_dict() for run in runs))
+    assert same(*(run.model.state_dict() for run in done))
     assert not (tmp_path / "never" / "brake.jsonl").exists()
 
 

@@ -7,8 +7,10 @@ import json
 import pytest
 import torch
 
-from robust_adapt import checkpoint as module
-from robust_adapt.checkpoint import (
+from robust_adapt.errors import CheckpointError
+from robust_adapt.recipes import recipe
+from robust_adapt.training import checkpoint as module
+from robust_adapt.training.checkpoint import (
     load_checkpoint,
     load_weights,
     open_run,
@@ -17,8 +19,6 @@ from robust_adapt.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from robust_adapt.errors import CheckpointError
-from robust_adapt.recipes import recipe
 
 STATE = {
     "model": {"weight": torch.arange(6.0).view(2, 3)},

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from robust_adapt import cli, upstream
-from robust_adapt.cli.evaluating import EvaluateOptions
-from robust_adapt.cli.judging import BenchmarkOptions
+from robust_adapt.cli.benchmark import BenchmarkOptions
+from robust_adapt.cli.evaluate import EvaluateOptions
 from robust_adapt.cli.terminal import read_of_run
-from robust_adapt.cli.training import _slug, step_text
+from robust_adapt.cli.train import _slug, step_text
 from robust_adapt.config import DataConfig
 from robust_adapt.recipes import on_digits, recipe
 from robust_adapt.records import StepRecord

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from robust_adapt.ball import Epsilon
 from robust_adapt.config import (
     AttackConfig,
     Config,
@@ -21,7 +22,6 @@ from robust_adapt.config import (
 )
 from robust_adapt.errors import ConfigError
 from robust_adapt.recipes import RECIPES, on_digits, recipe
-from robust_adapt.units import Epsilon
 
 FILES = (run, sections)
 CLASSES = [node for file in FILES for node in ast.parse(inspect.getsource(file)).body if isinstance(node, ast.ClassDef)]
@@ -73,8 +73,8 @@ def test_a_config_cannot_be_changed():
 
 def test_the_budget_is_the_target_unless_it_is_given():
     controller = ControllerConfig(target=Epsilon("4/255"))
-    assert Config(recipe="pgd", controller=controller).eps == 4 / 255
-    assert Config(recipe="pgd", controller=controller, evaluation=EvaluationConfig(eps=Epsilon(0.1))).eps == 0.1
+    assert Config(recipe="pgd", controller=controller).ball.eps == 4 / 255
+    assert Config(recipe="pgd", controller=controller, evaluation=EvaluationConfig(eps=Epsilon(0.1))).ball.eps == 0.1
 
 
 @pytest.mark.parametrize(

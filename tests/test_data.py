@@ -1,6 +1,7 @@
 """Data sets: the held-out split, augmentation, batches that can be resumed, folders, and what is refused."""
 
 import dataclasses
+import hashlib
 import math
 import tracemalloc
 
@@ -161,6 +162,11 @@ def test_digits():
     images = {tuple(row) for row in torch.cat(rows).tolist()}
     assert len(images) == 1797  # nothing is in two splits
     assert data.train.images.min() == 0 and data.train.images.max() == 255
+
+
+def test_a_name_stands_for_its_config():
+    assert load_data("digits").train.sha256 == load_data(DataConfig(name="digits")).train.sha256
+    assert error_of(load_data, "digit").startswith("Expected a known data set, but got 'digit'; did you mean 'digits'?")
 
 
 def test_the_held_out_split_follows_its_seed_and_the_test_split_stands():
@@ -330,3 +336,22 @@ def test_cifar10_1_that_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(ConfigError, match="Expected `size` None or 32, the pixels of 'CIFAR-10.1', but got 16;"):
         np.save(tmp_path / "cifar10.1_v6_labels.npy", np.array([0, 1, 2]))
         load_data(DataConfig(name="cifar10.1", root=str(tmp_path), size=16))
+
+
+def test_the_hash_of_a_split_is_of_its_floats_and_that_of_its_pixels_of_them():
+    split = Split(torch.randint(256, (150, 3, 5, 5), dtype=torch.uint8), torch.arange(150) % 3)
+    floats = Split(*split.tensors())
+    assert split.sha256 == floats.sha256 == floats.pixels_sha256 != split.pixels_sha256
+    expected = hashlib.sha256(b"(150, 3, 5, 5)" + split.images.numpy().tobytes() + split.labels.numpy().tobytes())
+    assert split.pixels_sha256 == expected.hexdigest()
+    assert split.sha256 != split.take(slice(149)).sha256 != split.take(torch.arange(149, -1, -1)).sha256
+
+
+def test_batches_of_a_split_are_all_of_it_in_order():
+    split = numbered(7)
+    parts = list(split.batches(3))
+    assert [len(labels) for _, labels in parts] == [3, 3, 1]
+    assert all(
+        torch.equal(torch.cat(each), whole)
+        for each, whole in zip(zip(*parts, strict=True), split.tensors(), strict=True)
+    )

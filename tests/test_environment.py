@@ -8,8 +8,9 @@ import sys
 import pytest
 import torch
 
-from robust_adapt import cli, pipeline
+from robust_adapt import runs
 from robust_adapt.cli import terminal
+from robust_adapt.cli.evaluate import EvaluateOptions
 from robust_adapt.errors import ConfigError
 
 # A job of four tasks on two machines, seen from the last one; then what other launchers leave for their processes
@@ -45,7 +46,7 @@ def python(code, *arguments, **variables):
 def test_one_process_is_one_inside_any_launcher(monkeypatch, launcher):
     for name, value in LAUNCHERS[launcher].items():
         monkeypatch.setenv(name, value)
-    fabric = pipeline.launch("cpu")
+    fabric = runs.launch("cpu")
     assert (fabric.world_size, fabric.global_rank, fabric.local_rank) == (1, 0, 0)
 
 
@@ -63,7 +64,7 @@ def test_of_several_processes_the_first_one_speaks(monkeypatch, launcher, quiet)
     if launcher == "torchrun":
         monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     flags = ["run", "--devices", "2"] if launcher == "fabric" else ["run"]
-    terminal.read(cli.evaluating.EvaluateOptions, flags, "evaluate")
+    terminal.read(EvaluateOptions, flags, "evaluate")
     assert terminal.console.quiet == quiet
 
 
@@ -93,19 +94,19 @@ def test_tasks_of_slurm_that_are_not_the_processes(monkeypatch, variables, devic
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
     found = found or "SLURM_NTASKS=4, SLURM_NTASKS_PER_NODE=2, no SLURM_PROCID, SLURM_LOCALID=1, SLURM_NODEID=1"
     with pytest.raises(ConfigError) as caught:
-        pipeline.launch("cpu", devices=devices, nodes=nodes)
+        runs.launch("cpu", devices=devices, nodes=nodes)
     assert str(caught.value) == slurm_refusal(devices, nodes, found)
 
 
 @pytest.mark.parametrize("name", ["gpu", "GPU", "cuda:", "cuda:01", "cuda:-1", "cuda:x", "mps:0", "", "0", None])
 def test_names_that_are_no_device(name):
     with pytest.raises(ConfigError) as caught:
-        pipeline.launch(name)
+        runs.launch(name)
     assert str(caught.value) == (
         f"Expected `device` auto, cpu, cuda, one GPU such as cuda:1, or mps, but got {name!r}; auto takes a GPU where "
         "torch sees one."
     )
-    assert pipeline.device_of("auto") == ("cuda" if torch.cuda.device_count() else "cpu")
+    assert runs.device_of("auto") == ("cuda" if torch.cuda.device_count() else "cpu")
 
 
 @pytest.mark.parametrize(
@@ -121,22 +122,22 @@ def test_devices_that_are_not_there(monkeypatch, name, gpus, seen, cure):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ConfigError) as caught:
-        pipeline.device_of(name)
+        runs.device_of(name)
     assert str(caught.value) == (
         f"Expected a device for `device` {name}, but torch sees {seen}; use `--device {cure}`."
     )
-    assert pipeline.device_of(cure) == cure
+    assert runs.device_of(cure) == cure
 
 
 def test_devices_that_are_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     names = ["cpu", "cuda", "cuda:0", "cuda:1", "mps"]
-    assert [pipeline.device_of(name) for name in names] == names
-    assert pipeline.device_of("auto") == "cuda"
+    assert [runs.device_of(name) for name in names] == names
+    assert runs.device_of("auto") == "cuda"
     for name in ("cuda:1", "mps"):
         with pytest.raises(ConfigError) as caught:
-            pipeline.launch(name, devices=2)
+            runs.launch(name, devices=2)
         assert str(caught.value) == (
             f"Expected `device` cpu or cuda for 2 processes, but got {name}, which is one device; use `--devices 1`."
         )
@@ -146,7 +147,7 @@ def test_devices_that_are_there(monkeypatch):
 def test_more_processes_than_cores(monkeypatch, cores, most):
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     with pytest.raises(ConfigError) as caught:
-        pipeline.launch("cpu", devices=most + 1)
+        runs.launch("cpu", devices=most + 1)
     assert str(caught.value) == (
         f"Expected `devices` up to {most}, one for each core of this machine, but got {most + 1}; use `--devices "
         f"{most}`."
@@ -155,7 +156,7 @@ def test_more_processes_than_cores(monkeypatch, cores, most):
 
 @pytest.mark.gpu
 def test_one_gpu_by_its_number():
-    assert str(pipeline.launch("cuda:0").device) == "cuda:0"
+    assert str(runs.launch("cuda:0").device) == "cuda:0"
 
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "PYTHONCOERCECLOCALE": "0"}

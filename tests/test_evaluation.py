@@ -1,6 +1,7 @@
 """Accuracies known by hand, honest intervals, and records that survive JSON."""
 
 import dataclasses
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -10,21 +11,21 @@ import torch
 import torchattacks
 from hypothesis import given
 from hypothesis import strategies as st
+from keywords import autoattack
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from robust_adapt.attacks import ATTACKS, make_attack, run_attack
+from robust_adapt.attacks import ATTACKS, Member
+from robust_adapt.ball import NORMS, Ball
 from robust_adapt.data import Split
 from robust_adapt.errors import ConfigError
-from robust_adapt.evaluation import ROWS, evaluate_model, measuring, robust_flags, rows_of_norm
-from robust_adapt.evaluation import rows as rows_of_evaluation
-from robust_adapt.leaderboard import autoattack
-from robust_adapt.models import images_hash, weights_hash
+from robust_adapt.evaluation import ROWS, Row, Trial, evaluate_model, robust_flags, rows_of_norm
+from robust_adapt.models import weights_hash
 from robust_adapt.recipes import recipe
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import wilson
-from robust_adapt.units import NORMS
 
 EPS, WEAK = 8 / 255, 2 / 255
+BALL, WEAK_BALL = Ball("Linf", EPS), Ball("Linf", WEAK)
 ONE_RESTART = {"apgd": {"n_restarts": 1}}
 # `leads` at 8/255: one of ten is wrong to begin with, a lead of 4 or 12 falls (two each), one of 20 and more stands.
 BY_HAND = {"Clean": 0.9, "FGSM": 0.5, "BIM-10": 0.5, "PGD-20": 0.5, "CW-Linf-20": 0.5}
@@ -40,6 +41,13 @@ PUBLISHED = Path(__file__).parents[1] / "benchmarks/results/cifar10-jpeg-width16
 
 def text_of(flags):
     return "".join(str(int(flag)) for flag in flags)
+
+
+def images_hash(split):
+    images, labels = split.tensors()
+    return hashlib.sha256(
+        f"{tuple(images.shape)}".encode() + images.numpy().tobytes() + labels.numpy().tobytes()
+    ).hexdigest()
 
 
 def rows_of(record):
@@ -58,7 +66,7 @@ def pictures(small_net):
 
 
 def test_accuracies_known_by_hand(channel_means, leads):
-    record = evaluate_model(channel_means, leads, eps=EPS, rows=list(BY_HAND))
+    record = evaluate_model(channel_means, leads, BALL, rows=list(BY_HAND))
     assert {name: row.accuracy for name, row in rows_of(record).items()} == BY_HAND
     assert record.worst_case.accuracy == 0.5
     fgsm = rows_of(record)["FGSM"]
@@ -71,7 +79,7 @@ def test_accuracies_known_by_hand(channel_means, leads):
 @pytest.mark.parametrize("norm", OTHER_BALLS)
 def test_accuracies_known_by_hand_in_the_other_balls(channel_means, leads, norm):
     eps, names = OTHER_BALLS[norm]
-    record = evaluate_model(channel_means, leads, eps=eps, norm=norm, rows=names)
+    record = evaluate_model(channel_means, leads, Ball(norm, eps), rows=names)
     assert {name: row.accuracy for name, row in rows_of(record).items()} == dict.fromkeys(names, 0.5) | {"Clean": 0.9}
     assert {(row.norm, row.eps) for row in record.attacks[1:]} == {(norm, eps)}
     assert all(row.mean_l2 <= eps * 1.0001 for row in record.attacks[1:])
@@ -104,21 +112,21 @@ def test_the_one_step_row_of_l2_is_one_step_of_eps_along_the_gradient(small_net,
     gradient = torch.autograd.grad(torch.nn.functional.cross_entropy(small_net(inputs), labels), inputs)[0]
     step = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     expected = small_net((images + 0.1 * step).clamp(0, 1)).argmax(1) == labels
-    row = evaluate_model(small_net, pictures, eps=0.1, norm="L2", rows=["FGM-L2"]).attacks[0]
+    row = evaluate_model(small_net, pictures, Ball("L2", 0.1), rows=["FGM-L2"]).attacks[0]
     assert row.flags == "".join(str(int(flag)) for flag in expected)
     assert 0 < row.correct < 36, row.correct
 
 
 @pytest.mark.parametrize(("pixels", "accuracy"), [(0, 0.9), (1.9, 0.9), (2.1, 0.7), (10.1, 0.3), (40, 0.0)])
 def test_accuracy_falls_with_eps_as_the_leads_say(channel_means, leads, pixels, accuracy):
-    flags = robust_flags(channel_means, leads, "pgd", eps=pixels / 255, steps=20, step_ratio=0.25)
+    flags = robust_flags(channel_means, leads, Row("pgd", 20, 0.25), Ball("Linf", pixels / 255))
     assert flags.float().mean().item() == pytest.approx(accuracy)
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", EPS), ("L2", 0.35), ("L1", 4.0)])
 def test_every_row_names_a_known_attack_and_has_an_accuracy(channel_means, leads, norm, eps):
     assert {row.attack for row in ROWS.values()} <= {None, *ATTACKS}
-    record = evaluate_model(channel_means, leads, eps=eps, norm=norm)
+    record = evaluate_model(channel_means, leads, Ball(norm, eps))
     rows = rows_of(record)
     assert list(rows) == rows_of_norm(norm)
     bounded = [row for name, row in rows.items() if ROWS[name].bounded or name == "Clean"]
@@ -129,13 +137,11 @@ def test_every_row_names_a_known_attack_and_has_an_accuracy(channel_means, leads
 
 
 def test_a_row_in_the_ball_is_the_same_attack_crafted_once(channel_means, leads, monkeypatch):
-    made, make = [], rows_of_evaluation.make_attack
-    monkeypatch.setattr(
-        rows_of_evaluation, "make_attack", lambda name, *a, **k: made.append(name) or make(name, *a, **k)
-    )
-    both = evaluate_model(channel_means, leads, eps=EPS, rows=["CW", "CW in the ball"])
-    assert made == ["cw"]
-    alone = evaluate_model(channel_means, leads, eps=EPS, rows=["CW in the ball"])
+    made, figures = [], Trial.figures
+    monkeypatch.setattr(Trial, "figures", lambda trial, split, row: made.append(row) or figures(trial, split, row))
+    both = evaluate_model(channel_means, leads, BALL, rows=["CW", "CW in the ball"])
+    assert [row.attack for row in made] == ["cw", None]  # and the clean images, for the worst case
+    alone = evaluate_model(channel_means, leads, BALL, rows=["CW in the ball"])
     assert rows_of(both)["CW in the ball"].correct == rows_of(alone)["CW in the ball"].correct
 
 
@@ -150,7 +156,7 @@ def test_wilson_against_the_closed_formula(counts):
 
 
 def test_the_interval_stands_in_the_record(channel_means, leads):
-    row = evaluate_model(channel_means, leads, eps=EPS, rows=["FGSM"]).attacks[0]
+    row = evaluate_model(channel_means, leads, BALL, rows=["FGSM"]).attacks[0]
     assert (row.low, row.high) == wilson(5, 10)
 
 
@@ -158,15 +164,13 @@ def test_the_interval_stands_in_the_record(channel_means, leads):
 def test_fgsm_flags_are_those_of_torchattacks(small_net, pictures, batch_size):
     images, labels = pictures.tensors()
     theirs = small_net(torchattacks.FGSM(small_net, eps=WEAK)(images, labels)).argmax(1) == labels
-    ours = robust_flags(small_net, pictures, "fgsm", eps=WEAK, batch_size=batch_size)
+    ours = robust_flags(small_net, pictures, Row("fgsm"), WEAK_BALL, batch_size=batch_size)
     assert torch.equal(ours, theirs)
     assert 0 < ours.sum() < 36, ours.sum()
 
 
 def test_limited_rows_see_fewer_images_and_stay_out_of_the_worst_case(channel_means, leads):
-    record = evaluate_model(
-        channel_means, leads, eps=EPS, rows=["Clean", "DeepFool in the ball"], limits={"deepfool": 4}
-    )
+    record = evaluate_model(channel_means, leads, BALL, rows=["Clean", "DeepFool in the ball"], limits={"deepfool": 4})
     rows = rows_of(record)
     assert (rows["Clean"].n, rows["DeepFool in the ball"].n, record.n) == (10, 4, 10)
     assert record.worst_case.accuracy == rows["Clean"].accuracy == 0.9
@@ -184,8 +188,8 @@ VACUOUS = [
 def test_clean_is_always_in_the_worst_case(channel_means, leads, rows, limits):
     wrong = Split(leads.images, (leads.labels + 1) % 3)  # one is right by chance, the one that was wrong
     for split in (leads, wrong):
-        record = evaluate_model(channel_means, split, eps=EPS, rows=rows, limits=limits)
-        clean = robust_flags(channel_means, split.first(None), None, eps=EPS)
+        record = evaluate_model(channel_means, split, BALL, rows=rows, limits=limits)
+        clean = robust_flags(channel_means, split.first(None), Row(None), BALL)
         assert record.worst_case.flags == text_of(clean)
         assert record.worst_case.success_rate == 0
 
@@ -198,12 +202,12 @@ def test_an_image_that_is_right_under_attack_alone_is_wrong_in_the_worst_case(le
             whole = ((images * 255).round() / 255 == images).flatten(1).all(1)
             return torch.where(whole[:, None], -1.0, 1.0) * images.mean((2, 3))
 
-    record = evaluate_model(Turned(), leads, eps=0.3 / 255, rows=["FGSM"])
+    record = evaluate_model(Turned(), leads, Ball("Linf", 0.3 / 255), rows=["FGSM"])
     assert record.attacks[0].correct > 5 and record.worst_case.correct < 5
 
 
 def test_the_worst_case_says_how_many_fall_and_no_more(channel_means, leads):
-    worst = evaluate_model(channel_means, leads, eps=EPS, rows=["FGSM", "BIM-10"]).worst_case
+    worst = evaluate_model(channel_means, leads, BALL, rows=["FGSM", "BIM-10"]).worst_case
     assert worst.success_rate == pytest.approx(4 / 9)  # of those that are right when clean
     assert (worst.unchanged_share, worst.mean_l2) == (None, None)  # it is no attack
     again = AttackRecord.from_dict(json.loads(json.dumps(worst.to_dict())))
@@ -214,14 +218,13 @@ def test_the_worst_case_is_a_sample_at_a_time(channel_means, leads, monkeypatch)
     """Two rows that each break other samples are worse together."""
     halves = {"bim": torch.arange(10) < 5, "fgsm": torch.arange(10) >= 5}
 
-    def one_row(model, split, row, eps, norm, batch_size, seed, made, processes):
-        record, _ = real(model, split, row, eps, norm, batch_size, seed, made, processes)
-        flags = halves[ROWS[row].attack]
-        return dataclasses.replace(record, correct=5, accuracy=0.5), flags
+    def figures(trial, split, row):
+        right = halves.get(row.attack, torch.ones(10, dtype=torch.bool))
+        return real(trial, split, row) | {"right": right}
 
-    real = measuring._one_row
-    monkeypatch.setattr(measuring, "_one_row", one_row)
-    record = evaluate_model(channel_means, leads, eps=EPS, rows=["FGSM", "BIM-10"])
+    real = Trial.figures
+    monkeypatch.setattr(Trial, "figures", figures)
+    record = evaluate_model(channel_means, leads, BALL, rows=["FGSM", "BIM-10"])
     assert record.worst_case.correct == 0
 
 
@@ -229,10 +232,10 @@ def test_the_worst_case_is_a_sample_at_a_time(channel_means, leads, monkeypatch)
 def test_the_images_are_the_first_n_of_one_order_whatever_the_seed(channel_means, leads, n, seed):
     part = leads.first(n)
     assert leads.first(6).labels.bincount().tolist() == [2, 2, 2]
-    record = evaluate_model(channel_means, leads, eps=EPS, rows=["Clean", "FGSM"], n=n, seed=seed)
+    record = evaluate_model(channel_means, leads, BALL, rows=["Clean", "FGSM"], n=n, seed=seed)
     assert (record.n, record.seed) == (len(part), seed)
-    assert record.images_sha256 == images_hash(*part.tensors())
-    assert rows_of(record)["FGSM"].flags == text_of(robust_flags(channel_means, part, "fgsm", eps=EPS))
+    assert record.images_sha256 == images_hash(part)
+    assert rows_of(record)["FGSM"].flags == text_of(robust_flags(channel_means, part, Row("fgsm"), BALL))
 
 
 @pytest.mark.parametrize("n", [8, None])
@@ -241,45 +244,51 @@ def test_limited_rows_are_of_the_first_of_the_same_images(channel_means, leads, 
     """Flags follow the hash that stands beside them."""
     limits = {"deepfool": 3, "fgsm": 5, "cw": 100}
     rows = ["Clean", "FGSM", "DeepFool", "DeepFool in the ball", "CW in the ball"]
-    record = evaluate_model(channel_means, leads, eps=EPS, rows=rows, n=n, seed=seed, limits=limits)
-    whole = evaluate_model(channel_means, leads, eps=EPS, rows=rows, n=n, seed=seed, limits={})
+    record = evaluate_model(channel_means, leads, BALL, rows=rows, n=n, seed=seed, limits=limits)
+    whole = evaluate_model(channel_means, leads, BALL, rows=rows, n=n, seed=seed, limits={})
     for row, full in zip(record.attacks, whole.attacks, strict=True):
         assert row.n == min(limits.get(ROWS[row.name].attack, record.n), record.n)
         assert row.flags == full.flags[: row.n]
-        assert row.images_sha256 == images_hash(*leads.first(row.n).tensors())
+        assert row.images_sha256 == images_hash(leads.first(row.n))
     assert record.worst_case.images_sha256 == record.images_sha256 == whole.images_sha256
 
 
 def test_the_model_is_judged_in_eval_mode_and_left_as_it_came(small_net, pictures):
-    expected = robust_flags(small_net, pictures, "pgd", eps=WEAK, steps=3)
+    expected = robust_flags(small_net, pictures, Row("pgd", 3), WEAK_BALL)
     small_net.train()
     state = {name: value.clone() for name, value in small_net.state_dict().items()}
     torch.manual_seed(0)
-    assert torch.equal(robust_flags(small_net, pictures, "pgd", eps=WEAK, steps=3), expected)
+    assert torch.equal(robust_flags(small_net, pictures, Row("pgd", 3), WEAK_BALL), expected)
     assert small_net.training and all(torch.equal(value, state[name]) for name, value in small_net.state_dict().items())
 
 
 def test_random_starts_follow_the_seed_alone(small_net, pictures):
-    rows = [evaluate_model(small_net, pictures, eps=WEAK, rows=["PGD-20"], seed=seed) for seed in (1, 1, 2)]
+    rows = [evaluate_model(small_net, pictures, WEAK_BALL, rows=["PGD-20"], seed=seed) for seed in (1, 1, 2)]
     sizes = [row.attacks[0].mean_l2 for row in rows]
     assert sizes[0] == sizes[1] != sizes[2]
 
 
 def test_autocast_around_an_evaluation_changes_nothing(small_net, pictures):
-    plain = robust_flags(small_net, pictures, "fgsm", eps=WEAK)
+    plain = robust_flags(small_net, pictures, Row("fgsm"), WEAK_BALL)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(robust_flags(small_net, pictures, "fgsm", eps=WEAK), plain)
+        assert torch.equal(robust_flags(small_net, pictures, Row("fgsm"), WEAK_BALL), plain)
 
 
 def test_each_row_is_reported_when_it_is_done(channel_means, leads):
     seen = []
-    record = evaluate_model(channel_means, leads, eps=EPS, rows=["FGSM", "Clean"], report=seen.append)
+    record = evaluate_model(channel_means, leads, BALL, rows=["FGSM", "Clean"], report=seen.append)
     assert seen == record.attacks
 
 
 def test_a_record_survives_json(channel_means, leads):
     config = recipe("pgd").to_dict()
-    record = evaluate_model(channel_means, leads, eps=EPS, rows=["Clean", "FGSM"], name="means", config=config)
+    record = evaluate_model(
+        channel_means,
+        leads,
+        BALL,
+        rows=["Clean", "FGSM"],
+    )
+    record = dataclasses.replace(record, model="means", config=config)
     text = json.dumps(record.to_dict())
     again = EvaluationRecord.from_dict(json.loads(text) | {"of_a_newer_version": 1})
     assert json.dumps(again.to_dict()) == text
@@ -288,12 +297,12 @@ def test_a_record_survives_json(channel_means, leads):
 
 
 def test_the_flags_of_every_row_stand_in_the_record(channel_means, leads):
-    record = evaluate_model(channel_means, leads, eps=EPS, rows=["Clean", "FGSM"], batch_size=4)
+    record = evaluate_model(channel_means, leads, BALL, rows=["Clean", "FGSM"], batch_size=4)
     order = leads.first(None)
-    expected = [robust_flags(channel_means, order, attack, eps=EPS) for attack in (None, "fgsm")]
+    expected = [robust_flags(channel_means, order, Row(attack), BALL) for attack in (None, "fgsm")]
     assert [row.flags for row in record.attacks] == [text_of(flags) for flags in expected]
     assert record.worst_case.flags == record.attacks[1].flags
-    again = evaluate_model(channel_means, leads.take(torch.arange(10).flip(0)), eps=EPS, rows=["Clean"])
+    again = evaluate_model(channel_means, leads.take(torch.arange(10).flip(0)), BALL, rows=["Clean"])
     assert again.images_sha256 != record.images_sha256
 
 
@@ -316,9 +325,9 @@ def test_no_more_than_a_batch_of_images_is_ever_float(channel_means):
     split = Split(images, images.float().mean((2, 3)).argmax(1))
     rows = ["Clean", "FGSM", "DeepFool", "DeepFool in the ball"]
     with Largest() as largest:
-        record = evaluate_model(channel_means, split, eps=0.01, rows=rows, batch_size=20, limits={})
+        record = evaluate_model(channel_means, split, Ball("Linf", 0.01), rows=rows, batch_size=20, limits={})
     assert largest.numbers < 100 * 3 * 4 * 4  # 64 of them at once are hashed, 20 attacked
-    assert record.images_sha256 == images_hash(*split.first(None).tensors())
+    assert record.images_sha256 == images_hash(split.first(None))
     with Largest() as largest:
         record = autoattack(
             channel_means, split, eps=0.01, version="custom", attacks=["apgd-ce"], batch_size=20, settings=ONE_RESTART
@@ -346,6 +355,8 @@ def test_the_hash_is_of_the_weights(channel_means):
             "Expected a known row of the evaluation, but got 'PGD20'; did you mean 'PGD-20'? "
             f"Known: {', '.join(sorted(ROWS))}.",
         ),
+        ({"rows": "PGD-20"}, "Expected a list of rows, one or more, but got 'PGD-20'; write ['PGD-20']."),
+        ({"rows": []}, "Expected a list of rows, one or more, but got []; write ['PGD-20']."),
         ({"eps": 8}, "Expected `eps` in [0, 1], pixel units, but got 8; did you mean 8/255?"),
         (
             {"rows": ["Clean", "PGD-20"], "norm": "L2", "eps": 2.0},
@@ -361,7 +372,8 @@ def test_the_hash_is_of_the_weights(channel_means):
 )
 def test_what_is_refused(channel_means, leads, options, sentence):
     with pytest.raises(ConfigError) as caught:
-        evaluate_model(channel_means, leads, **({"eps": EPS} | options))
+        ball = Ball(options.pop("norm", "Linf"), options.pop("eps", EPS))
+        evaluate_model(channel_means, leads, ball, **options)
     assert str(caught.value) == sentence
 
 
@@ -372,13 +384,12 @@ def test_an_attack_of_another_ball_is_refused(channel_means, leads, eps):
         "'apgd-l2', or norm='Linf'."
     )
     with pytest.raises(ConfigError) as caught:
-        robust_flags(channel_means, leads, "pgd", eps=eps, norm="L2", steps=20)
+        robust_flags(channel_means, leads, Row("pgd", 20), Ball("L2", eps))
     assert str(caught.value) == sentence
-    images, labels = leads.tensors()
     with pytest.raises(ConfigError) as caught:
-        run_attack(make_attack("pgd", channel_means, eps=0.5), images, images, labels, eps=0.5, norm="L2", name="pgd")
+        Member.named("pgd", channel_means, "L2")
     assert str(caught.value) == sentence
-    assert robust_flags(channel_means, leads, "deepfool", eps=0.35, norm="L2").float().mean() == 0.5  # has no eps
+    assert robust_flags(channel_means, leads, Row("deepfool"), Ball("L2", 0.35)).float().mean() == 0.5  # has no eps
 
 
 def test_a_model_without_parameters_is_judged(leads):
@@ -386,5 +397,5 @@ def test_a_model_without_parameters_is_judged(leads):
         def forward(self, images):
             return 10 * images.mean((2, 3))
 
-    record = evaluate_model(Plain(), leads, eps=EPS, rows=["Clean", "PGD-20"])
+    record = evaluate_model(Plain(), leads, BALL, rows=["Clean", "PGD-20"])
     assert (record.device, record.attacks[0].correct) == ("cpu", 9)

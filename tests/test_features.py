@@ -150,14 +150,14 @@ def test_outside_a_call_nothing_is_kept(small_net, images):
     with FeatureTap(small_net) as tap:
         tap(images)
         small_net(images)
-        assert all(capture.tensor is None and not capture.armed for capture in tap._captures.values())
+        assert all(capture.kept is None for capture in tap._captures.values())
 
 
 def test_a_failed_forward_disarms(small_net, images):
     with FeatureTap(small_net) as tap:
         with pytest.raises(DataError):
             tap(images[:, :2])
-        assert not any(capture.armed for capture in tap._captures.values())
+        assert all(capture.kept is None for capture in tap._captures.values())
         assert torch.equal(tap(images)[1], by_hand(small_net, images))
 
 
@@ -171,11 +171,11 @@ def test_a_copy_of_the_model_carries_no_live_hook(duplicate, small_net, images):
         else:
             other = duplicate(small_net)
         capture = next(iter(tap._captures.values()))
-        capture.armed = True
+        capture.kept = []
         other(images)
-        assert capture.tensor is None
-        hooks = [hook for module in other.modules() for hook in module._forward_pre_hooks.values()]
-        assert not any(hook.__self__ is capture or hook.__self__.armed for hook in hooks)
+        assert capture.kept == []
+        hooks = [hook for module in other.modules() for hook in module._forward_hooks.values()]
+        assert hooks and not any(hook.__self__ is capture or hook.__self__.kept for hook in hooks)
 
 
 def test_a_tap_made_before_compilation_works(small_net, images, fresh_compiler):

@@ -2,17 +2,19 @@
 
 import dataclasses
 import math
+import types
 
 import pytest
 import torch
 from conftest import SmallNet
 from test_training import small, train
 
-from robust_adapt.checkpoint import read_checkpoint
 from robust_adapt.config import ModelConfig
 from robust_adapt.data import Batches, Split, load_data
 from robust_adapt.errors import RobustAdaptError
-from robust_adapt.trainer.finite import Watch, first_bad, largest
+from robust_adapt.training.checkpoint import read_checkpoint
+from robust_adapt.training.recovery import goes_bad, watch
+from robust_adapt.training.step import largest
 
 
 class Faulty(torch.nn.Module):
@@ -124,25 +126,31 @@ def test_a_broken_image_is_named_by_its_batch(tmp_path):
     )
 
 
-def test_watch_names_the_first_cause():
-    watch = Watch(torch.device("cpu"))
+def test_the_first_cause_is_named(tmp_path):
+    position = types.SimpleNamespace(step=1, epoch=0, batch=1, rate=0.1)
+    run = types.SimpleNamespace(position=position, bad_since=torch.full((3,), math.inf), folder=tmp_path)
+    run.parts = types.SimpleNamespace(model=SmallNet())
     one, bad, endless = torch.tensor(1.0), torch.tensor(math.nan), torch.tensor(-math.inf)
-    watch.see(1, {"loss": one, "gradients": one, "weights": one})
-    assert watch.read() is None
-    watch.see(2, {"loss": one, "gradients": endless, "weights": bad})
-    watch.see(3, {"loss": bad, "gradients": bad, "weights": bad})
-    assert watch.read() == (2, "gradients")
-    watch.clear()
-    assert watch.read() is None
+    watch(run, {"loss": one, "gradients": one, "weights": one})
+    assert goes_bad(run) is False
+    position.step, position.batch = 2, 2
+    watch(run, {"loss": one, "gradients": endless, "weights": bad})
+    position.step, position.batch = 3, 3
+    watch(run, {"loss": bad, "gradients": bad, "weights": bad})
+    run.parts.model.hidden.bias.data[2] = math.nan
+    with pytest.raises(RobustAdaptError) as caught:
+        goes_bad(run)
+    assert str(caught.value).startswith(
+        "Expected finite numbers, but got gradients not finite at step 2 (epoch 0, batch 1), first in hidden.bias, "
+    )
 
 
-def test_largest_and_first_bad():
+def test_largest():
     net = SmallNet()
     assert largest(net.parameters()) == max(value.abs().max() for value in net.parameters())
-    assert first_bad(net) is None
     with torch.no_grad():
         net.hidden.bias[2] = math.inf
-    assert largest(net.parameters()) == math.inf and first_bad(net) == "hidden.bias"
+    assert largest(net.parameters()) == math.inf
     net.hidden.bias.data[2] = math.nan
     assert largest([None, *net.parameters()]).isnan()
     assert largest([torch.tensor([3e38, -3.2e38])]) == torch.tensor(3.2e38)  # a sum of squares would be infinite

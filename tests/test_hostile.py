@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from fuzz_doors import flat
 from rich.console import Console
 from test_damage import config
 from test_reporting import evaluation
 
 import robust_adapt
-from robust_adapt import cli, load_run, load_zoo_model, pipeline, reporting
-from robust_adapt.checkpoint import load_checkpoint, load_weights, read_checkpoint, save_checkpoint
-from robust_adapt.cli.training import _slug
+from robust_adapt import cli, load_run, load_zoo_model, reporting, runs
+from robust_adapt.ball import Ball
+from robust_adapt.cli.train import _slug
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.data import load_data
 from robust_adapt.errors import CheckpointError, ConfigError, DataError
@@ -25,6 +26,7 @@ from robust_adapt.leaderboard import benchmark
 from robust_adapt.recipes import recipe
 from robust_adapt.records import Answer, Case
 from robust_adapt.reporting.text import cell, drawn, harmless, markdown
+from robust_adapt.training.checkpoint import load_checkpoint, load_weights, read_checkpoint, save_checkpoint
 
 ROOT = Path(robust_adapt.__file__).parent
 NAMES = [
@@ -70,19 +72,17 @@ def refused(kind, call, *arguments, **options):
 
 def test_no_file_of_a_run_runs_code(hostile, tmp_path):
     path, proof = hostile
-    named = (
-        "but got one with an object of Python (posix.mkdir), which can run code while it is read; only if you"
-    )
+    named = "but got one with an object of Python (posix.mkdir), which can run code while it is read; only if you"
     assert named in refused(CheckpointError, load_weights, path)
     for name in ("last.ckpt", "previous.ckpt"):
         (tmp_path / name).write_bytes(path.read_bytes())
         assert "truncated or damaged" in refused(CheckpointError, read_checkpoint, tmp_path / name)
     refused(CheckpointError, load_checkpoint, tmp_path)
-    pipeline.train(config(epochs=0.5), tmp_path / "run")
+    runs.train(config(epochs=0.5), tmp_path / "run")
     (tmp_path / "run" / "best.pt").write_bytes(path.read_bytes())
     assert named in refused(CheckpointError, load_run, tmp_path / "run")
     start = recipe("standard").model.__class__(width=8, weights=str(path))
-    assert named in refused(CheckpointError, pipeline.train, config(model=start), tmp_path / "other")
+    assert named in refused(CheckpointError, runs.train, config(model=start), tmp_path / "other")
     assert not (tmp_path / "other").exists() and not proof.exists()
 
 
@@ -159,7 +159,7 @@ def test_no_name_breaks_a_picture(name, tmp_path):
     picture = torch.zeros(8, 8, 3).numpy()
     answers = {title: {name: Answer(label=name, confidence=0.5)} for title in ("clean", "attacked")}
     case = Case(label=name, images={"clean": picture, "attacked": picture}, answers=answers)
-    reporting.draw_cases([case], tmp_path / "cases.png", eps=8 / 255)
+    reporting.draw_cases([case], tmp_path / "cases.png", Ball("Linf", 8 / 255))
     reporting.draw_curves({name: ([], [])}, tmp_path / "curves.png")
     assert all((tmp_path / f"{kind}.png").read_bytes().startswith(b"\x89PNG") for kind in ("cases", "curves"))
     assert not drawn(name).startswith("_")
@@ -175,14 +175,14 @@ def test_classes_with_hostile_names_train_and_are_shown_harmlessly(make_folder, 
     folder = make_folder(classes=names, size=8, counts=(("train", 8), ("test", 2)), name="<b>data")
     data = robust_adapt.load_data(config().data.__class__(name=f"folder:{folder}", validation=4))
     assert sorted(data.classes) == sorted(names)
-    run = pipeline.train(config(batch_size=8, epochs=1), tmp_path / "run", data=data)
-    record = pipeline.evaluate(run, data=data, rows=["Clean"])
+    run = runs.train(config(batch_size=8, epochs=1), tmp_path / "run", data=data)
+    record = runs.evaluate(run, data=data, rows=["Clean"])
     assert "<b>" not in reporting.markdown_table([record]) and "<b>" not in reporting.html_page([record], {})
     cases = [
         Case(label=label, images={"clean": torch.zeros(8, 8, 3).numpy()}, answers={"clean": {}})
         for label in data.classes
     ]
-    reporting.draw_cases(cases, tmp_path / "cases.png", eps=0.1)
+    reporting.draw_cases(cases, tmp_path / "cases.png", Ball("Linf", 0.1))
 
 
 @pytest.mark.parametrize("argument", ["\x1b[31mred", "a\x07", "a\nb", "\u202egpj", "\udcff"])
@@ -238,7 +238,7 @@ def test_a_full_disk_is_named_and_the_checkpoint_before_loads(small_disk):
 LIMITED = """
 import resource, signal, sys, torch
 from pathlib import Path
-from robust_adapt.checkpoint import load_checkpoint, save_checkpoint
+from robust_adapt.training.checkpoint import load_checkpoint, save_checkpoint
 from robust_adapt.errors import CheckpointError
 folder = Path(sys.argv[1])
 save_checkpoint(folder, {"step": 1, "weight": torch.zeros(1000)})
@@ -271,7 +271,7 @@ def test_a_folder_that_may_not_be_written(tmp_path):
     else:
         folder.chmod(0o500)
     try:
-        sentence = refused(CheckpointError, pipeline.train, config(), folder / "run")
+        sentence = refused(CheckpointError, runs.train, config(), folder / "run")
     finally:
         if os.getuid() == 0:
             subprocess.run(["umount", "-l", str(folder)], check=True)
@@ -287,13 +287,13 @@ def test_a_folder_that_is_deleted_during_the_run(tmp_path):
         if getattr(record, "step", 0) == 3:
             shutil.rmtree(folder)
 
-    sentence = refused(CheckpointError, pipeline.train, config(), folder, report=delete)
+    sentence = refused(CheckpointError, runs.train, config(), folder, report=delete)
     assert sentence.startswith("Expected to write") and "No such file or directory" in sentence
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    sentence = refused(CheckpointError, pipeline.train, config(), tmp_path / "file" / "run")
+    sentence = refused(CheckpointError, runs.train, config(), tmp_path / "file" / "run")
     assert sentence.startswith(f"Expected to write the run folder {tmp_path / 'file' / 'run'}, but got: ")
     assert refused(DataError, robust_adapt.load_data, config().data.__class__(name=f"folder:{tmp_path / 'file'}"))
 
@@ -308,7 +308,7 @@ def stranger(tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(root)
-        pipeline.train(config(epochs=0.5, model=ModelConfig(name="answers:build")), root / "run")
+        runs.train(config(epochs=0.5, model=ModelConfig(name="answers:build")), root / "run")
         record = leaderboard_record(root)
     sys.modules.pop("answers")
     (root / "answers.seen").unlink()
@@ -319,7 +319,7 @@ def leaderboard_record(root):
     """What ``submit`` takes, as far as it is read before the run."""
     run = load_run(root / "run", trust_code=True)
     options = {"eps": 0.1, "n": 4, "version": "custom", "attacks": ["apgd-ce"], "out": root / "judged"}
-    benchmark(run.model, pipeline.load_own_data(run), **options)
+    flat(benchmark)(model=run.model, data=runs.load_own_data(run), **options)
     return root / "judged"
 
 
@@ -344,18 +344,18 @@ def unseen(stranger, monkeypatch):
 DOORS = {
     "load_run": lambda run: load_run(run),
     "another name": lambda run: load_run(run, trust_code="answers:other"),
-    "evaluate": lambda run: pipeline.evaluate(run, rows=["Clean"], n=4),
-    "sanity": lambda run: pipeline.check_run(run, n=4),
-    "standard of sanity": lambda run: pipeline.check_run(ready_run(run), n=4, standard=run),
-    "benchmark": lambda run: pipeline.find_model(str(run), load_data(DataConfig(name="digits"))),
-    "a file of it": lambda run: pipeline.find_model(str(run / "best.pt"), load_data(DataConfig(name="digits"))),
+    "evaluate": lambda run: runs.evaluate(run, rows=["Clean"], n=4),
+    "sanity": lambda run: runs.check_run(run, n=4),
+    "standard of sanity": lambda run: runs.check_run(ready_run(run), n=4, standard=run),
+    "benchmark": lambda run: runs.find_model(str(run), load_data(DataConfig(name="digits"))),
+    "a file of it": lambda run: runs.find_model(str(run / "best.pt"), load_data(DataConfig(name="digits"))),
 }
 
 
 def ready_run(run):
     """A run of our own beside the stranger's."""
     if not (run.parent / "own").exists():
-        pipeline.train(config(epochs=0.5), run.parent / "own")
+        runs.train(config(epochs=0.5), run.parent / "own")
     return load_run(run.parent / "own")
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from keywords import autoattack
 
-from robust_adapt import autoattack
 from robust_adapt.attacks import DiverseAttack, check_images, project
 from robust_adapt.attacks.inputs import ROUNDING
 from robust_adapt.errors import DataError

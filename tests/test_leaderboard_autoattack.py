@@ -10,11 +10,13 @@ import numpy as np
 import pyautoattack
 import pytest
 import torch
+from keywords import autoattack, conditions
 from torch import nn
 
 import robust_adapt
-from robust_adapt.leaderboard import AutoAttackRecord, autoattack
-from robust_adapt.leaderboard.adversary import VERSIONS, Adversary
+from robust_adapt.auto_attack import AutoAttackRecord
+from robust_adapt.auto_attack.attacks import Adversary
+from robust_adapt.auto_attack.records import VERSIONS
 
 LINF = {"eps": 0.02, "norm": "Linf", "batch_size": 20, "seed": 0}
 L2 = {"eps": 0.15, "norm": "L2", "batch_size": 20, "seed": 3}
@@ -151,8 +153,7 @@ def test_two_processes_of_standard_equal_one_shot(linf_reference, tmp_path):
 def shared(tmp_path, arguments, reference):
     outs = [tmp_path / f"out{index}" for index in range(2)]
     running = [
-        launch(tmp_path / "state", out, arguments | {"shard": (index, 2), "patience": 300.0})
-        for index, out in enumerate(outs)
+        launch(tmp_path / "state", out, arguments | {"shard": (index, 2, 300.0)}) for index, out in enumerate(outs)
     ]
     assert [each.wait() for each in running] == [0, 0]
     first, second = (read(out) for out in outs)
@@ -173,17 +174,8 @@ def test_a_custom_version_equals_one_shot(norm, eps):
 def test_restarts_of_fab_after_fab_t_are_upstreams():
     """fab-t leaves one restart to fab, also where a resumed run never started fab-t itself."""
     model, _, _ = make()
-    order = Adversary(
-        model,
-        ["fab-t", "fab"],
-        eps=0.02,
-        norm="Linf",
-        version="custom",
-        settings={},
-        seed=0,
-        num_classes=10,
-        device=torch.device("cpu"),
-    )
+    chosen = conditions(eps=0.02, version="custom", attacks=["fab-t", "fab"])
+    order = Adversary(model, chosen, 10, torch.device("cpu"))
     order.start(1)
     assert (order.engine.fab.n_restarts, order.engine.fab.targeted) == (1, False)
 

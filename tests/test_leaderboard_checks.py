@@ -8,11 +8,12 @@ import sys
 
 import pytest
 import torch
+from keywords import autoattack, conditions
 from torch import nn
 
+from robust_adapt.auto_attack import AutoAttackRecord
+from robust_adapt.auto_attack.attacks import Adversary
 from robust_adapt.errors import CheckpointError, ConfigError, DataError
-from robust_adapt.leaderboard import AutoAttackRecord, autoattack
-from robust_adapt.leaderboard.adversary import Adversary
 
 QUICK = {"eps": 0.02, "version": "custom", "attacks": ["apgd-ce"], "settings": {"apgd": {"n_restarts": 1}}}
 
@@ -135,17 +136,8 @@ def test_nothing_is_left_behind_and_nothing_printed(capfd):
 
 def test_classes_decide_the_number_of_targets():
     for classes, targets in [(4, 3), (7, 6), (12, 9)]:
-        adversary = Adversary(
-            make(classes)[0],
-            ["apgd-t"],
-            eps=0.02,
-            norm="Linf",
-            version="custom",
-            settings={},
-            seed=0,
-            num_classes=classes,
-            device=torch.device("cpu"),
-        )
+        chosen = conditions(eps=0.02, version="custom", attacks=["apgd-t"])
+        adversary = Adversary(make(classes)[0], chosen, classes, torch.device("cpu"))
         assert adversary.engine.apgd_targeted.n_target_classes == adversary.engine.fab.n_target_classes == targets
     assert autoattack(*make(4), **QUICK | {"attacks": ["apgd-t"]}).n == 9
 
@@ -284,9 +276,9 @@ def test_a_full_disk_leaves_the_state_intact(tmp_path, monkeypatch):
 
 
 def test_a_process_that_never_comes_is_not_waited_for(tmp_path):
-    arguments = QUICK | {"batch_size": 3, "state_dir": tmp_path, "patience": 0.1}
+    arguments = QUICK | {"batch_size": 3, "state_dir": tmp_path}
     with pytest.raises(CheckpointError, match="^Expected .*clean.pt from another process in 0.1 s, but it did not com"):
-        autoattack(*make(), shard=(1, 2), **arguments)
+        autoattack(*make(), shard=(1, 2, 0.1), **arguments)
     with pytest.raises(CheckpointError, match="^Expected .*0-apgd-ce-00001.pt from another process in 0.1 s"):
-        autoattack(*make(), shard=(0, 2), **arguments)
+        autoattack(*make(), shard=(0, 2, 0.1), **arguments)
     assert autoattack(*make(), **arguments).n == 9

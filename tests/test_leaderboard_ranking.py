@@ -7,9 +7,11 @@ import torch
 import torchvision
 from torch import nn
 
+from robust_adapt.auto_attack import Conditions
+from robust_adapt.ball import Ball
 from robust_adapt.errors import ConfigError, DataError
 from robust_adapt.leaderboard import place, published
-from robust_adapt.leaderboard.ranking import is_resnet18
+from robust_adapt.leaderboard.boards import BOARDS, is_resnet18
 from robust_adapt.models import build_model, normalize
 from robust_adapt.statistics import mcnemar, wilson
 
@@ -118,13 +120,14 @@ def test_ties_share_a_place():
 
 
 def test_both_ends_of_the_board():
-    best, worst = place(1.0, "L2").standings[0], place(0.0, "L2").standings[0]
+    best, worst = (place(each, BOARDS["L2"]).standings[0] for each in (1.0, 0.0))
     assert (best.place, best.above, best.below) == (1, None, "Wang2023Better_WRN-70-16")
     assert (worst.place, worst.tied, worst.below) == (21, ["Standard"], None)
 
 
 def test_another_protocol_is_not_comparable_and_says_why():
-    result = place(0.3, n=1000, eps="4/255", official=False, version="plus", exact=False, more_data=True)
+    other = Conditions(Ball("Linf", "4/255"), "plus", fast=True)
+    result = place(0.3, other, n=1000, official=False, more_data=True)
     assert not result.comparable
     assert result.reasons == [
         "1000 of 10000 test images",
@@ -134,7 +137,8 @@ def test_another_protocol_is_not_comparable_and_says_why():
         "fast arithmetic",
     ]
     assert result.sentence().endswith("not comparable: " + "; ".join(result.reasons) + ".")
-    assert place(0.3, eps="8/255").comparable and place(0.3, eps=0.031).reasons == ["eps 0.031, not 8/255"]
+    assert place(0.3, Ball("Linf", "8/255")).comparable
+    assert place(0.3, Ball("Linf", 0.031)).reasons == ["eps 0.031, not 8/255"]
 
 
 def test_unusable_figures_are_named():
@@ -143,7 +147,7 @@ def test_unusable_figures_are_named():
     ):
         place(52.5)
     with pytest.raises(ConfigError, match="^Expected a known norm with a leaderboard, but got 'L1'"):
-        place(0.5, "L1")
+        place(0.5, Ball("L1", 0.5))
 
 
 def test_mcnemar_is_the_exact_binomial_test_on_the_images_that_differ():

@@ -6,23 +6,19 @@ from typing import Any
 
 import pytest
 import torch
+from keywords import benchmark
 from torch import nn
 
+from robust_adapt.auto_attack import Finding
 from robust_adapt.data import CIFAR10_CLASSES, Augmentation, ImageData, Split, to_float
 from robust_adapt.errors import ConfigError
-from robust_adapt.leaderboard import (
-    BenchmarkRecord,
-    Finding,
-    benchmark,
-    check_entry,
-    model_source,
-    read_benchmark,
-    submit,
-)
+from robust_adapt.leaderboard import Paper, check_entry, model_source, read_benchmark, submit
 from robust_adapt.leaderboard.submission import REFUSED, _zoo_key
 from robust_adapt.models import build_model
 
 PAPER = {"title": "A paper", "authors": "A. Author", "link": "https://example.org", "architecture": "Tiny"}
+TINY = Paper(name="Author2026Tiny", **PAPER)
+ONE = {"version": "custom", "attacks": ["apgd-ce"], "settings": {"apgd": {"n_restarts": 1}}}
 
 
 class Net(nn.Module):
@@ -41,11 +37,11 @@ def evaluated():
     model, images = Net().eval(), torch.randint(256, (4, 3, 2, 2), dtype=torch.uint8)
     split = Split(images, model(to_float(images)).argmax(1))
     data = ImageData("CIFAR-10", split, split, split, CIFAR10_CLASSES, Augmentation(), official=True)
-    return model, benchmark(model, data, version="custom", attacks=["apgd-ce"], settings={"apgd": {"n_restarts": 1}})
+    return model, benchmark(model, data, **ONE)
 
 
 def as_on_the_board(record, **changes):
-    run = dataclasses.replace(record.autoattack, n=10_000, version="standard", accuracy=0.5248, **changes)
+    run = dataclasses.replace(record.autoattack, n=10_000, version="standard", settings={}, accuracy=0.5248, **changes)
     return dataclasses.replace(record, comparable=True, reasons=[], autoattack=run)
 
 
@@ -55,7 +51,7 @@ def test_robustbench_loads_the_folder(evaluated, tmp_path, monkeypatch):
     from robustbench.utils import load_model
 
     model, record = evaluated
-    folder = submit(tmp_path / "out", model, as_on_the_board(record), name="Author2026Tiny", **PAPER)
+    folder = submit(tmp_path / "out", model, as_on_the_board(record), TINY)
     names = model_dicts[BenchmarkDataset.cifar_10][ThreatModel.Linf]
     monkeypatch.setitem(names, "Author2026Tiny", {"model": Net, "gdrive_id": "none"})
     loaded = load_model("Author2026Tiny", model_dir=folder, threat_model="Linf")
@@ -84,9 +80,9 @@ def test_another_protocol_is_refused_and_a_draft_says_so(evaluated, tmp_path):
         "^Expected an evaluation under the leaderboard's protocol, but got 4 of 10000 test images; version custom"
     )
     with pytest.raises(ConfigError, match=sentence):
-        submit(tmp_path / "out", model, record, name="Author2026Tiny", **PAPER)
+        submit(tmp_path / "out", model, record, TINY)
     assert not (tmp_path / "out").exists()
-    folder = submit(tmp_path / "out", model, record, name="Author2026Tiny", draft=True, **PAPER)
+    folder = submit(tmp_path / "out", model, record, TINY, draft=True)
     assert (folder / "form.md").read_text().startswith("DRAFT, not to be submitted: 4 of 10000 test images; version")
 
 
@@ -94,13 +90,10 @@ def test_the_record_says_whether_more_data_were_seen(evaluated, tmp_path):
     model, record = evaluated
     for more_data, word in ((True, "yes"), (False, "no")):
         given = dataclasses.replace(as_on_the_board(record), more_data=more_data)
-        folder = submit(tmp_path / word, model, given, name="Author2026Tiny", **PAPER)
+        folder = submit(tmp_path / word, model, given, TINY)
         entry = json.loads((folder / "model_info/cifar10/Linf/Author2026Tiny.json").read_text())
         assert entry["additional_data"] is more_data
         assert f"\n- Additional data: {word}\n" in (folder / "form.md").read_text()
-    values = record.to_dict()
-    del values["more_data"]  # as records of before
-    assert BenchmarkRecord.from_dict(values).more_data is False
 
 
 @pytest.mark.parametrize("check", REFUSED)
@@ -109,13 +102,13 @@ def test_a_model_that_robustbench_does_not_take_is_refused(evaluated, tmp_path, 
     finding = Finding(check=check, attack=None, count=1, message="so it is")
     found = as_on_the_board(record, findings=[finding])
     with pytest.raises(ConfigError) as caught:
-        submit(tmp_path / "out", model, found, name="Author2026Tiny", **PAPER)
+        submit(tmp_path / "out", model, found, TINY)
     reason = f"a model with {check}, which RobustBench does not take"
     assert str(caught.value) == (
         f"Expected an evaluation under the leaderboard's protocol, but got {reason}; evaluate again, or see the folder "
         "as a draft (`draft`)."
     )
-    folder = submit(tmp_path / "out", model, found, name="Author2026Tiny", draft=True, **PAPER)
+    folder = submit(tmp_path / "out", model, found, TINY, draft=True)
     assert (folder / "form.md").read_text().startswith(f"DRAFT, not to be submitted: {reason}.\n")
 
 
@@ -128,17 +121,9 @@ def test_a_randomised_model_is_no_submission(tmp_path):
     model, images = Noisy().eval(), torch.randint(256, (4, 3, 2, 2), dtype=torch.uint8)
     split = Split(images, torch.arange(4))
     data = ImageData("CIFAR-10", split, split, split, CIFAR10_CLASSES, Augmentation(), official=True)
-    record = benchmark(model, data, version="custom", attacks=["apgd-ce"], settings={"apgd": {"n_restarts": 1}})
+    record = benchmark(model, data, **ONE)
     with pytest.raises(ConfigError, match="; a model with randomised output, which RobustBench does not take; eva"):
-        submit(tmp_path, model, record, name="Author2026Tiny", **PAPER)
-
-
-def test_an_evaluation_that_does_not_say_its_data_is_no_submission(evaluated, tmp_path):
-    model, record = evaluated
-    with pytest.raises(
-        ConfigError, match="^Expected `record` as a BenchmarkRecord, but got a AutoAttackRecord; benchmark"
-    ):
-        submit(tmp_path, model, record.autoattack, name="Author2026Tiny", **PAPER)
+        submit(tmp_path, model, record, TINY)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +162,7 @@ def test_robustbench_loads_a_normalised_resnet18_by_the_lines_beside_it(tmp_path
     data = ImageData("CIFAR-10", split, split, split, CIFAR10_CLASSES, Augmentation(), official=True)
     record = benchmark(model, data)
     source = model_source("ResNet18", model)
-    folder = submit(tmp_path, model, record, name="Author2026Title_R18", source=source, draft=True, **PAPER)
+    folder = submit(tmp_path, model, record, Paper(name="Author2026Title_R18", **PAPER), source=source, draft=True)
     assert "\n- `model.py` builds the model: its `build` is the `model` of the" in (folder / "form.md").read_text()
     lines = (folder / "model.py").read_text()
     assert "net = ResNet18()\n" in lines and "robust_adapt" not in lines
@@ -202,9 +187,9 @@ def test_other_weights_and_names_are_refused(evaluated, tmp_path):
     with pytest.raises(
         ConfigError, match="^Expected the model that was evaluated, but its weights differ from the rec"
     ):
-        submit(tmp_path, Net(), as_on_the_board(record), name="Author2026Tiny", **PAPER)
+        submit(tmp_path, Net(), as_on_the_board(record), TINY)
     with pytest.raises(ConfigError, match=r"^Expected `name` of letters, digits, _, - and \., but got '\.\./x'"):
-        submit(tmp_path, Net(), record, name="../x", **PAPER)
+        Paper(name="../x", **PAPER)
 
 
 @pytest.mark.parametrize(

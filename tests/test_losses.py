@@ -1,5 +1,7 @@
 """Every formula against an independent reference."""
 
+import typing
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,10 @@ from scipy.spatial.distance import cosine
 from scipy.special import rel_entr, softmax
 from torch.autograd import gradcheck
 
+from robust_adapt.config import LossConfig
 from robust_adapt.errors import ConfigError, DataError
 from robust_adapt.losses import (
+    CONSISTENCIES,
     DISTANCES,
     cross_entropy,
     feature_consistency,
@@ -201,3 +205,17 @@ def test_an_unknown_distance_gets_the_nearest():
     assert str(caught.value) == (
         "Expected a known distance, but got 'square'; did you mean 'squared'? Known: cosine, plain, squared."
     )
+
+
+def test_a_config_names_every_consistency_and_has_its_options():
+    assert set(CONSISTENCIES) == set(typing.get_args(typing.get_type_hints(LossConfig)["consistency_on"]))
+    for consistency in CONSISTENCIES.values():
+        assert set(consistency.options_of(LossConfig())) == set(consistency.options)
+
+
+@pytest.mark.parametrize("name", CONSISTENCIES)
+def test_a_consistency_reads_its_part_of_the_answers(name):
+    clean, adversarial = zip(pair(3, 4), pair(3, 6), strict=True)  # logits and features of each
+    part = 1 if CONSISTENCIES[name].features else 0
+    expected = CONSISTENCIES[name].formula(clean[part], adversarial[part])
+    assert torch.equal(CONSISTENCIES[name](clean, adversarial), expected)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchattacks
 
-from robust_adapt.attacks import ATTACKS, DiverseAttack, adaptive_objective, make_attack, plan, spec_of
+from robust_adapt.attacks import ATTACKS, DiverseAttack, adaptive_objective, make_attack, plan_attacks, spec_of
 from robust_adapt.errors import ConfigError
 from robust_adapt.features import FeatureTap
 from robust_adapt.losses import feature_consistency, margin
@@ -36,7 +36,7 @@ def compose(model, attacks, **options):
     ],
 )
 def test_passes_by_hand(mode, pick, forward, backward):
-    found = plan(TRIO, mode=mode, pick=pick)
+    found = plan_attacks(TRIO, mode=mode, pick=pick)
     assert (found.forward, found.backward) == pytest.approx((forward, backward))
     assert found.exact and found.units == pytest.approx(forward + backward)
     assert found.attacks == {"fgsm": (1, 1), "pgd": (10, 10), "upgd-margin": (10, 10)}
@@ -47,26 +47,26 @@ def test_the_plan_is_what_a_call_costs(mode, channel_means, images, labels):
     attack, seen = compose(channel_means, TRIO, mode=mode, steps=3), []
     channel_means.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     attack(images, labels)
-    assert sum(seen) / len(images) == pytest.approx(plan(attack).forward)
-    assert plan(attack) == plan(TRIO, mode=mode, pick="all", steps=3)
+    assert sum(seen) / len(images) == pytest.approx(plan_attacks(attack).forward)
+    assert plan_attacks(attack) == plan_attacks(TRIO, mode=mode, pick="all", steps=3)
 
 
 def test_the_plan_reads_objects_and_leaves_queries_alone(small_net):
-    assert plan(torchattacks.PGD(small_net, steps=7)).units == 14
-    assert plan("square", steps=3).forward == 5003 and plan("square").exact is False
-    assert plan("deepfool", classes=3).backward == 150
+    assert plan_attacks(torchattacks.PGD(small_net, steps=7)).units == 14
+    assert plan_attacks("square", steps=3).forward == 5003 and plan_attacks("square").exact is False
+    assert plan_attacks("deepfool", classes=3).backward == 150
 
 
 def test_the_plan_refuses_what_it_does_not_know(small_net):
     with pytest.raises(ConfigError, match="^Expected a known attack, but got 'pdg'; did you mean 'pgd'?"):
-        plan(["pdg"])
+        plan_attacks(["pdg"])
     with pytest.raises(ConfigError, match="^Expected an attack of the table, but got MultiAttack; its cost is not"):
-        plan(torchattacks.MultiAttack([torchattacks.PGD(small_net), torchattacks.FGSM(small_net)]))
+        plan_attacks(torchattacks.MultiAttack([torchattacks.PGD(small_net), torchattacks.FGSM(small_net)]))
 
 
 def test_eps_reaches_every_part_of_autoattack(small_net, images, labels):
     seen, attack = [], compose(small_net, ["autoattack"])
-    for part in attack.members[0]._attacks.values():
+    for part in attack.attacks[0]._attacks.values():
         if hasattr(part, "eps"):
             part.forward = lambda x, y, part=part: seen.append(part.eps) or x
     attack.eps = 2 / 255
@@ -141,8 +141,8 @@ def test_an_objective_costs_one_more_forward(channel_means, images, labels):
     attack = compose(channel_means, ["fgsm", "pgd"], mode="concat", steps=3, objective=objective)
     channel_means.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     attack(images, labels)
-    found = plan(["fgsm", "pgd"], mode="concat", pick="all", steps=3, adaptive=True)
-    assert sum(seen) / len(images) == plan(attack).forward == found.forward == 6 and found.backward == 4
+    found = plan_attacks(["fgsm", "pgd"], mode="concat", pick="all", steps=3, adaptive=True)
+    assert sum(seen) / len(images) == plan_attacks(attack).forward == found.forward == 6 and found.backward == 4
 
 
 @pytest.mark.parametrize("name", ["bim", "mifgsm", "fgsm", "upgd-margin"])

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from robust_adapt import cli, pipeline
+from robust_adapt import cli, runs
 from robust_adapt.config import AttackConfig, DataConfig, LossConfig
 from robust_adapt.data import load_data
 from robust_adapt.errors import ConfigError
@@ -30,24 +30,24 @@ def small(name, **changes):
     [("pgd", 7, 7, 1), ("deepseek", 1, 1, 1.25), ("literal", 61 * 4 / 6, 61 * 4 / 6, 2)],
 )
 def test_passes_of_the_recipes_by_hand(name, forward, backward, training):
-    found = pipeline.plan_run(recipe(name), probe=0)
+    found = runs.plan_run(recipe(name), probe=0)
     assert (found.crafting.forward, found.crafting.backward) == pytest.approx((forward, backward))
     assert found.training == training and found.probe is None
 
 
 def test_training_on_clean_images_and_on_all_results():
-    nothing = pipeline.RunPlan(crafting=None, training=1, signals=0, probe=None)
-    assert pipeline.plan_run(recipe("standard"), probe=0) == nothing
+    nothing = runs.RunPlan(crafting=None, training=1, signals=0, probe=None)
+    assert runs.plan_run(recipe("standard"), probe=0) == nothing
     every = recipe("pgd", attack=AttackConfig(attacks=("fgsm", "pgd"), mode="concat", steps=3))
-    assert pipeline.plan_run(every, probe=0).training == 2
+    assert runs.plan_run(every, probe=0).training == 2
     adaptive = recipe("pgd", attack=AttackConfig(attacks=("pgd",), steps=3, adaptive=1.0))
-    assert pipeline.plan_run(adaptive, probe=0).crafting.forward == 4
+    assert runs.plan_run(adaptive, probe=0).crafting.forward == 4
 
 
 def test_a_probe_counts_and_times_the_run(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = torch.get_rng_state()
-    probe = pipeline.plan_run(small("pgd"), probe=0.5, data=data).probe
+    probe = runs.plan_run(small("pgd"), probe=0.5, data=data).probe
     assert (probe.steps_per_epoch, probe.total_steps) == (4, 8)
     assert probe.images in (32, 50) and 1 <= probe.steps <= 12 and probe.device == "cpu"
     assert probe.seconds_a_step > 0 and probe.validation_seconds > 0
@@ -57,18 +57,18 @@ def test_a_probe_counts_and_times_the_run(data, tmp_path, monkeypatch):
 
 
 def test_minutes_become_steps(data):
-    probe = pipeline.plan_run(small("standard", minutes=1.0), probe=0.2, data=data).probe
+    probe = runs.plan_run(small("standard", minutes=1.0), probe=0.2, data=data).probe
     assert probe.minutes == pytest.approx(1.0, rel=0.1)
 
 
 def test_a_step_too_long_to_wait_for_is_scaled_up(data):
-    probe = pipeline.plan_run(small("pgd"), probe=1e-6, data=data).probe
+    probe = runs.plan_run(small("pgd"), probe=1e-6, data=data).probe
     assert (probe.images, probe.steps) == (32, 1)
 
 
 def test_a_negative_probe_is_refused():
     with pytest.raises(ConfigError, match=r"^Expected `probe` >= 0 seconds, but got -1; 0 measures nothing\.$"):
-        pipeline.plan_run(recipe("pgd"), probe=-1)
+        runs.plan_run(recipe("pgd"), probe=-1)
 
 
 def test_the_command_prints_passes_and_minutes(capsys):
@@ -97,7 +97,7 @@ def test_an_adaptive_attack_of_a_config_raises_r(on, data):
     found = {}
     for weight in (0.0, 1e4):
         attack = AttackConfig(attacks=("pgd", "upgd-margin"), mode="split", steps=5, adaptive=weight)
-        parts = pipeline.build_parts(small("pgd", attack=attack, loss=loss, channels_last=False), data)
+        parts = runs.build_parts(small("pgd", attack=attack, loss=loss, channels_last=False), data)
         torch.manual_seed(0)
         for parameter in parts.model.parameters():  # the same weights, large enough to tell images apart
             torch.nn.init.normal_(parameter, std=0.3)
@@ -126,7 +126,7 @@ def last_linear(model):
 def test_an_attack_that_cannot_is_named(data):
     config = small("pgd", attack=AttackConfig(attacks=("pgd", "tpgd"), adaptive=1.0))
     with pytest.raises(ConfigError) as caught:
-        pipeline.build_parts(config, data)
+        runs.build_parts(config, data)
     assert str(caught.value) == (
         "Expected an attack that can maximise another loss, but got 'tpgd'; "
         "take one of bim, fgsm, mifgsm, pgd, upgd, upgd-margin."
@@ -137,4 +137,4 @@ def test_what_the_config_refuses():
     with pytest.raises(ConfigError, match="^Expected `adaptive` >= 0, the weight of R, but got -1"):
         AttackConfig(adaptive=-1.0)
     with pytest.raises(ConfigError, match="^Expected attacks to maximise R, but got none; set `attack.adaptive` to 0"):
-        AttackConfig(attacks=(), adaptive=1.0)
+        recipe("standard", attack=AttackConfig(attacks=(), adaptive=1.0))

@@ -36,5 +36,5 @@ def test_fields_are_replaced():
 def test_on_digits_keeps_the_idea_and_cuts_the_rest(name):
     whole, small = recipe(name), on_digits(recipe(name), epochs=2, eps=0.2)
     assert (small.attack, small.loss, small.controller.rule) == (whole.attack, whole.loss, whole.controller.rule)
-    assert (small.data.name, small.epochs, small.eps) == ("digits", 2, 0.2)
+    assert (small.data.name, small.epochs, small.ball.eps) == ("digits", 2, 0.2)
     assert small.optimizer.average <= 0.99

@@ -5,21 +5,23 @@ import json
 
 import pytest
 import torch
+from keywords import autoattack
 from torch import nn
 from torch.nn import functional
 
 from robust_adapt.attacks import crafting, make_attack
+from robust_adapt.ball import Ball
 from robust_adapt.cli import main
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.data import Split, load_data
 from robust_adapt.errors import ConfigError, DataError
-from robust_adapt.leaderboard import autoattack
-from robust_adapt.pipeline import train
 from robust_adapt.recipes import on_digits, recipe
-from robust_adapt.sanity import CHECKS, SanityRecord, check_sanity
-from robust_adapt.sanity.result import STATUSES
+from robust_adapt.runs import train
+from robust_adapt.sanity import CHECKS, Effort, Evidence, SanityRecord, check_sanity
+from robust_adapt.sanity.run import STATUSES
 
 EPS, N = 0.15, 60
+BALL = Ball("Linf", EPS)
 
 
 class Sound(nn.Module):
@@ -73,8 +75,11 @@ def model(trained):
     return model.eval()
 
 
-def check(model, digits, **options):
-    record = check_sanity(model, digits.test, **({"eps": EPS, "n": N, "steps": 10, "queries": 100} | options))
+def check(model, digits, ball=BALL, **options):
+    """The options of ``Effort`` and ``Evidence`` in one."""
+    known = {name: options.pop(name) for name in ("standard", "objectives", "autoattack") if name in options}
+    effort = Effort(**({"n": N, "steps": 10, "queries": 100} | options))
+    record = check_sanity(model, digits.test, ball, effort=effort, evidence=Evidence(**known))
     return record, {check.name: check for check in record.checks}
 
 
@@ -285,7 +290,7 @@ def test_models_that_cannot_be_judged_are_refused(model, digits, behind, sentenc
     split = Split(digits.test.images[:6], labels)
     model.behind = Call(behind)
     with pytest.raises((ConfigError, DataError)) as caught:
-        check_sanity(model, split, eps=EPS)
+        check_sanity(model, split, BALL)
     assert str(caught.value) == sentence
 
 
@@ -342,10 +347,6 @@ def test_a_standard_model_that_cannot_be_attacked_is_refused(model, digits, behi
     assert str(caught.value) == sentence
 
 
-def test_eps_is_read_as_text(model, digits):
-    assert quick(model, digits, eps="8/255")[0].eps == 8 / 255
-
-
 def test_few_images_and_models_right_by_chance_warn(model, digits):
     record, checks = quick(model, digits, n=20, steps=10)
     assert {name for name, one in checks.items() if one.status == "warn"} == {"clean accuracy"}
@@ -365,14 +366,22 @@ def test_few_images_and_models_right_by_chance_warn(model, digits):
 @pytest.mark.parametrize(
     ("options", "kind", "sentence"),
     [
-        ({"norm": "L1"}, ConfigError, "Expected a known norm of the sanity checks, but got 'L1'; did you mean 'L2'?"),
-        ({"eps": 0.0}, ConfigError, "Expected `eps` > 0, but got 0; without a perturbation there is nothing to check."),
+        (
+            {"ball": Ball("L1", EPS)},
+            ConfigError,
+            "Expected a known norm of the sanity checks, but got 'L1'; did you mean 'L2'?",
+        ),
+        (
+            {"ball": Ball("Linf", 0)},
+            ConfigError,
+            "Expected `eps` > 0, but got 0; without a perturbation there is nothing to check.",
+        ),
         ({"n": 0}, ConfigError, "Expected `n` as a whole number >= 1, but got 0; give one such as 1."),
     ],
 )
 def test_what_is_refused(model, digits, options, kind, sentence):
     with pytest.raises(kind) as caught:
-        check_sanity(model, digits.test, **({"eps": EPS} | options))
+        check(model, digits, **options)
     assert str(caught.value).startswith(sentence)
 
 
@@ -389,5 +398,5 @@ def test_a_run_is_questioned_with_its_own_regulariser(tmp_path, capsys):
 
 
 def test_it_works_in_l2(model, digits):
-    record = check_sanity(model, digits.test, eps=0.5, norm="L2", n=20, steps=5, queries=20)
+    record, _ = check(model, digits, Ball("L2", 0.5), n=20, steps=5, queries=20)
     assert {check.name for check in record.checks if check.status == "fail"} == set()

@@ -10,18 +10,18 @@ import torch
 import torch.nn.functional as F
 from attack_contract import random_states
 from conftest import SmallNet, same
+from keywords import autoattack
 from test_training import small, train
 from torch import nn
 
-from robust_adapt import pipeline, trainer
+from robust_adapt import runs, training
 from robust_adapt.attacks import DiverseAttack
-from robust_adapt.checkpoint import load_weights, read_checkpoint
+from robust_adapt.ball import Ball
 from robust_adapt.config import BrakeConfig, ControllerConfig, ModelConfig
 from robust_adapt.data import load_data
-from robust_adapt.epsilon import ramp
 from robust_adapt.errors import ConfigError, Stopped
 from robust_adapt.evaluation import evaluate_model
-from robust_adapt.leaderboard import autoattack
+from robust_adapt.training.checkpoint import load_weights, read_checkpoint
 
 DIGITS = load_data(small("pgd").data)
 
@@ -70,7 +70,7 @@ def of(factory, name="pgd", *, normalize=True, **fields):
 
 def built(config):
     torch.manual_seed(0)
-    return pipeline.build_parts(config, DIGITS)
+    return runs.build_parts(config, DIGITS)
 
 
 # what only the rule of eps reads
@@ -84,7 +84,7 @@ def steps_of(config, count=3):
     parts, figures = built(config), []
     batches = parts.batches.epoch(0)
     for _ in range(count):
-        figures.append(trainer.train_step(parts, config, *next(batches), 0.5))
+        figures.append(training.train_step(parts, config, *next(batches), 0.5))
     return parts.model.state_dict(), figures, random_states()
 
 
@@ -110,7 +110,7 @@ def test_signals_are_measured_as_the_training_sees_its_images(monkeypatch):
     model, crafted = copy.deepcopy(parts.model), []
     call = DiverseAttack.__call__
     monkeypatch.setattr(DiverseAttack, "__call__", lambda *args: crafted.append(call(*args)) or crafted[-1])
-    figures = trainer.train_step(parts, config, images, labels, 0.5)
+    figures = training.train_step(parts, config, images, labels, 0.5)
     for name, seen, known in (("clean", images[:32], labels[:32]), ("adv", crafted[0], labels)):
         logits = model.train()(seen)
         loss = F.cross_entropy(logits, known, label_smoothing=0.1)
@@ -124,7 +124,7 @@ def test_one_clean_image_is_no_batch():
     config = of("flat", controller=ruled("ratio"), batch_size=32)
     config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, clean_share=0.01))
     parts = built(config)
-    assert trainer.train_step(parts, config, *next(parts.batches.epoch(0)), 0.5)["clean_loss"].isfinite()
+    assert training.train_step(parts, config, *next(parts.batches.epoch(0)), 0.5)["clean_loss"].isfinite()
 
 
 def flat():
@@ -145,9 +145,9 @@ def flat():
 def test_the_plan_charges_signals_where_they_are_measured(rule, ramp_end, clean, signals, tmp_path, monkeypatch):
     config = of("net", controller=ruled(rule, ramp_end=ramp_end), epochs=10 / 3)
     config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, clean=clean, clean_share=0.5))
-    planned, seen = pipeline.plan_run(config, probe=0), []
-    measure = trainer.step._clean_signals
-    monkeypatch.setattr(trainer.step, "_clean_signals", lambda *args: seen.append(len(args[2])) or measure(*args))
+    planned, seen = runs.plan_run(config, probe=0), []
+    measure = training.step._clean_signals
+    monkeypatch.setattr(training.step, "_clean_signals", lambda *args: seen.append(len(args[2])) or measure(*args))
     assert train(config, tmp_path).steps[-1].step == 10
     assert sum(seen) / (10 * 64) == pytest.approx(planned.signals) == 0.5 * signals
     assert planned.training == (1.5 if clean else 1)
@@ -155,11 +155,11 @@ def test_the_plan_charges_signals_where_they_are_measured(rule, ramp_end, clean,
 
 def test_the_probe_of_a_plan_measures_signals_too(monkeypatch):
     seen = []
-    measure = trainer.step._clean_signals
-    monkeypatch.setattr(trainer.step, "_clean_signals", lambda *args: seen.append(1) or measure(*args))
+    measure = training.step._clean_signals
+    monkeypatch.setattr(training.step, "_clean_signals", lambda *args: seen.append(1) or measure(*args))
     for rule, measured in (("ratio", True), ("literal", True), ("ramp-trim", False), ("constant", False)):
         seen.clear()
-        pipeline.plan_run(of("net", controller=ruled(rule)), probe=1e-6, data=DIGITS)
+        runs.plan_run(of("net", controller=ruled(rule)), probe=1e-6, data=DIGITS)
         assert bool(seen) == measured
 
 
@@ -192,7 +192,7 @@ def test_layers_that_are_frozen_stay_so(factory, normalize, tmp_path):
 def test_a_model_that_comes_in_eval_mode_as_a_whole_is_trained(normalize):
     config = of("judged_net", normalize=normalize)
     parts = built(config)
-    trainer.train_step(parts, config, *next(parts.batches.epoch(0)), 0.5)
+    training.train_step(parts, config, *next(parts.batches.epoch(0)), 0.5)
     assert parts.model.state_dict()["model." * normalize + "norm.num_batches_tracked"] == 1
 
 
@@ -203,7 +203,7 @@ def test_records_say_the_eps_of_the_last_step(tmp_path, monkeypatch):
     """Whatever a probe or the next step takes; also where a run was stopped in a validation and goes on with it."""
     brake = BrakeConfig(watch="always", every=1, steps=1)
     config = of("net", brake=brake, controller=ruled("ramp"), log_every=2)
-    flags, calls = trainer.recording.robust_flags, []
+    flags, calls = training.recording.robust_flags, []
 
     def stopped(*args, **options):
         calls.append(args)
@@ -211,7 +211,7 @@ def test_records_say_the_eps_of_the_last_step(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return flags(*args, **options)
 
-    monkeypatch.setattr(trainer.recording, "robust_flags", stopped)
+    monkeypatch.setattr(training.recording, "robust_flags", stopped)
     with pytest.raises(Stopped):
         train(config, tmp_path)
     assert read_checkpoint(tmp_path / "last.ckpt")["position"]["batch"] == 3
@@ -219,7 +219,7 @@ def test_records_say_the_eps_of_the_last_step(tmp_path, monkeypatch):
     assert [record.step for record in run.steps] == [2, 4, 6, 8, 9]
     assert [record.step for record in run.epochs] == [3, 6, 9]
     for record in run.steps + run.epochs:
-        assert record.eps == pytest.approx(ramp((record.step - 1) / 9, target=0.1))
+        assert record.eps == pytest.approx(0.1 * min(1.0, (record.step - 1) / 9 / 0.6))
 
 
 def test_clean_training_records_no_eps(tmp_path):
@@ -247,7 +247,7 @@ def test_the_callers_random_states_stay(ends, tmp_path):
         assert ends != "well"
     assert random_states() == before
     if ends == "well":
-        pipeline.load_run(tmp_path / "run", trust_code=True)
+        runs.load_run(tmp_path / "run", trust_code=True)
         assert random_states() == before
 
 
@@ -309,10 +309,10 @@ def test_a_batch_too_large_for_the_memory_is_one_sentence(name, under, said, tmp
         "keeps it: use another --out)."
     )
     assert sentence(lambda: train(config, tmp_path / "run")) == expected
-    assert sentence(lambda: pipeline.plan_run(config, probe=0.1, data=DIGITS)) == expected
+    assert sentence(lambda: runs.plan_run(config, probe=0.1, data=DIGITS)) == expected
     smaller = dataclasses.replace(config, batch_size=16)
     assert len(train(smaller, tmp_path / "another").epochs) == 1
-    assert pipeline.plan_run(smaller, probe=0.1, data=DIGITS).probe.total_steps == 12
+    assert runs.plan_run(smaller, probe=0.1, data=DIGITS).probe.total_steps == 12
 
 
 def test_several_attacks_are_named_with_their_mode(said):
@@ -321,7 +321,7 @@ def test_several_attacks_are_named_with_their_mode(said):
         config, attack=dataclasses.replace(config.attack, attacks=("pgd", "fgsm"), mode="concat")
     )
     parts = built(config)
-    assert sentence(lambda: trainer.train_step(parts, config, *next(parts.batches.epoch(0)), 0.5)).startswith(
+    assert sentence(lambda: training.train_step(parts, config, *next(parts.batches.epoch(0)), 0.5)).startswith(
         "Expected memory for steps of 64 images under pgd, fgsm (mode concat), but got: "
     )
 
@@ -337,11 +337,11 @@ def test_a_validation_too_large_for_the_memory_goes_on_with_smaller_batches(said
 def test_an_evaluation_too_large_for_the_memory_is_one_sentence(said):
     model = Limited()
     Limited.most = 24
-    options = {"eps": 0.1, "rows": ["FGSM"], "n": 40}
-    assert sentence(lambda: evaluate_model(model, DIGITS.test, **options)) == (
+    options, ball = {"rows": ["FGSM"], "n": 40}, Ball("Linf", 0.1)
+    assert sentence(lambda: evaluate_model(model, DIGITS.test, ball, **options)) == (
         f"Expected memory for batches of 40 images under fgsm, but got: {said}; lower `batch_size` of the evaluation."
     )
-    assert evaluate_model(model, DIGITS.test, batch_size=16, **options).n == 40
+    assert evaluate_model(model, DIGITS.test, ball, batch_size=16, **options).n == 40
     images, labels = DIGITS.test.first(40).tensors()
     options = {"eps": 0.1, "version": "custom", "attacks": ["apgd-ce"]}
     assert sentence(lambda: autoattack(model, images, labels, **options)) == (

@@ -12,17 +12,16 @@ import torch.nn.functional as F
 from conftest import same
 from torch import nn
 
-from robust_adapt import pipeline, trainer, upstream
-from robust_adapt.checkpoint import load_weights, read_checkpoint
+from robust_adapt import epsilon, runs, training, upstream
+from robust_adapt.ball import Ball, Epsilon
 from robust_adapt.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig
 from robust_adapt.data import load_data
-from robust_adapt.epsilon import controller as rules_in_time
-from robust_adapt.errors import CheckpointError, ConfigError
-from robust_adapt.evaluation import robust_flags, rows_of_norm
+from robust_adapt.errors import CheckpointError
+from robust_adapt.evaluation import Row, robust_flags, rows_of_norm
 from robust_adapt.recipes import on_digits, recipe
 from robust_adapt.records import StepRecord
-from robust_adapt.trainer import WeightAverage, combine, learning_rate
-from robust_adapt.units import Epsilon
+from robust_adapt.training import WeightAverage, combine, learning_rate
+from robust_adapt.training.checkpoint import load_weights, read_checkpoint
 
 TIMES = {"seconds", "cpu_seconds"}
 
@@ -41,7 +40,7 @@ def small(name, *, epochs=3, steps=1, **fields):
 def train(config, folder, **options):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* return the clean image where they fail")
-        return pipeline.train(config, folder, **options)
+        return runs.train(config, folder, **options)
 
 
 def lines(path):
@@ -183,7 +182,7 @@ def test_literal_moves_eps_by_the_articles_rule(tmp_path):
 
 
 def test_a_bound_that_holds_eps_is_recorded(tmp_path, monkeypatch):
-    monkeypatch.setattr(rules_in_time, "BOUND_PATIENCE", 2)
+    monkeypatch.setattr(epsilon, "BOUND_PATIENCE", 2)
     config = small("literal", epochs=1)
     bounds = {"start": Epsilon(0.1), "lower": Epsilon(0.1), "upper": Epsilon(0.1)}
     controller = dataclasses.replace(config.controller, **bounds)
@@ -207,9 +206,9 @@ def test_every_consistency_and_mode_trains(on, mode, precision, tmp_path):
 
 def test_a_run_can_be_evaluated(tmp_path):
     run = train(small("pgd", epochs=1), tmp_path)
-    record = pipeline.evaluate(run, rows=["Clean", "FGSM"], n=40)
+    record = runs.evaluate(run, rows=["Clean", "FGSM"], n=40)
     assert json.loads((tmp_path / "evaluation.json").read_text())["n"] == record.n == 40
-    again = pipeline.evaluate(tmp_path, rows=["Clean", "FGSM"], n=40)
+    again = runs.evaluate(tmp_path, rows=["Clean", "FGSM"], n=40)
     assert [row.correct for row in again.attacks] == [row.correct for row in record.attacks]
 
 
@@ -224,22 +223,17 @@ def test_a_run_of_another_norm_is_validated_and_evaluated_in_its_ball(norm, atta
     )
     run = train(config, tmp_path)
     validation = load_data(config.data).validation
-    steps, budget = config.validation_steps, {"eps": eps, "norm": norm, "seed": config.seed}
-    flags = robust_flags(run.model, validation, attack, steps=steps, step_ratio=0.25, **budget)
+    steps, ball = config.validation_steps, Ball(norm, eps)
+    flags = robust_flags(run.model, validation, Row(attack, steps, 0.25), ball, seed=config.seed)
     assert run.epochs[-1].validation_attack == f"{attack.upper()}-{steps}"
     assert run.epochs[-1].validation_adversarial == flags.float().mean().item()
-    record = pipeline.evaluate(run)
+    record = runs.evaluate(run)
     assert [row.name for row in record.attacks] == rows_of_norm(norm)
     assert {(row.norm, row.eps) for row in record.attacks[1:] if row.eps is not None} == {(norm, eps)}
-    assert pipeline.evaluate(run, reuse=True).seconds == record.seconds  # the one that is there
-    other = pipeline.evaluate(run, rows=["FGSM"], eps=0.1, norm="Linf", n=10)
+    assert runs.read_evaluation(run, ball, load_data(config.data)).seconds == record.seconds
+    other = runs.evaluate(run, Ball("Linf", 0.1), rows=["FGSM"], n=10)
     assert (other.norm, other.eps, other.attacks[0].name) == ("Linf", 0.1, "FGSM")
-    with pytest.raises(ConfigError) as caught:
-        pipeline.evaluate(run, norm="Linf")
-    assert str(caught.value) == (
-        f"Expected `eps` with `norm` 'Linf', but got none; the run's own is of the {norm} ball."
-    )
-    cases = pipeline.study_cases({"one": run}, load_data(config.data), eps=eps, norm=norm, count=1)
+    cases = runs.study_cases({"one": run}, load_data(config.data), ball, count=1)
     for case in cases:
         change = (case.images[f"{attack.upper()} on one"] - case.images["clean"]).ravel()
         assert 0 < abs(change).max() and np.linalg.norm(change, {"L2": 2, "L1": 1}[norm]) <= eps * 1.0001
@@ -337,7 +331,7 @@ def test_combine_of_clean_images_alone():
 def test_only_a_share_of_the_clean_images_is_seen(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        trainer.step,
+        training.step,
         "combine",
         lambda logits, *rest, **named: seen.append(len(logits)) or combine(logits, *rest, **named),
     )
@@ -348,17 +342,17 @@ def test_only_a_share_of_the_clean_images_is_seen(tmp_path, monkeypatch):
 def test_no_epoch_is_recorded_twice(tmp_path, monkeypatch):
     """Killed between the records and the checkpoint of an epoch's end."""
     config = small("standard", epochs=2, checkpoint_minutes=1e-9)
-    save = trainer.recording.save_checkpoint
+    save = training.recording.save_checkpoint
 
     def killed(folder, state):
         if state["position"]["epoch"] == 1 and state["position"]["batch"] == 0:
             raise KeyboardInterrupt
         save(folder, state)
 
-    monkeypatch.setattr(trainer.recording, "save_checkpoint", killed)
+    monkeypatch.setattr(training.recording, "save_checkpoint", killed)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path)
-    monkeypatch.setattr(trainer.recording, "save_checkpoint", save)
+    monkeypatch.setattr(training.recording, "save_checkpoint", save)
     run = train(config, tmp_path, resume=True)
     assert [record.epoch for record in run.epochs] == [0, 1]
 
@@ -367,7 +361,7 @@ def test_a_full_disk_while_writing_records_is_a_checkpoint_error(tmp_path, monke
     def full(_path, _records):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(trainer.recording, "write_lines", full)
+    monkeypatch.setattr(training.recording, "write_lines", full)
     with pytest.raises(
         CheckpointError, match=r"^Expected to write the records in .*; the last checkpoint is untouched\.$"
     ):

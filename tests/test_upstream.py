@@ -231,9 +231,10 @@ def test_the_untouched_benchmark_runs(robustbench, cifar10, few_queries):
 
 def test_the_untouched_benchmark_gives_our_accuracy(robustbench, few_queries, tmp_path, monkeypatch):
     """Random images in torchvision's layout, a net that each attack breaks a part of, the same seed and batch size."""
+    from robust_adapt.auto_attack import Conditions, autoattack
+    from robust_adapt.ball import Ball
     from robust_adapt.config import DataConfig
     from robust_adapt.data import load_data
-    from robust_adapt.leaderboard import autoattack
 
     folder, random = tmp_path / "cifar-10-batches-py", np.random.default_rng(0)
     folder.mkdir()
@@ -253,7 +254,7 @@ def test_the_untouched_benchmark_gives_our_accuracy(robustbench, few_queries, tm
 
     data = load_data(DataConfig(root=str(tmp_path), offline=True, validation=10))
     images = data.test.tensors()[0]
-    ours = autoattack(net, images, labels, eps=2 / 255, seed=5, batch_size=8)
+    ours = autoattack(net, (images, labels), Conditions(Ball("Linf", 2 / 255), seed=5, batch_size=8))
     theirs = robustbench.benchmark(net, n_examples=24, data_dir=str(tmp_path), eps=2 / 255, batch_size=8)
     assert theirs == (ours.clean.accuracy, ours.accuracy)
     assert 0 < ours.accuracy < ours.clean.accuracy == 21 / 24

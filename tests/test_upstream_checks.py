@@ -15,8 +15,8 @@ import torch
 from robust_adapt import upstream
 from robust_adapt.config import ModelConfig
 from robust_adapt.data import load_data
-from robust_adapt.pipeline import build_parts
 from robust_adapt.recipes import on_digits, recipe
+from robust_adapt.runs import build_parts
 from robust_adapt.upstream import checks, provenance
 
 # Drift: each of these was so when the adapter was written; where one fails, docs/upstream.md has to be read again

@@ -24,7 +24,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from robust_adapt import pipeline
+from robust_adapt import runs
 from robust_adapt.archives import StandIn, read_tensors
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.data import load_data
@@ -551,9 +551,7 @@ def digits():
 
 def start(data, path, **settings):
     config = dataclasses.replace(on_digits(recipe("standard"), epochs=1), device="cpu")
-    return pipeline.build_for(
-        dataclasses.replace(config, model=ModelConfig(width=4, weights=str(path), **settings)), data
-    )
+    return runs.build_for(dataclasses.replace(config, model=ModelConfig(width=4, weights=str(path), **settings)), data)
 
 
 def digits_net(seed=0):
@@ -582,7 +580,7 @@ def test_a_training_starts_from_what_benchmark_reads(kind, carried, digits, tmp_
     torch.save(STARTS[kind](whole if carried else whole.model), path)
     for words in [{}] if carried else [{"mean": (0.5,), "std": (0.25,)}, {"normalize": False}]:
         started = start(digits, path, **words)
-        read = pipeline.find_model(str(path), digits, model=ModelConfig(width=4, **words)).model
+        read = runs.find_model(str(path), digits, model=ModelConfig(width=4, **words)).model
         assert same(started.state_dict(), read.state_dict()) and read.training is False
         wanted = whole if words != {"normalize": False} else whole.model
         assert same(
@@ -613,7 +611,7 @@ def test_a_training_says_which_of_several_weights_it_starts_from(digits, tmp_pat
     torch.save({"ema": digits_net(1).state_dict(), "model": digits_net(0).state_dict()}, path)
     assert same(start(digits, path).state_dict(), digits_net(0).state_dict())
     assert caplog.messages == [f"{path}, weights of model.model, where ema.model fit too"]
-    found = pipeline.find_model(str(path), digits, model=ModelConfig(width=4))
+    found = runs.find_model(str(path), digits, model=ModelConfig(width=4))
     assert found.name == "net.pt, ResNet18 of width 4, weights of model.model, where ema.model fit too"
 
 
@@ -637,32 +635,32 @@ def test_a_training_says_which_of_several_weights_it_starts_from(digits, tmp_pat
 def test_a_path_without_a_file_is_a_missing_file(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError) as caught:
-        pipeline.check_name(name)
+        runs.check_name(name)
     assert str(caught.value) == (
         "Expected a run folder, a checkpoint file, module:function or a RobustBench name, but there is no file "
         f"{name!r}; look at the path."
     )
     if "/" not in name:
         torch.save(digits_net().state_dict(), tmp_path / name)
-        pipeline.check_name(name)  # the path is right now
+        runs.check_name(name)  # the path is right now
 
 
 @pytest.mark.parametrize("name", ["s3://bucket/x.pt", "https://a.org/x.pt", "hf://a/b"])
 def test_an_address_is_no_file(name):
     with pytest.raises(CheckpointError, match=rf"there is no file '{name}'; download it, then give the file\.$"):
-        pipeline.check_name(name)
+        runs.check_name(name)
     with pytest.raises(CheckpointError, match=r"^Expected a file of tensors at .*; download it, then give the file\.$"):
         model_of_file(pathlib.Path(name), TINY, **SHAPE)
 
 
 @pytest.mark.parametrize("name", [f"{__name__}:tiny", "a.b.c:make", "my-net:make"])
 def test_a_function_is_a_name_as_before(name):
-    pipeline.check_name(name)
+    runs.check_name(name)
 
 
 def test_the_folder_of_another_tool(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["ResNetForImageClassification"]}')
     with pytest.raises(CheckpointError, match="; restore it, or give a checkpoint file.$"):
-        pipeline.check_name(str(tmp_path))
+        runs.check_name(str(tmp_path))
     torch.save(digits_net().state_dict(), tmp_path / "model.pt")
-    pipeline.check_name(str(tmp_path / "model.pt"))
+    runs.check_name(str(tmp_path / "model.pt"))

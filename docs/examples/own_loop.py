@@ -39,7 +39,7 @@ def main(epochs: int = 8, eps: float = 0.1, width: int = 8) -> tuple[float, floa
                 controller.step()
 
     record = robust_adapt.evaluate_model(
-        average.module, data.test, eps=eps, rows=["Clean", "PGD-20"], name="own loop", data=data.title
+        average.module, data.test, robust_adapt.Ball("Linf", eps), rows=["Clean", "PGD-20"]
     )
     return record.attacks[0].accuracy, record.attacks[1].accuracy
 

@@ -46,7 +46,7 @@ def main(epochs: int = 4, eps: float = 0.1, width: int = 8, backend: str = "aot_
                 controller.step()
 
     record = robust_adapt.evaluate_model(
-        average.module, data.test, eps=eps, rows=["Clean", "PGD-20"], name="own loop", data=data.title
+        average.module, data.test, robust_adapt.Ball("Linf", eps), rows=["Clean", "PGD-20"]
     )
     return record.attacks[0].accuracy, record.attacks[1].accuracy
 

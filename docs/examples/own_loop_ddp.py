@@ -68,7 +68,7 @@ def work(rank: int, folder: str, epochs: int, eps: float, width: int) -> None:
     dist.destroy_process_group()
     if rank == 0:
         record = robust_adapt.evaluate_model(
-            average.module, data.test, eps=eps, rows=["Clean", "PGD-20"], name="own loop", data=data.title
+            average.module, data.test, robust_adapt.Ball("Linf", eps), rows=["Clean", "PGD-20"]
         )
         found = [record.attacks[0].accuracy, record.attacks[1].accuracy, controller.eps]
         Path(folder, "found.json").write_text(json.dumps(found))

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,20 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from robust_adapt.answers import ask, check_logits, is_compiled, watched
-from robust_adapt.attacks.crafting import crafting
-from robust_adapt.attacks.drawing import check_pick, draw, parts_of_batch
-from robust_adapt.attacks.first_look import look
-from robust_adapt.attacks.forms import Objective
-from robust_adapt.attacks.inputs import check_call, check_images, check_span, labels_of
-from robust_adapt.attacks.making import make_attack, shared_ratio, step_ratio_of
-from robust_adapt.attacks.members import check_failures, check_norms, warn_of_flat
-from robust_adapt.attacks.seam import ready, run_attack
-from robust_adapt.attacks.statistics import CallStatistics, statistics_of
-from robust_adapt.doors import check_flag, check_known, check_model, check_seed, check_tensor
+from robust_adapt.answers import is_compiled, logits_of, watched
+from robust_adapt.attacks.extra import Objective
+from robust_adapt.attacks.inputs import check_images, check_span, need_labels
+from robust_adapt.attacks.isolation import crafting, look
+from robust_adapt.attacks.member import Member, check_failures, warn_of_flat
+from robust_adapt.attacks.projection import check_size
+from robust_adapt.attacks.sampling import CallStatistics, check_pick, draw, parts_of_batch
+from robust_adapt.ball import NORMS, check_eps
+from robust_adapt.checks import check_known, check_model, check_number, check_seed, check_tensor
 from robust_adapt.errors import ConfigError, shown
 from robust_adapt.models import model_device
-from robust_adapt.units import NORMS, check_eps
 
 MODES = ("split", "chain", "worst", "concat")
 CHECK_EVERY = 100
@@ -45,7 +43,7 @@ class DiverseAttack(Attack):
     steps, step_ratio, objective: of the attacks given by name, see ``make_attack``; one step_ratio for all of them that
     have a step. seed: of draws and random starts; the caller's random state is never touched. stream: of random starts,
     one for each process that trains with the others on the same draws. strict: refuse attacks that return clean images
-    where they fail, instead of a warning.
+    where they fail, instead of a warning. Each of these settles something that no other does, hence their number.
 
     Images may be a rounding error outside [0, 1], and are clamped. Results are in [0, 1], in the ball around them,
     detached; the model leaves exactly as it came. ``last`` tells what the last call did, and one warning of a composer
@@ -73,19 +71,29 @@ class DiverseAttack(Attack):
         check_known("norm", norm, NORMS)
         check_seed("seed", seed)
         check_seed("stream", stream)
-        check_flag("strict", strict)
         super().__init__("DiverseAttack", check_model(model))
-        self.norm, self.mode, self.stream, self.strict = norm, mode, stream, strict
+        self.norm, self.mode, self.stream = norm, mode, stream
         self.eps = eps
-        self.names, self.members = self._build(attacks, steps=steps, step_ratio=step_ratio, objective=objective)
-        self._ratios = [step_ratio_of(member) for member in self.members]
-        self.pick = check_pick(pick, len(self.members))
+        if isinstance(attacks, str) or not attacks:
+            mend = f"[{attacks!r}]" if attacks else '["pgd"]'
+            raise ConfigError(f"Expected a non-empty list of attacks, but got {shown(attacks)}; write {mend}.")
+        if step_ratio is not None:
+            check_number("step_ratio", step_ratio, low=0, inside=True)
+        objects = [attack for attack in attacks if isinstance(attack, Attack)]
+        if step_ratio is not None and len(objects) == len(attacks):
+            raise ConfigError(f"Expected names of attacks with a step_ratio, but got {objects[0].attack}; name it.")
+        if objective is not None and objects:
+            raise ConfigError(f"Expected names of attacks with an objective, but got {objects[0].attack}; name it.")
+        made = {"steps": steps, "step_ratio": step_ratio, "objective": objective}
+        self.members = [self._member(attack, made) for attack in attacks]
+        self.names = [member.name for member in self.members]
+        self.attacks = [member.attack for member in self.members]  # torchattacks tells these of its modes and devices
+        self.pick = check_pick(pick, len(attacks))
         self.supported_mode = ["default", "targeted"]
         self._random = random.Random(seed)
         self._calls, self._looked, self._warned = 0, False, False
         self.last: CallStatistics | None = None
-        check_norms(self.names, self.members, norm)
-        check_failures(self.names, self.members, strict=strict)
+        check_failures(self.members, strict=strict)
 
     @property
     def eps(self) -> float | Tensor:
@@ -98,30 +106,15 @@ class DiverseAttack(Attack):
             check_tensor("eps", value, dims=1)
             for bound in (value.max(), value.min()) if len(value) else ():
                 check_eps(float(bound), norm=self.norm)
-            self._eps = value
         else:
-            self._eps = check_eps(value, norm=self.norm)
+            value = check_eps(float(value) if isinstance(value, Tensor) else value, norm=self.norm)
+        self._eps = value
 
-    def _build(self, attacks: Sequence[str | Attack], **options: Any) -> tuple[list[str], list[Attack]]:
-        if isinstance(attacks, str) or not isinstance(attacks, Sequence) or not attacks:
-            mend = f"[{shown(attacks)}]" if isinstance(attacks, str) and attacks else '["pgd"]'
-            raise ConfigError(f"Expected a non-empty list of attacks, but got {shown(attacks)}; write {mend}.")
-        step_ratio = options.pop("step_ratio")
-        if step_ratio is not None and all(isinstance(attack, Attack) for attack in attacks):
-            raise ConfigError(f"Expected names of attacks with a step_ratio, but got {attacks[0].attack}; name it.")
-        names, members = [], []
-        for attack in attacks:
-            if isinstance(attack, Attack) and options["objective"] is not None:
-                raise ConfigError(f"Expected names of attacks with an objective, but got {attack.attack}; name it.")
-            if isinstance(attack, Attack):
-                attack.set_model(check_model(attack.model))
-                names.append(attack.attack)
-                members.append(attack)
-            else:  # built at a nominal eps > 0: the step keeps its ratio to whatever eps a call has
-                ratio = shared_ratio(attack, step_ratio) if options["objective"] is None else step_ratio
-                names.append(attack)
-                members.append(make_attack(attack, self.model, eps=8 / 255, step_ratio=ratio, **options))
-        return names, members
+    def _member(self, attack: str | Attack, made: dict[str, Any]) -> Member:
+        if not isinstance(attack, Attack):
+            return Member.named(attack, self.model, self.norm, **made)
+        attack.set_model(check_model(attack.model))
+        return Member.of(attack, self.norm)
 
     def __call__(self, inputs: Tensor, labels: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
         """Adversarial images for ``inputs`` ``(N, C, H, W)`` in [0, 1] and ``labels`` ``(N,)``."""
@@ -130,15 +123,17 @@ class DiverseAttack(Attack):
                 "Expected images in [0, 1] and a model that normalises, but set_normalization_used() was called; "
                 "use robust_adapt.normalize(model, mean=, std=)."
             )
-        full = self._calls % CHECK_EVERY == 0 or not inputs.is_cuda if isinstance(inputs, Tensor) else False
-        check_call(inputs, labels, self._eps, full=full)
+        full = self._calls % CHECK_EVERY == 0 or not getattr(inputs, "is_cuda", False)
+        labels = need_labels(labels)
+        check_images(inputs, labels, values=full)
+        check_size(self._eps, inputs)
         inputs, labels = self._on_device(inputs, labels)
-        models = dict.fromkeys((self.model, *(member.model for member in self.members)))
         self._calls += 1
         seed = self._random.getrandbits(48) + self.stream
         with contextlib.ExitStack() as stack:
-            for model in models:
-                stack.enter_context(crafting(model, seed=seed))  # a torchattacks object may attack a stand-in
+            # a torchattacks object may attack a stand-in
+            for model in dict.fromkeys((self.model, *(attack.model for attack in self.attacks))):
+                stack.enter_context(crafting(model, seed=seed))
                 if self._looked or not len(inputs):
                     continue
                 if is_compiled(model):
@@ -167,32 +162,32 @@ class DiverseAttack(Attack):
         """Run the drawn attacks; ``__call__`` has checked the input and prepared the model."""
         images, labels = images.detach(), labels.detach()
         drawn = draw(self.pick, len(self.members), split=self.mode == "split", source=self._random)
-        counts = {name: 0 for name in self.names}
+        self._counts: Counter[str] = Counter()
         if self.mode == "split":
-            result = self._split(images, labels, drawn, counts)
+            result = self._split(images, labels, drawn)
         else:
-            result = self._together(images, labels, [index for index, _ in drawn], counts)
-        self.last = statistics_of(result, images, self._eps, self.norm, counts)
+            result = self._together(images, labels, [self.members[index] for index, _ in drawn])
+        counts = {name: self._counts[name] for name in self.names if self._counts[name]}
+        self.last = CallStatistics.of(result, images, self._eps, self.norm, counts)
         return result
 
-    def _split(self, images: Tensor, labels: Tensor, drawn: list[tuple[int, float]], counts: dict[str, int]) -> Tensor:
+    def _split(self, images: Tensor, labels: Tensor, drawn: list[tuple[int, float]]) -> Tensor:
         if len(drawn) == 1:
-            return self._run(drawn[0][0], images, images, labels, slice(None), counts)
+            return self._run(self.members[drawn[0][0]], images, labels)
         order = torch.randperm(len(images)).to(images.device)
         result = torch.empty_like(images)
         for index, start, end in parts_of_batch(len(images), drawn, stream=self.stream):
             part = order[start:end]
-            clean = images[part]
-            result[part] = self._run(index, clean, clean, labels[part], part, counts)
+            result[part] = self._run(self.members[index], images[part], labels[part], part=part)
         return result
 
-    def _together(self, images: Tensor, labels: Tensor, drawn: list[int], counts: dict[str, int]) -> Tensor:
+    def _together(self, images: Tensor, labels: Tensor, drawn: list[Member]) -> Tensor:
         if self.mode == "chain":
             current = images
-            for index in drawn:
-                current = self._run(index, current, images, labels, slice(None), counts)
+            for member in drawn:
+                current = self._run(member, images, labels, start=current)
             return current
-        results = [self._run(index, images, images, labels, slice(None), counts) for index in drawn]
+        results = [self._run(member, images, labels) for member in drawn]
         if self.mode == "concat":
             return torch.cat(results)
         with torch.no_grad():
@@ -203,14 +198,12 @@ class DiverseAttack(Attack):
         return torch.stack(results)[best, torch.arange(len(images), device=images.device)]
 
     def _run(
-        self, index: int, start: Tensor, images: Tensor, labels: Tensor, part: Tensor | slice, counts: dict[str, int]
+        self, member: Member, images: Tensor, labels: Tensor, start: Tensor | None = None, part: Any = slice(None)
     ) -> Tensor:
-        """One attack from ``start``, projected on the ball around ``images``."""
-        name = self.names[index]
+        """One attack on a part of the batch, from ``start`` (default: the images)."""
         eps = self._eps.to(images.device)[part] if isinstance(self._eps, Tensor) else self._eps
-        counts[name] += len(images)
-        member, ratio = self.members[index], self._ratios[index]
-        return run_attack(member, start, images, labels, eps=eps, norm=self.norm, ratio=ratio, name=name)
+        self._counts[member.name] += len(images)
+        return member.run(images, labels, eps, start)
 
     @contextlib.contextmanager
     def _members_ready(self, labels: Tensor | None) -> Iterator[list[Tensor]]:
@@ -224,18 +217,20 @@ class DiverseAttack(Attack):
         shares: list[Tensor] = []
         watch = shares.append if labels is not None and (isinstance(self._eps, Tensor) or self._eps > 0) else None
         with contextlib.ExitStack() as stack:
-            for member, name in dict(zip(self.members, self.names, strict=True)).items():
-                stack.enter_context(ready(member, name, check, watch))
+            for member in {member.attack: member for member in self.members}.values():
+                stack.enter_context(member.ready(check, watch))
             yield shares
 
     @torch.no_grad()
     def success_rate(self, adversarial: Tensor, labels: Tensor) -> float:
-        """Share of ``adversarial`` that the model gets wrong, or answers without finite logits; costs a forward. labels
-        repeat for ``concat``."""
-        labels = labels_of(adversarial, labels)
+        """Share of ``adversarial`` that the model gets wrong or not finite; labels repeat for ``concat``."""
+        labels = need_labels(labels)
+        if getattr(labels, "ndim", 0) == 1 and 0 < len(labels) < len(adversarial):
+            labels = labels.repeat(len(adversarial) // len(labels))
+        check_images(adversarial, labels)
         with crafting(self.model), torch.no_grad():
-            logits = ask(self.model, adversarial)
-        check_images(adversarial, labels, num_classes=check_logits(logits, adversarial))
+            logits = logits_of(self.model, adversarial)
+        check_images(adversarial, labels, num_classes=logits.shape[1])
         wrong = (logits.argmax(1) != labels) | ~logits.isfinite().all(1)
         return wrong.float().mean().item()
 
@@ -246,14 +241,8 @@ class DiverseAttack(Attack):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state_dict``."""
-        try:
-            version, numbers, gauss = state["random"]
-            calls = int(state["calls"])
-            self._random.setstate((version, tuple(numbers), gauss))
-        except (TypeError, ValueError, KeyError, IndexError, RuntimeError, OverflowError) as error:
-            raise ConfigError(
-                f"Expected what state_dict() of a composer gave, but got {shown(state)}; start anew."
-            ) from error
+        (version, numbers, gauss), calls = state["random"], state["calls"]
+        self._random.setstate((version, tuple(numbers), gauss))
         self._calls = calls
 
     def __repr__(self) -> str:

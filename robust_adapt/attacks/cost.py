@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from torchattacks.attack import Attack
 
 from robust_adapt.attacks.composer import MODES, DiverseAttack
-from robust_adapt.attacks.drawing import check_pick, mean_shares
-from robust_adapt.attacks.forms import ObjectiveUPGD
-from robust_adapt.attacks.making import spec_of
-from robust_adapt.attacks.table import ATTACKS, AttackSpec
-from robust_adapt.doors import check_flag, check_known, check_whole
+from robust_adapt.attacks.extra import ObjectiveUPGD
+from robust_adapt.attacks.sampling import check_pick, mean_shares
+from robust_adapt.attacks.table import ATTACKS, AttackSpec, spec_of
+from robust_adapt.checks import check_known, check_whole
 from robust_adapt.errors import ConfigError, shown
 
 
@@ -33,7 +32,7 @@ class Plan:
         return self.forward + self.backward
 
 
-def plan(
+def plan_attacks(
     attacks: DiverseAttack | str | Sequence[str | Attack],
     *,
     mode: str = "split",
@@ -50,36 +49,37 @@ def plan(
     """
     check_known("mode", mode, MODES)
     check_whole("classes", classes, low=2, example=10)
-    check_flag("adaptive", adaptive)
     if steps is not None:
         check_whole("steps", steps)
-    if not isinstance(attacks, DiverseAttack | str | Attack) and not (isinstance(attacks, Sequence) and attacks):
-        raise ConfigError(f"Expected attacks by name, one or more, but got {shown(attacks)}; write ['pgd'].")
-    names = attacks.names if isinstance(attacks, DiverseAttack) else None
     if isinstance(attacks, DiverseAttack):
-        attacks, mode, pick = attacks.members, attacks.mode, attacks.pick
-    entries = [attacks] if isinstance(attacks, str | Attack) else list(attacks)
-    rows = [_row(entry, steps) for entry in entries]
-    costs = [spec.passes(number, classes) for _, spec, number in rows]
-    looks = [isinstance(entry, ObjectiveUPGD) or (adaptive and isinstance(entry, str)) for entry in entries]
-    costs = [(forward + look, backward) for (forward, backward), look in zip(costs, looks, strict=True)]
-    names = names or [name for name, _, _ in rows]
+        entries = [(member.name, member.attack) for member in attacks.members]
+        mode, pick = attacks.mode, attacks.pick
+    else:
+        given = [attacks] if isinstance(attacks, str | Attack) else attacks
+        entries = [(entry.attack if isinstance(entry, Attack) else entry, entry) for entry in given]
+    if not entries:
+        raise ConfigError(f"Expected attacks by name, one or more, but got {shown(attacks)}; write ['pgd'].")
     shares = mean_shares(check_pick(pick, len(entries)), len(entries), split=mode == "split")
-    forward = sum(share * cost[0] for share, cost in zip(shares, costs, strict=True))
-    backward = sum(share * cost[1] for share, cost in zip(shares, costs, strict=True))
+    costs, exact, forward, backward = {}, True, 0.0, 0.0
+    for (name, entry), share in zip(entries, shares, strict=True):
+        spec, number = _row(entry, steps)
+        there, back = spec.passes(number, classes)
+        there += isinstance(entry, ObjectiveUPGD) or (adaptive and isinstance(entry, str))
+        costs[name], exact = (there, back), exact and spec.exact
+        forward, backward = forward + share * there, backward + share * back
     if mode == "worst":
         forward += sum(shares)  # one look at each result
-    exact = all(spec.exact for _, spec, _ in rows)
-    return Plan(forward, backward, exact, dict(zip(names, costs, strict=True)))
+    return Plan(forward, backward, exact, costs)
 
 
-def _row(entry: str | Attack, steps: int | None) -> tuple[str, AttackSpec, int]:
+def _row(entry: str | Attack, steps: int | None) -> tuple[AttackSpec, int]:
+    """The row of an attack and its number of steps."""
     if isinstance(entry, Attack):
         spec = spec_of(entry)
         if spec is None:
             raise ConfigError(f"Expected an attack of the table, but got {entry.attack}; its cost is not known.")
-        return entry.attack, spec, getattr(entry, spec.steps) if spec.steps else spec.default_steps
+        return spec, getattr(entry, spec.steps) if spec.steps else spec.default_steps
     check_known("attack", entry, ATTACKS)
     spec = ATTACKS[entry]
-    follows = spec.steps is not None and spec.kind != "black_box" and steps is not None
-    return entry, spec, steps if follows else spec.default_steps
+    follows = spec.steps is not None and spec.kind != "black_box"
+    return spec, steps if follows and steps is not None else spec.default_steps

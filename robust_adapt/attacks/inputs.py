@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from robust_adapt.doors import check_dense
-from robust_adapt.errors import ConfigError, DataError, shown
+from robust_adapt.checks import check_dense
+from robust_adapt.errors import DataError
 
 ROUNDING = 1e-5  # of pixels outside [0, 1]: resizing or normalising and back errs by 1e-6, a pixel value is 4e-3
 OVERSHOOT = 0.25  # more than bicubic and Lanczos kernels add beside an edge
@@ -14,35 +14,14 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _MEND = "Make normalisation the model's first layer: robust_adapt.normalize(model, mean=, std=)."
 
 
-def check_images(images: Tensor, labels: Tensor | None = None, *, num_classes: int | None = None) -> None:
+def check_images(
+    images: Tensor, labels: Tensor | None = None, *, num_classes: int | None = None, values: bool = True
+) -> None:
     """Raise ``DataError`` unless images are float ``(N, C, H, W)`` in [0, 1] and labels integers ``(N,)``.
 
-    Pixels may lie outside by ``ROUNDING``, for the caller to clamp. Reads values: on a GPU this waits for the device.
+    Pixels may lie outside by ``ROUNDING``, for the caller to clamp. values: read them too; on a GPU this waits for the
+    device.
     """
-    check_form(images, labels)
-    if images.numel():
-        low, high = (bound.item() for bound in images.detach().aminmax())
-        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
-            raise DataError(f"Expected `images` in [0, 1], but got [{low:.5g}, {high:.5g}]; {_cause(low, high)}")
-    if labels is not None and labels.numel():
-        check_span(*(int(bound) for bound in labels.aminmax()), num_classes=num_classes)
-
-
-def check_span(low: int, high: int, *, num_classes: int | None = None) -> None:
-    """Raise ``DataError`` unless labels from ``low`` to ``high`` number the classes from 0."""
-    if low < 0 or (num_classes is not None and high >= num_classes):
-        span = ">= 0" if num_classes is None else f"of {num_classes} classes, numbers 0 to {num_classes - 1}"
-        raise DataError(f"Expected `labels` {span}, but got labels from {low} to {high}; count classes from 0.")
-
-
-def need_labels(labels: Tensor | None) -> None:
-    """Raise ``DataError`` for no labels: torchattacks takes None and fails later."""
-    if labels is None:
-        raise DataError("Expected `labels`, but got None; predict them first where there are none.")
-
-
-def check_form(images: Tensor, labels: Tensor | None = None) -> None:
-    """The part of ``check_images`` that reads no values."""
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise DataError(f"Expected `images` as a float tensor in [0, 1], but got {kind}; divide uint8 images by 255.")
@@ -51,11 +30,20 @@ def check_form(images: Tensor, labels: Tensor | None = None) -> None:
         raise DataError(
             f"Expected `images` of shape (N, C, H, W), but got {tuple(images.shape)}; add the missing dimension."
         )
-    if labels is None:
-        return
-    wanted, mend = "Expected `labels` as a tensor of class numbers (int64), but got", "use torch.as_tensor(labels)."
+    if labels is not None:
+        _check_labels(images, labels)
+    if values and images.numel():
+        low, high = (bound.item() for bound in images.detach().aminmax())
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+            raise DataError(f"Expected `images` in [0, 1], but got [{low:.5g}, {high:.5g}]; {_cause(low, high)}")
+    if values and labels is not None and labels.numel():
+        check_span(*labels.aminmax(), num_classes=num_classes)
+
+
+def _check_labels(images: Tensor, labels: Tensor) -> None:
+    wanted = "Expected `labels` as a tensor of class numbers (int64), but got"
     if not isinstance(labels, Tensor):
-        raise DataError(f"{wanted} {type(labels).__name__}; {mend}")
+        raise DataError(f"{wanted} {type(labels).__name__}; use torch.as_tensor(labels).")
     check_dense("labels", labels)
     if labels.ndim == 1 and labels.dtype not in _INTEGERS:
         raise DataError(f"{wanted} {labels.dtype}; use labels.long().")
@@ -65,22 +53,19 @@ def check_form(images: Tensor, labels: Tensor | None = None) -> None:
         )
 
 
-def check_call(images: Tensor, labels: Tensor | None, eps: float | Tensor, *, full: bool) -> None:
-    """What the composer asks of a call. full: read the values too."""
-    need_labels(labels)
-    (check_images if full else check_form)(images, labels)
-    if isinstance(eps, Tensor):
-        check_eps_tensor(eps, images)
-
-
-def labels_of(adversarial: Tensor, labels: Tensor | None) -> Tensor:
-    """Labels of ``(K * N, ...)`` results, out of those of ``N`` images; both are checked."""
-    check_form(adversarial)
-    need_labels(labels)
-    several = isinstance(labels, Tensor) and labels.ndim == 1 and len(labels) and len(adversarial) > len(labels)
-    labels = labels.repeat(len(adversarial) // len(labels)) if several else labels
-    check_images(adversarial, labels)
+def need_labels(labels: Tensor | None) -> Tensor:
+    """The labels, or ``DataError`` for none: torchattacks takes None and fails later."""
+    if labels is None:
+        raise DataError("Expected `labels`, but got None; predict them first where there are none.")
     return labels
+
+
+def check_span(low: Tensor | int, high: Tensor | int, *, num_classes: int | None = None) -> None:
+    """Raise ``DataError`` unless labels from ``low`` to ``high`` number the classes from 0."""
+    low, high = int(low), int(high)
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        span = ">= 0" if num_classes is None else f"of {num_classes} classes, numbers 0 to {num_classes - 1}"
+        raise DataError(f"Expected `labels` {span}, but got labels from {low} to {high}; count classes from 0.")
 
 
 def _class_numbers(labels: Tensor) -> str:
@@ -98,11 +83,3 @@ def _cause(low: float, high: float) -> str:
     if -OVERSHOOT <= low < 1 and 0 < high <= 1 + OVERSHOOT:
         return "use images.clamp(0, 1) after resizing, which overshoots beside edges."
     return f"already normalised? {_MEND}"
-
-
-def check_eps_tensor(eps: Tensor, images: Tensor) -> None:
-    """Raise ``ConfigError`` unless there is one eps, or one for each of the images."""
-    if eps.shape not in ((), images.shape[:1]) or eps.is_complex() or eps.is_meta:
-        raise ConfigError(
-            f"Expected `eps` as a number, or ({len(images)},) of them, but got {shown(eps)}; give one a sample."
-        )

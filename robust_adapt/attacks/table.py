@@ -7,8 +7,7 @@ from typing import Any, Literal
 import torchattacks as ta
 from torchattacks.attack import Attack
 
-from robust_adapt.attacks.forms import BestAPGD, MarginUPGD
-from robust_adapt.attacks.l1 import APGDL1
+from robust_adapt.attacks.extra import APGDL1, BestAPGD, MarginUPGD
 
 Kind = Literal["max_loss", "success_only", "min_norm", "black_box", "noise"]
 Passes = Callable[[int, int], tuple[float, float]]
@@ -55,6 +54,12 @@ class AttackSpec:
         """Name of the class of torchattacks that it is a form of; of our own class where there is none."""
         return next((base.__name__ for base in self.cls.__mro__ if hasattr(ta, base.__name__)), self.cls.__name__)
 
+    def ratio_of(self, steps: int | None) -> float | None:
+        """Step over eps by default: it grows as the steps get fewer than the attack's own, to at most 1."""
+        if self.ratio is None or steps is None or self.steps is None:
+            return self.ratio
+        return min(1.0, self.ratio * self.default_steps / steps)
+
 
 def _each(forward: float, backward: float, *, once: tuple[float, float] = (0, 0)) -> Passes:
     """So many passes a step, and some once."""
@@ -64,7 +69,7 @@ def _each(forward: float, backward: float, *, once: tuple[float, float] = (0, 0)
 def _pgd(cls: type[Attack], passes: Passes | int = 1, *, norm: str = "Linf", ratio: float = 0.25, **more: Any) -> Any:
     """A row of the PGD family: ``alpha`` follows eps, 10 steps, a forward and a backward (or several) each."""
     passes = _each(passes, passes) if isinstance(passes, int) else passes
-    fields = {"step": "alpha", "ratio": ratio, "steps": "steps", "default_steps": 10}
+    fields: dict[str, Any] = {"step": "alpha", "ratio": ratio, "steps": "steps", "default_steps": 10}
     return AttackSpec(cls, "max_loss", norm, passes, **(fields | more))
 
 
@@ -90,7 +95,7 @@ def _apgd(cls: type[Attack], *, norm: str = "Linf", **options: Any) -> AttackSpe
 def _auto(cls: type[Attack], kind: Kind, norm: str, passes: Passes, count: int = 10, **more: Any) -> AttackSpec:
     """The other parts of AutoAttack: ``norm`` is an argument, only samples that stand are attacked, else clean."""
     options = (("norm", norm),)
-    fields = {"steps": "steps", "default_steps": count, "sample_eps": False, "options": options}
+    fields: dict[str, Any] = {"steps": "steps", "default_steps": count, "sample_eps": False, "options": options}
     return AttackSpec(cls, kind, norm, passes, exact=False, fails_clean=True, **(fields | more))
 
 
@@ -113,12 +118,12 @@ def _autoattack_passes(_: int, classes: int) -> tuple[float, float]:
     return 12 + targeted[0] + (1 + 23 * _targets(classes)) + 5003 + 4, 11 + targeted[1] + 10 * _targets(classes)
 
 
-_FAB = {"passes": lambda steps, classes: (2 * steps + 3, classes * steps), "needs": ("contiguous",)}
-_SQUARE = {"passes": _each(1, 0, once=(3, 0)), "count": 5000, "steps": "n_queries"}
-_WHOLE = {"steps": None, "needs": ("contiguous",), "classes": 4}
-_EAD = {"passes": _each(1801, 900), "fails_clean": True}
-_RESIZE = {"needs": ("square",)}
-_PATCH = {"eps": "max_epsilon", "step": None, "ratio": None, "steps": "num_iter_set", "needs": ("rgb",)}
+_FAB: dict[str, Any] = {"passes": lambda steps, classes: (2 * steps + 3, classes * steps), "needs": ("contiguous",)}
+_SQUARE: dict[str, Any] = {"passes": _each(1, 0, once=(3, 0)), "count": 5000, "steps": "n_queries"}
+_WHOLE: dict[str, Any] = {"steps": None, "needs": ("contiguous",), "classes": 4}
+_EAD: dict[str, Any] = {"passes": _each(1801, 900), "fails_clean": True}
+_RESIZE: dict[str, Any] = {"needs": ("square",)}
+_PATCH: dict[str, Any] = {"eps": "max_epsilon", "step": None, "ratio": None, "steps": "num_iter_set", "needs": ("rgb",)}
 
 ATTACKS: dict[str, AttackSpec] = {
     # Linf, with gradients, the strongest point found
@@ -187,3 +192,12 @@ ATTACKS: dict[str, AttackSpec] = {
     "gn": _without_eps(ta.GN, "noise", "none", _each(0, 0)),
     "vanila": _without_eps(ta.VANILA, "noise", "none", _each(0, 0)),
 }
+
+
+def spec_of(attack: Attack) -> AttackSpec | None:
+    """The row of a torchattacks object: of its class or the nearest one above, of the options it has; None without."""
+    for cls in type(attack).__mro__:
+        rows = [spec for spec in ATTACKS.values() if spec.cls is cls]
+        if rows:
+            return max(rows, key=lambda spec: sum(getattr(attack, key, None) == want for key, want in spec.options))
+    return None

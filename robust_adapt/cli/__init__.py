@@ -1,5 +1,6 @@
 """The command line: the only place that prints or exits. Flags and help are the fields of the configs."""
 
+import importlib
 import io
 import logging
 import os
@@ -8,63 +9,42 @@ from collections.abc import Callable, Sequence
 
 from rich.table import Table
 
-from robust_adapt.cli.comparing import demo, table
-from robust_adapt.cli.doctoring import doctor
-from robust_adapt.cli.evaluating import evaluate
-from robust_adapt.cli.judging import benchmark
-from robust_adapt.cli.pairing import compare
-from robust_adapt.cli.planning import plan
-from robust_adapt.cli.submitting import submit
+from robust_adapt.checks import check_known
 from robust_adapt.cli.terminal import console, errors, refuse
-from robust_adapt.cli.training import train
-from robust_adapt.doors import check_known
 from robust_adapt.errors import CheckpointError, ConfigError, RobustAdaptError, Stopped, shown
 from robust_adapt.reporting import plain
 
 USAGE, BROKEN_PIPE = 2, 141
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "doctor": doctor,
-    "demo": demo,
-    "plan": plan,
-    "train": train,
-    "evaluate": evaluate,
-    "table": table,
-    "benchmark": benchmark,
-    "compare": compare,
-    "submit": submit,
+COMMANDS = {  # each and the file of its function, which is imported when it is asked for
+    "doctor": "doctor",
+    "demo": "table",
+    "plan": "plan",
+    "train": "train",
+    "evaluate": "evaluate",
+    "table": "table",
+    "benchmark": "benchmark",
+    "compare": "compare",
+    "submit": "submit",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for a failed check, 2 for a refused input, 130 for ctrl-c."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # no banner of processes
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what a terminal cannot show
     try:
-        if not given or given[0] in ("-h", "--help"):
-            _overview()
-            return 0
-        for argument in given:
-            if not argument.encode(errors="surrogateescape").decode(errors="surrogateescape").isprintable():
-                raise ConfigError(
-                    f"Expected readable text on the command line, but got {shown(argument)}; no control characters."
-                )
-        check_known("command", given[0], COMMANDS)
-        return COMMANDS[given[0]](given[1:])
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more on its way out
+        return BROKEN_PIPE
     except RobustAdaptError as error:
         refuse(error)
-        return USAGE
     except UnicodeEncodeError as error:  # a file name, where the locale knows ASCII alone
         refuse(ConfigError(f"Expected names that this locale can write, but got: {error}; set PYTHONUTF8=1."))
-        return USAGE
-    except OSError as error:  # a full disk, a folder without rights, a closed pipe
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more on its way out
-            return BROKEN_PIPE
+    except OSError as error:  # a full disk, a folder without rights
         refuse(CheckpointError(f"Expected to read and write files, but got: {error}; choose another folder."))
-        return USAGE
     except Stopped as stopped:
         if console.quiet:  # a code here would make Fabric kill the first process, which is on its way out
             return 0
@@ -73,11 +53,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors.print("Interrupted; a training run goes on with --resume.")
         return 130
+    return USAGE
 
 
-def _overview() -> None:
-    overview = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, command in COMMANDS.items():
-        overview.add_row(f"[bold]{name}[/]", plain(command.__doc__ or ""))
-    console.print("robust-adapt COMMAND [--help]\n")
-    console.print(overview)
+def _run(given: list[str]) -> int:
+    if not given or given[0] in ("-h", "--help"):
+        overview = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for name in COMMANDS:
+            overview.add_row(f"[bold]{name}[/]", plain(_command(name).__doc__ or ""))
+        console.print("robust-adapt COMMAND [--help]\n")
+        console.print(overview)
+        return 0
+    for argument in given:
+        if not argument.encode(errors="surrogateescape").decode(errors="surrogateescape").isprintable():
+            raise ConfigError(
+                f"Expected readable text on the command line, but got {shown(argument)}; no control characters."
+            )
+    check_known("command", given[0], COMMANDS)
+    return _command(given[0])(given[1:])
+
+
+def _command(name: str) -> Callable[[Sequence[str]], int]:
+    function: Callable[[Sequence[str]], int] = getattr(
+        importlib.import_module(f"robust_adapt.cli.{COMMANDS[name]}"), name
+    )
+    return function

@@ -1,4 +1,4 @@
-"""What every command shares: the two consoles, and tyro with eps as 8/255."""
+"""What every command shares: the two consoles, the flags that several have, and tyro with eps as 8/255."""
 
 import dataclasses
 import os
@@ -7,32 +7,61 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.table import Table
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from robust_adapt.ball import Epsilon, format_eps
+from robust_adapt.config import Config
+from robust_adapt.recipes import RECIPES, recipe
 from robust_adapt.reporting import plain
-from robust_adapt.units import Epsilon, format_eps
 
 WIDE = 130
-OPTIONAL = (int, float, str, Path, Epsilon, tuple[str, ...], tuple[float, ...])
 # of the processes that torchrun or Fabric has started together the first one speaks; tasks of SLURM
 # may be jobs of their own
 PROCESS = (os.environ.get("RANK") or os.environ.get("LOCAL_RANK", "0")) if "MASTER_ADDR" in os.environ else "0"
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, highlight=False)
+registry = ConstructorRegistry()
+
+Flat = Annotated[Config, tyro.conf.arg(name="")]  # every field of the config is a flag of the command
+RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="Folder of the run.")]
+TrustCode = Annotated[
+    bool, tyro.conf.arg(help="Run the code that a run folder's config names as its model (`module:function`).")
+]
+Devices = Annotated[
+    int,
+    tyro.conf.arg(
+        help="Processes on this machine that share the batches, a GPU or a CPU process each; torchrun says it itself."
+    ),
+]
 
 
 def read(options: Any, arguments: Sequence[str], command: str, **settings: Any) -> Any:
     """tyro, with eps as 8/255 and its errors in our form."""
-    with _registry():
+    with registry:
         given = tyro.cli(options, args=list(arguments), prog=f"robust-adapt {command}", **settings)
     asked = getattr(given, "config", given)
     several = getattr(asked, "devices", 1) * getattr(asked, "nodes", 1) > 1 or "LOCAL_WORLD_SIZE" in os.environ
     console.quiet = several and PROCESS != "0"  # one process speaks, whatever a launcher has left in its environment
     return given
+
+
+def read_recipe(options: Any, arguments: Sequence[str], command: str) -> Any:
+    """``read`` after a recipe, whose config is what the flags change; None where the recipes are listed instead."""
+    if arguments and arguments[0] not in ("-h", "--help"):
+        default = options(config=recipe(arguments[0]))
+        return read(options, arguments[1:], f"{command} {arguments[0]}", default=default)
+    recipes = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, build in RECIPES.items():
+        recipes.add_row(f"  [bold]{name}[/]", plain(build.__doc__ or ""))
+    console.print(plain(f"robust-adapt {command} RECIPE [--help] [--section.field VALUE ...]"))
+    console.print("\nRecipes:")
+    console.print(recipes)
+    return None
 
 
 def read_of_run(options: Any, arguments: Sequence[str], command: str, folder: str) -> Any:
@@ -41,7 +70,7 @@ def read_of_run(options: Any, arguments: Sequence[str], command: str, folder: st
     run = getattr(given, folder)
     if not (Path(run) / "config.json").exists():
         return given
-    from robust_adapt.checkpoint import read_config
+    from robust_adapt.training.checkpoint import read_config
 
     return read(options, arguments, command, default=options(**{folder: run}, data=read_config(Path(run)).data))
 
@@ -61,46 +90,44 @@ def refuse(error: Exception) -> None:
     errors.print(f"[bold red]{type(error).__name__}[/] {text}", soft_wrap=not errors.is_terminal)
 
 
-def _registry() -> ConstructorRegistry:
-    registry = ConstructorRegistry()
+@registry.primitive_rule
+def _epsilon(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    if info.type is not Epsilon:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="EPS",
+        instance_from_str=lambda words: Epsilon(words[0]),
+        is_instance=lambda value: isinstance(value, float),
+        str_from_instance=lambda value: [format_eps(value)],
+    )
 
-    @registry.primitive_rule
-    def epsilon(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        if info.type is not Epsilon:
-            return None
-        return PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="EPS",
-            instance_from_str=lambda words: Epsilon(words[0]),
-            is_instance=lambda value: isinstance(value, float),
-            str_from_instance=lambda value: [format_eps(value)],
-        )
 
-    @registry.primitive_rule
-    def names(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        if info.type not in (tuple[str, ...], tuple[float, ...]):
-            return None
-        kind = typing.get_args(info.type)[0]
-        return PrimitiveConstructorSpec(
-            nargs="*",
-            metavar="[NAME ...]" if kind is str else "[FLOAT ...]",
-            instance_from_str=lambda words: tuple(kind(word) for word in words),
-            is_instance=lambda value: isinstance(value, tuple),
-            str_from_instance=lambda value: [str(part) for part in value],
-        )
+@registry.primitive_rule
+def _names(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    if info.type not in (tuple[str, ...], tuple[float, ...]):
+        return None
+    kind = typing.get_args(info.type)[0]
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NAME ...]" if kind is str else "[FLOAT ...]",
+        instance_from_str=lambda words: tuple(kind(word) for word in words),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [str(part) for part in value],
+    )
 
-    @registry.primitive_rule
-    def optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        """``X | None`` reads as X in help and errors; the word None is None still."""
-        kinds = [kind for kind in typing.get_args(info.type) if kind is not types.NoneType]
-        if info.type_origin is not types.UnionType or len(kinds) != 1 or kinds[0] not in OPTIONAL:
-            return None
-        inner = registry.get_primitive_spec(PrimitiveTypeInfo.make(kinds[0], info.markers))
-        return dataclasses.replace(
-            inner,
-            instance_from_str=lambda words: None if words == ["None"] else inner.instance_from_str(words),
-            is_instance=lambda value: value is None or inner.is_instance(value),
-            str_from_instance=lambda value: ["None"] if value is None else inner.str_from_instance(value),
-        )
 
-    return registry
+@registry.primitive_rule
+def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """``X | None`` reads as X in help and errors; the word None is None still."""
+    kinds = [kind for kind in typing.get_args(info.type) if kind is not types.NoneType]
+    if info.type_origin is not types.UnionType or len(kinds) != 1 or kinds[0] is bool:
+        return None
+    inner: Any = registry.get_primitive_spec(PrimitiveTypeInfo.make(kinds[0], info.markers))
+    spec: PrimitiveConstructorSpec[Any] = dataclasses.replace(
+        inner,
+        instance_from_str=lambda words: None if words == ["None"] else inner.instance_from_str(words),
+        is_instance=lambda value: value is None or inner.is_instance(value),
+        str_from_instance=lambda value: ["None"] if value is None else inner.str_from_instance(value),
+    )
+    return spec

@@ -2,7 +2,6 @@
 
 from robust_adapt.config.run import Config
 from robust_adapt.config.sections import (
-    RULES,
     AttackConfig,
     BrakeConfig,
     ControllerConfig,
@@ -14,7 +13,6 @@ from robust_adapt.config.sections import (
 )
 
 __all__ = [
-    "RULES",
     "AttackConfig",
     "BrakeConfig",
     "Config",

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 import tyro
 
-from robust_adapt.config.checks import check_positive, check_types
+from robust_adapt.ball import Ball, Epsilon, check_eps
+from robust_adapt.config.fields import POSITIVE, SEED, Section
 from robust_adapt.config.sections import (
     AttackConfig,
     BrakeConfig,
@@ -17,12 +18,12 @@ from robust_adapt.config.sections import (
     ModelConfig,
     OptimizerConfig,
 )
+from robust_adapt.epsilon import RULES
 from robust_adapt.errors import ConfigError, shown, unknown_name
-from robust_adapt.units import Epsilon, check_eps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Section):
     recipe: Annotated[str, tyro.conf.Suppress]  # on the command line it is the first word, no flag
     """Name of the recipe that this config came from."""
     data: DataConfig = DataConfig()
@@ -33,13 +34,13 @@ class Config:
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    epochs: float = 30.0
+    epochs: Annotated[float, POSITIVE] = 30.0
     """Passes over the training images; a fraction ends inside an epoch."""
-    minutes: float | None = None
+    minutes: Annotated[float | None, POSITIVE] = None
     """Instead of epochs: as many steps as a short probe says fit in so many minutes."""
-    batch_size: int = 128
+    batch_size: Annotated[int, POSITIVE] = 128
     """Images a step, of all processes together."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Root of every seed of the run."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """`auto`: bf16 mixed where the device is fast at it, else float32."""
@@ -49,54 +50,43 @@ class Config:
     """torch.compile the model (a minute or more at the start)."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, one GPU such as `cuda:1`, or `mps`."""
-    devices: int = 1
+    devices: Annotated[int, POSITIVE] = 1
     """Processes on each machine, a GPU or a CPU process each; torchrun says it itself."""
-    nodes: int = 1
+    nodes: Annotated[int, POSITIVE] = 1
     """Machines."""
-    validation_steps: int = 10
+    validation_steps: Annotated[int, POSITIVE] = 10
     """PGD steps of the validation after each epoch."""
-    checkpoint_minutes: float = 2.0
+    checkpoint_minutes: Annotated[float, POSITIVE] = 2.0
     """Write a checkpoint at least so often, also inside an epoch."""
-    checkpoint_steps: int | None = None
+    checkpoint_steps: Annotated[int | None, POSITIVE] = None
     """Instead of by the clock: write a checkpoint every so many steps, and after each epoch."""
-    log_every: int = 50
+    log_every: Annotated[int, POSITIVE] = 50
     """Steps between two step records."""
 
     def __post_init__(self) -> None:
-        check_types(self)
+        super().__post_init__()
         if re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.recipe, re.ASCII) is None:  # it names folders
             raise ConfigError(
                 f"Expected `recipe` of letters, digits, _, - and ., but got {shown(self.recipe)}; a name, not a path."
             )
-        check_positive(
-            self,
-            "epochs",
-            "minutes",
-            "batch_size",
-            "devices",
-            "nodes",
-            "validation_steps",
-            "checkpoint_minutes",
-            "log_every",
-            "checkpoint_steps",
-        )
         check_eps(self.controller.target, norm=self.attack.norm, name="controller.target")
-        if self.loss.consistency and not self.attack.attacks:
-            raise ConfigError("Expected attacks for the consistency term, but got none; set `loss.consistency` to 0.")
-        if self.loss.adversarial and not self.attack.attacks:
-            raise ConfigError("Expected attacks for the adversarial loss, but got none; set `loss.adversarial` to 0.")
-        if self.brake.watch == "always" and not self.attack.attacks:
-            raise ConfigError("Expected attacks for the brake to watch, but got none; set `brake.watch` to auto.")
-        if self.controller.rule not in ("constant", "ramp") and not self.attack.attacks:
-            raise ConfigError(
-                f"Expected attacks for the rule {self.controller.rule!r}, which reads their losses, but got none; "
-                "set `controller.rule` to constant."
-            )
+        rule = self.controller.rule
+        asking = (
+            (self.loss.consistency, "for the consistency term", "`loss.consistency` to 0"),
+            (self.loss.adversarial, "for the adversarial loss", "`loss.adversarial` to 0"),
+            (self.attack.adaptive, "to maximise R", "`attack.adaptive` to 0"),
+            (self.brake.watch == "always", "for the brake to watch", "`brake.watch` to auto"),
+            (RULES[rule].signals, f"for the rule {rule!r}, which reads their losses", "`controller.rule` to constant"),
+        )
+        for asks, why, fix in asking:
+            if asks and not self.attack.attacks:
+                raise ConfigError(f"Expected attacks {why}, but got none; set {fix}.")
 
     @property
-    def eps(self) -> float:
+    def ball(self) -> Ball:
         """The budget of validation and evaluation."""
-        return float(self.evaluation.eps if self.evaluation.eps is not None else self.controller.target)
+        eps = self.evaluation.eps if self.evaluation.eps is not None else self.controller.target
+        return Ball(self.attack.norm, eps)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dicts, as JSON keeps them."""
@@ -116,23 +106,12 @@ class Config:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The config of ``to_dict``; a key that no field has is a ``ConfigError``."""
-        return _read_section(cls, values, cls.__name__)
+        config: Self = _read_section(cls, values, cls.__name__)
+        return config
 
 
-_SECTIONS = {
-    "data": DataConfig,
-    "model": ModelConfig,
-    "attack": AttackConfig,
-    "controller": ControllerConfig,
-    "brake": BrakeConfig,
-    "loss": LossConfig,
-    "optimizer": OptimizerConfig,
-    "evaluation": EvaluationConfig,
-}
-
-
-def _read_section(kind: type, values: dict[str, Any], where: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+def _read_section(section: type, values: dict[str, Any], where: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(section)}
     if not isinstance(values, dict):
         raise ConfigError(f"Expected {where} as a dict of its fields, but got {shown(values)}; see Config.to_dict().")
     if "recipe" in fields and "recipe" not in values:
@@ -141,11 +120,12 @@ def _read_section(kind: type, values: dict[str, Any], where: str) -> Any:
     for key, value in values.items():
         if key not in fields:
             raise ConfigError(unknown_name(f"field of {where}", key, fields))
-        if key in _SECTIONS and isinstance(value, dict):
-            value = _read_section(_SECTIONS[key], value, key)
-        elif "Epsilon" in str(fields[key].type) and value is not None:
+        kind = fields[key].type
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
+            value = _read_section(kind, value, key)
+        elif "Epsilon" in str(kind) and value is not None:
             value = Epsilon(value)
         elif isinstance(value, list):
             value = tuple(value)
         read[key] = value
-    return kind(**read)
+    return section(**read)

@@ -1,8 +1,7 @@
 """Data sets in memory, a held-out validation split, and batches augmented on the device."""
 
-from robust_adapt.data.batches import Batches, augment
-from robust_adapt.data.sources import CIFAR10_CLASSES, from_datasets, load_data
-from robust_adapt.data.splits import Augmentation, ImageData, Split, check_data, float_parts, stratified_order, to_float
+from robust_adapt.data.sources import CIFAR10_CLASSES, ImageData, check_data, from_datasets, load_data
+from robust_adapt.data.splits import Augmentation, Batches, Split, augment, stratified_order, to_float
 
 __all__ = [
     "CIFAR10_CLASSES",
@@ -14,7 +13,6 @@ __all__ = [
     "check_data",
     "from_datasets",
     "load_data",
-    "float_parts",
     "stratified_order",
     "to_float",
 ]

@@ -8,58 +8,56 @@ import os
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import PIL
 import PIL.Image
 import torch
 
-from robust_adapt.data.images import CURES, EXPECTED, UNREADABLE, Unfit, read_picture, say
+from robust_adapt.data.datasets import CURES, EXPECTED, UNREADABLE, Unfit, read_picture, say
 from robust_adapt.data.splits import Split
 from robust_adapt.errors import DataError, first_line, shown
+from robust_adapt.files import whole_file
 
 log = logging.getLogger(__name__)
-PARTS = ("train", "test")
 LOSSY = (".jpg", ".jpeg", ".jfif", ".webp", ".avif")
 MORE = (".gif", ".jfif", ".avif")  # image files that ImageFolder passes over without a word
 LITTER = ("__MACOSX", "@eaDir")  # unpacked by a Mac, thumbnails of a NAS: beside names that begin with a dot
 DECODING = 2  # counts up where the pixels of a file become others, so that no cache of before is used
-Listing = tuple[list[tuple[str, int]], tuple[str, ...]]
 
 
-def read_folder(root: Path, size: int | None) -> tuple[list[Split], tuple[str, ...], list[str]]:
+def read_folder(root: Path, size: int | None) -> tuple[tuple[Split, Split], tuple[str, ...], list[str]]:
     """The splits of ``root/train/CLASS/*`` and ``root/test/CLASS/*``, RGB; the classes; what a title says of them.
 
     Files and classes are ImageFolder's, in its order, without hidden ones. size: scale the short side to so many
     pixels and take the square in the middle, as torchvision's Resize and CenterCrop do, bicubic; None: the images are
     square and of one size. Raises ``DataError``, in one message for all files that cannot be used.
     """
-    (train, classes), (test, test_classes) = (_list(root / part) for part in PARTS)
-    _check_classes(classes, test_classes)
-    lossy = any(path.lower().endswith(LOSSY) for path, _ in train)
-    refused: dict[str, Exception] = {}
-    notes: Counter[str] = Counter()
-    images = []
-    for part, samples in zip(PARTS, (train, test), strict=True):
-        images.append(_cached(root / part, [path for path, _ in samples], size, notes, refused))
+    (train, classes), (test, test_classes) = _list(root / "train"), _list(root / "test")
+    alone = {"train": sorted({*classes} - {*test_classes}), "test": sorted({*test_classes} - {*classes})}
+    if any(alone.values()):
+        found = " and ".join(f"{_few(names, 2)} under {part}/ only" for part, names in alone.items() if names)
+        raise DataError(f"Expected the same classes under train/ and test/, but got {found}; add or remove folders.")
+    notes, refused, count = Counter[str](), dict[str, Exception](), len(train) + len(test)
+    listed = {"train": train, "test": test}
+    images = [_cached(root / part, list(files), size, notes, refused) for part, files in listed.items()]
     if refused:
-        raise DataError(_refusal(refused, root, len(train) + len(test)))
+        raise DataError(_refusal(refused, root, count))
     shapes = {image.shape[1:] for part in images for image in part}
     if len(shapes) > 1 or len({*min(shapes)}) > 1:
         raise DataError(
             f"Expected square images of one size, but got {len(shapes)} shapes, such as {min(shapes)}; set `data.size` "
             "to scale and crop them."
         )
-    splits = [
-        Split(torch.from_numpy(part), torch.tensor([label for _, label in samples]))
-        for part, samples in zip(images, (train, test), strict=True)
-    ]
-    said = ["JPEG copy" if lossy else "folder copy", *say(str(root), notes, len(train) + len(test))]
-    return splits, tuple(map(readable, classes)), said + _say_order(root, classes)
+    one, other = (
+        Split(torch.from_numpy(part), torch.tensor([*files.values()]))
+        for part, files in zip(images, (train, test), strict=True)
+    )
+    copy = "JPEG copy" if any(path.lower().endswith(LOSSY) for path in train) else "folder copy"
+    said = [copy, *say(str(root), notes, count), *_say_order(root, classes)]
+    return (one, other), tuple(map(readable, classes)), said
 
 
 def readable(name: str) -> str:
@@ -69,8 +67,7 @@ def readable(name: str) -> str:
 
 def _say_order(root: Path, classes: tuple[str, ...]) -> list[str]:
     """ImageFolder sorts names as text, 10 before 2; whoever counts classes by their numbers is told so."""
-    whole = all(re.fullmatch(r"-?\d+", name) for name in classes)
-    counted = sorted(classes, key=int if whole else _natural)
+    counted = sorted(classes, key=_by_number)
     if counted == list(classes):
         return []
     first = next(number for number, pair in enumerate(zip(classes, counted, strict=True)) if pair[0] != pair[1])
@@ -82,11 +79,12 @@ def _say_order(root: Path, classes: tuple[str, ...]) -> list[str]:
     return ["classes in text order"]
 
 
-def _natural(name: str) -> list[str | int]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+def _by_number(name: str) -> list[str | int]:
+    parts = re.split(r"(^-?\d+|\d+)", name)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
-def _list(folder: Path) -> Listing:
+def _list(folder: Path) -> tuple[dict[str, int], tuple[str, ...]]:
     """ImageFolder's files with their class numbers, and its classes; dangling links are kept, to be named."""
     from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
@@ -113,18 +111,11 @@ def _list(folder: Path) -> Listing:
             raise DataError(
                 f"Expected every folder once, but {shown(each[start:])} is {shown(twin[start:])} again; remove a link."
             )
-    return samples, classes
+    return dict(samples), classes
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name in LITTER
-
-
-def _check_classes(train: tuple[str, ...], test: tuple[str, ...]) -> None:
-    alone = {part: sorted({*own} - {*other}) for part, own, other in (("train", train, test), ("test", test, train))}
-    if any(alone.values()):
-        found = " and ".join(f"{_few(names, 2)} under {part}/ only" for part, names in alone.items() if names)
-        raise DataError(f"Expected the same classes under train/ and test/, but got {found}; add or remove folders.")
 
 
 def _few(names: list[str], count: int) -> str:
@@ -148,59 +139,45 @@ def _refusal(refused: dict[str, Exception], root: Path, count: int) -> str:
 
 def _cached(
     folder: Path, files: list[str], size: int | None, notes: Counter[str], refused: dict[str, Exception]
-) -> Sequence[np.ndarray]:
-    """The images ``(N, 3, H, W)``, or a list of several shapes, from a cache that any change of a file misses."""
-    key = _key(folder, files, size)
+) -> np.ndarray | list[np.ndarray]:
+    """The images ``(N, 3, H, W)``, or a list of several shapes, from a cache that any change of a file misses.
+
+    What changed their pixels is counted in ``notes``; files that cannot be used stand in ``refused``.
+    """
+    listing = hashlib.sha256(f"{DECODING} {PIL.__version__} {size} ".encode() + os.fsencode(folder.resolve()))
+    for path in files:
+        with contextlib.suppress(OSError):  # a dangling link, named when it is decoded
+            status = os.stat(path)
+            listing.update(os.fsencode(f"{os.path.relpath(path, folder)} {status.st_size} {status.st_mtime_ns}\n"))
+    key = listing.hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "robust_adapt"
     target = cache / f"{key[:32]}.npz"
-    try:
+    with contextlib.suppress(Exception):  # absent, cut, damaged, of another kind: NumPy and zipfile raise a kind each
         with np.load(target, allow_pickle=False) as stored:  # each member with a check sum, which is looked at
-            images, counts = stored["images"], json.loads(str(stored["notes"]))
+            images: np.ndarray = stored["images"]
+            counts = json.loads(str(stored["notes"]))
             if str(stored["key"]) == key and images.dtype == np.uint8 and images.shape[:2] == (len(files), 3):
                 notes.update(counts)
                 return images
-    except Exception:  # absent, cut, damaged, of another kind: NumPy and zipfile raise a kind each
-        pass
-    decoded, counts = _decode(files, size, refused)
+    pictures = _decode(files, size)
+    counts = Counter(note for _, said in pictures for note in said)
     notes.update(counts)
-    if refused or len({image.shape for image in decoded}) > 1:
+    refused |= {path: image for path, (image, _) in zip(files, pictures, strict=True) if isinstance(image, Exception)}
+    decoded = [image for image, _ in pictures if isinstance(image, np.ndarray)]
+    if len(decoded) < len(files) or len({image.shape for image in decoded}) > 1:
         return decoded
     images = np.stack(decoded)
-    unfinished = target.with_suffix(f".{os.getpid()}.partial")
-    try:
+    with contextlib.suppress(OSError):  # no room or no right to write: the cache is a convenience
         cache.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "wb") as file:
+        with whole_file(target) as file:
             np.savez(file, images=images, notes=json.dumps(counts), key=key)
-        os.replace(unfinished, target)
-    except OSError:  # no room or no right to write: the cache is a convenience
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
     return images
 
 
-def _key(folder: Path, files: list[str], size: int | None) -> str:
-    """What decoded images hang on: how they are decoded, and the files."""
-    listing = hashlib.sha256(f"{DECODING} {PIL.__version__} {size} ".encode() + os.fsencode(folder.resolve()))
-    for path in files:
-        try:
-            status = os.stat(path)
-        except OSError:  # a dangling link, named when it is decoded
-            continue
-        listing.update(os.fsencode(f"{os.path.relpath(path, folder)} {status.st_size} {status.st_mtime_ns}\n"))
-    return listing.hexdigest()
-
-
-def _decode(files: list[str], size: int | None, refused: dict[str, Exception]) -> tuple[list[np.ndarray], Counter[str]]:
-    """Every image ``(3, H, W)`` of those that can be used, the errors of the others in ``refused``, and the notes."""
-    images, notes = [], Counter[str]()
+def _decode(files: list[str], size: int | None) -> list[tuple[np.ndarray | Exception, list[str]]]:
+    """For every file its image ``(3, H, W)``, or why it cannot be used, and notes of what changed its pixels."""
     with ThreadPoolExecutor() as pool:
-        for path, (image, said) in zip(files, pool.map(partial(_read, size=size), files), strict=True):
-            if isinstance(image, Exception):
-                refused[path] = image
-            else:
-                images.append(image)
-                notes.update(said)
-    return images, notes
+        return list(pool.map(partial(_read, size=size), files))
 
 
 def _read(path: str, *, size: int | None) -> tuple[np.ndarray | Exception, list[str]]:

@@ -1,65 +1,109 @@
-"""Where data sets come from: the embedded digits, torchvision's CIFAR-10, folders of images, any Dataset."""
+"""Data sets and where they come from: the embedded digits, torchvision's CIFAR-10, folders of images, any Dataset."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from robust_adapt.config import DataConfig
+from robust_adapt.data.datasets import read_dataset, say
 from robust_adapt.data.folders import read_folder, readable
-from robust_adapt.data.images import say
-from robust_adapt.data.reading import read_dataset
-from robust_adapt.data.splits import Augmentation, ImageData, Split, stratified_order
-from robust_adapt.doors import check_path, check_text
+from robust_adapt.data.splits import Augmentation, Split, stratified_order
 from robust_adapt.errors import ConfigError, DataError, first_line, shown, unknown_name
 
-CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+CIFAR10_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 DIGITS_TEST = 360
 VALIDATION = 1000
-SOURCES = ("digits", "cifar10", "cifar10.1", "folder:PATH")
 CIFAR10_1 = ("cifar10.1_v6_data.npy", "cifar10.1_v6_labels.npy")
 
 
-def load_data(config: DataConfig) -> ImageData:
-    """The data set that ``config.name`` names, with its held-out validation split. Raises ``DataError``."""
-    if not isinstance(config, DataConfig):
-        raise ConfigError(f"Expected `config` as a DataConfig, but got {shown(config)}; DataConfig(name='digits').")
+@dataclass(frozen=True)
+class ImageData:
+    """A data set. ``title`` is its name in every table; ``official`` marks the pixels that leaderboards use."""
+
+    title: str
+    train: Split
+    validation: Split
+    test: Split
+    classes: tuple[str, ...]
+    augmentation: Augmentation
+    official: bool = False
+
+    @property
+    def channels(self) -> int:
+        return self.train.shape[1]
+
+    @property
+    def size(self) -> int:
+        return self.train.shape[-1]
+
+    def check(self) -> None:
+        """Raise ``DataError`` unless every split is one, of images of one shape, with labels of the classes."""
+        for split in (self.train, self.validation, self.test):
+            split.check()
+            if split.shape[1:] != self.train.shape[1:]:
+                raise DataError(
+                    f"Expected images of one shape, but got {self.train.shape[1:]} and {split.shape[1:]} (C, H, W); "
+                    "resize or convert them."
+                )
+            lowest, highest = int(split.labels.min()), int(split.labels.max())
+            if highest >= len(self.classes):
+                raise DataError(
+                    f"Expected labels of {len(self.classes)} classes, numbers 0 to {len(self.classes) - 1}, but got "
+                    f"labels from {lowest} to {highest} in {self.title}; count classes from 0, and name them all."
+                )
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and deviation a channel of the training images, in [0, 1] units. Raises ``DataError`` without any."""
+        if not len(self.train):
+            raise DataError(
+                f"Expected training images, but {self.title} is a test set only; train on another data set and judge "
+                "on this one."
+            )
+        return self.train.statistics()
+
+
+def check_data(data: object) -> None:
+    """Raise ``DataError`` unless ``data`` is ``ImageData``, what every argument of that name takes."""
+    if not isinstance(data, ImageData):
+        raise DataError(
+            f"Expected `data` as ImageData, but got {shown(data)}; load_data(DataConfig()) gives one, and "
+            "data.from_datasets() makes one of two data sets, such as the `.dataset` of two DataLoaders."
+        )
+
+
+def load_data(config: DataConfig | str) -> ImageData:
+    """The data set that ``config.name`` names, with its held-out validation split; a name stands for its config.
+
+    Raises ``DataError``, and ``ConfigError`` for a size that the images of a data set do not have.
+    """
+    config = DataConfig(name=config) if isinstance(config, str) else config
     if config.name == "digits":
-        return _assemble(config, "digits", *_digits(), Augmentation())
+        return _hold_out(config, "digits", _digits(), tuple("0123456789"), Augmentation())
     if config.name == "cifar10":
-        train, test = (_cifar10(config, part) for part in (True, False))
-        return _assemble(config, "CIFAR-10", train, test, CIFAR10_CLASSES, Augmentation(4, True), official=True)
+        parts = _cifar10(config, train=True), _cifar10(config, train=False)
+        return replace(_hold_out(config, "CIFAR-10", parts, CIFAR10_CLASSES, Augmentation(4, True)), official=True)
     if config.name == "cifar10.1":
         test = _cifar10_1(Path(config.root))
         _check_size(config, "CIFAR-10.1", test)
-        none = test.take(torch.arange(0))
+        none = test.take(slice(0))
         return ImageData("CIFAR-10.1", none, none, test, CIFAR10_CLASSES, Augmentation())
     if config.name.startswith("folder:"):
-        root = check_path("data.name", config.name.removeprefix("folder:")).expanduser()
-        (train, test), classes, said = read_folder(root, config.size)
-        copy = classes == CIFAR10_CLASSES and train.images.shape[1:] == (3, 32, 32)  # never taken for the official one
+        root = Path(config.name.removeprefix("folder:")).expanduser()
+        parts, classes, said = read_folder(root, config.size)
+        copy = classes == CIFAR10_CLASSES and parts[0].shape[1:] == (3, 32, 32)  # never taken for the official one
         title = f"{'CIFAR-10' if copy else readable(root.resolve().name)} ({', '.join(said)})"
-        natural = train.images.shape[-1] >= 32
-        return _assemble(config, title, train, test, classes, Augmentation(4 if natural else 0, natural))
-    raise DataError(unknown_name("data set", config.name, SOURCES))
+        usual = Augmentation(4, True) if parts[0].shape[-1] >= 32 else Augmentation()
+        return _hold_out(config, title, parts, classes, usual)
+    raise DataError(unknown_name("data set", config.name, ("digits", "cifar10", "cifar10.1", "folder:PATH")))
 
 
 def from_datasets(
-    train: Dataset, test: Dataset, classes: Sequence[str], *, title: str, config: DataConfig | None = None
+    train: Dataset[Any], test: Dataset[Any], classes: Sequence[str], *, title: str, config: DataConfig | None = None
 ) -> ImageData:
     """Any two map-style data sets of (image, label) as one, in memory: each item is read once, in order.
 
@@ -69,32 +113,22 @@ def from_datasets(
     for anything else, and for a data set that augments: up to 256 of its items are read twice and must be equal.
     ``config`` says the augmentation (crop, flip; by default none), the held-out split and the subset.
     """
-    check_text("title", title)
-    if (
-        isinstance(classes, str)
-        or not isinstance(classes, Iterable)
-        or not all(isinstance(one, str) for one in classes)
-    ):
+    if isinstance(classes, str) or not all(isinstance(one, str) for one in classes):
         raise ConfigError(
             f"Expected `classes` as a list of names, but got {shown(classes)}; write one a class, ['cat', 'dog'], in "
             "the order of their numbers."
         )
-    parts, notes = zip(*(read_dataset(dataset) for dataset in (train, test)), strict=True)
-    said = say(title, sum(notes, Counter()), sum(len(part) for part in parts))
+    (one, notes), (other, more) = read_dataset(train), read_dataset(test)
+    said = say(title, notes + more, len(one) + len(other))
     title = f"{title} ({', '.join(said)})" if said else title
-    return _assemble(config or DataConfig(name=title), title, *parts, tuple(classes), Augmentation())
+    return _hold_out(config or DataConfig(name=title), title, (one, other), tuple(classes), Augmentation())
 
 
-def _assemble(
-    config: DataConfig,
-    title: str,
-    train: Split,
-    test: Split,
-    classes: tuple[str, ...],
-    augmentation: Augmentation,
-    *,
-    official: bool = False,
+def _hold_out(
+    config: DataConfig, title: str, parts: tuple[Split, Split], classes: tuple[str, ...], usual: Augmentation
 ) -> ImageData:
+    """The data set of a training and a test split: validation images held out of the first, the config's subset."""
+    train, test = parts
     _check_size(config, title, train)
     if len(train) < 2:
         raise DataError("Expected 2 or more training images, but got 1; one is held out, give another one.")
@@ -104,45 +138,39 @@ def _assemble(
             f"Expected `validation` to leave at least half of {len(train)} training images, but got {validation}; set "
             f"`validation` of the data's config to {len(train) // 2} at most."
         )
-    if config.crop is not None and config.crop > train.images.shape[-1]:
+    crop, side = usual.crop if config.crop is None else config.crop, train.shape[-1]
+    if crop > side:
         raise DataError(
-            f"Expected `crop` of at most the {train.images.shape[-1]} pixels of the images, but got {config.crop}; set "
-            f"`crop` of the data's config to {train.images.shape[-1] // 8}, an eighth."
+            f"Expected `crop` of at most the {side} pixels of the images, but got {crop}; set `crop` of the data's "
+            f"config to {side // 8}, an eighth."
         )
+    augmentation = Augmentation(crop, usual.flip if config.flip is None else config.flip)
     order = stratified_order(train.labels, seed=config.seed)
-    held_out, kept = order[:validation], order[validation:]
-    if config.subset is not None:
-        kept = kept[: config.subset]
-    augmentation = Augmentation(
-        augmentation.crop if config.crop is None else config.crop,
-        augmentation.flip if config.flip is None else config.flip,
-    )
-    data = ImageData(title, train.take(kept), train.take(held_out), test, classes, augmentation, official)
+    held_out, kept = train.take(order[:validation]), train.take(order[validation:][: config.subset])
+    data = ImageData(title, kept, held_out, test, classes, augmentation)
     data.check()
     return data
 
 
 def _check_size(config: DataConfig, title: str, split: Split) -> None:
-    side = split.images.shape[-1]
-    if config.size not in (None, side):
+    if config.size not in (None, split.shape[-1]):
         raise ConfigError(
-            f"Expected `size` None or {side}, the pixels of {shown(title)}, but got {config.size}; only a folder is "
-            "resized: leave it out, and resize a data set of your own in its transform."
+            f"Expected `size` None or {split.shape[-1]}, the pixels of {shown(title)}, but got {config.size}; only a "
+            "folder is resized: leave it out, and resize a data set of your own in its transform."
         )
 
 
-def _digits() -> tuple[Split, Split, tuple[str, ...]]:
+def _digits() -> tuple[Split, Split]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = torch.from_numpy(np.round(digits.images * 255 / 16).astype(np.uint8))[:, None]
     everything = Split(images, torch.from_numpy(digits.target).long())
     order = stratified_order(everything.labels, seed=0)
-    names = tuple(str(digit) for digit in range(10))
-    return everything.take(order[DIGITS_TEST:]), everything.take(order[:DIGITS_TEST]), names
+    return everything.take(order[DIGITS_TEST:]), everything.take(order[:DIGITS_TEST])
 
 
-def _cifar10(config: DataConfig, train: bool) -> Split:
+def _cifar10(config: DataConfig, *, train: bool) -> Split:
     from torchvision.datasets import CIFAR10
 
     try:

@@ -1,21 +1,26 @@
-"""Images and labels as uint8 tensors in memory, and the seeded orders that samples are taken in."""
+"""Images and labels as one thing to index: in the order that figures take, and in shuffled batches for training.
 
-import dataclasses
+Training batches are augmented a sample each, on the device.
+"""
+
+import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from robust_adapt.doors import check_dense
-from robust_adapt.errors import DataError, shown
+from robust_adapt.archives import tensors_hash
+from robust_adapt.errors import ConfigError, DataError, shown
 
-PART = 64  # images that are floats at once where a whole split is summed up or hashed
+PART = 64  # images that are floats at once where a whole split is summed up or hashed: all of them take four times more
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Split:
-    """images ``(N, C, H, W)`` uint8, labels ``(N,)`` int64, in memory."""
+    """images ``(N, C, H, W)`` uint8, or floats in [0, 1] made of them, and labels ``(N,)`` int64, in memory."""
 
     images: Tensor
     labels: Tensor
@@ -23,27 +28,23 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
-    def check(self) -> None:
-        """Raise ``DataError`` unless images and labels are of this form, one or more."""
-        if not isinstance(self.images, Tensor) or self.images.dtype != torch.uint8:
-            got = self.images.dtype if isinstance(self.images, Tensor) else type(self.images).__name__
-            raise DataError(f"Expected images of a split as a uint8 tensor, but got {got}; multiply by 255 and round.")
-        check_dense("images", self.images)
-        if self.images.ndim != 4 or not self.images.numel():
-            raise DataError(
-                f"Expected one or more images (N, C, H, W) in a split, but got {tuple(self.images.shape)}; stack them."
-            )
-        if not isinstance(self.labels, Tensor) or self.labels.dtype != torch.int64:
-            got = self.labels.dtype if isinstance(self.labels, Tensor) else type(self.labels).__name__
-            raise DataError(f"Expected labels of a split as an int64 tensor, but got {got}; use labels.long().")
-        check_dense("labels", self.labels)
-        if self.labels.shape != self.images.shape[:1] or self.labels.min() < 0:
-            raise DataError(
-                f"Expected {len(self.images)} labels >= 0 in a split, but got {shown(self.labels)}; a class number an "
-                "image."
-            )
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+        return tuple(self.images.shape)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the shape, of the images as floats in [0, 1] and of the labels, in their order."""
+        return tensors_hash(self.shape, chain((images for images, _ in self.batches(PART)), [self.labels]))
+
+    @property
+    def pixels_sha256(self) -> str:
+        """The hash of the shape, of the images as they are stored, mostly 8 bits, and of the labels."""
+        return tensors_hash(self.shape, (self.images, self.labels))
 
     def take(self, index: Tensor | slice) -> "Split":
+        """The samples of these numbers, or of a slice, in that order."""
         return Split(self.images[index], self.labels[index])
 
     def first(self, n: int | None) -> "Split":
@@ -51,12 +52,43 @@ class Split:
         beginning; all of them, in that order, where n is None."""
         return self.take(stratified_order(self.labels, seed=0)[:n])
 
-    def tensors(self, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
-        """images as float32 in [0, 1], and labels, on the device."""
-        return to_float(self.images.to(device)), self.labels.to(device)
+    def tensors(self, device: str | torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """images as floats in [0, 1], and labels, on the device; where they lie, by default."""
+        return to_float(self.images.to(device)).contiguous(), self.labels.to(device)
+
+    def batches(self, size: int, device: str | torch.device | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """``tensors`` of ``size`` samples at a time, in their order; the last ones may be fewer."""
+        for start in range(0, len(self), size):
+            yield self.take(slice(start, start + size)).tensors(device)
+
+    def check(self) -> None:
+        """Raise ``DataError`` unless images and labels are of this form, one or more."""
+        if self.images.dtype != torch.uint8:
+            raise DataError(
+                f"Expected images of a split as a uint8 tensor, but got {self.images.dtype}; multiply by 255 and round."
+            )
+        if self.images.ndim != 4 or not self.images.numel():
+            raise DataError(f"Expected one or more images (N, C, H, W) in a split, but got {self.shape}; stack them.")
+        if self.labels.dtype != torch.int64:
+            raise DataError(
+                f"Expected labels of a split as an int64 tensor, but got {self.labels.dtype}; use labels.long()."
+            )
+        if self.labels.shape != self.images.shape[:1] or self.labels.min() < 0:
+            raise DataError(
+                f"Expected {len(self.images)} labels >= 0 in a split, but got {shown(self.labels)}; a class number an "
+                "image."
+            )
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and deviation a channel of the images, in [0, 1] units."""
+        count = np.intp(self.images.numel() // self.shape[1])
+        mean = (_channel_sums(self, lambda pixels: pixels) / count).astype(np.float32)
+        centre = mean[:, None, None]
+        variance = (_channel_sums(self, lambda pixels: (pixels - centre) ** 2) / count).astype(np.float32)
+        return mean.tolist(), np.sqrt(variance).clip(min=1e-3).tolist()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Augmentation:
     """Random crop out of an image padded with black by ``crop`` pixels, random horizontal flip; a draw a sample."""
 
@@ -64,71 +96,91 @@ class Augmentation:
     flip: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageData:
-    """A data set. ``title`` is its name in every table; ``official`` marks the pixels that leaderboards use."""
+class Batches:
+    """Shuffled, augmented training batches, a function of (seed, epoch, batch) alone, so that a run can go on
+    from the middle of an epoch. Images come as float32 in [0, 1], ``(B, C, H, W)``, on ``device``.
 
-    title: str
-    train: Split
-    validation: Split
-    test: Split
-    classes: tuple[str, ...]
-    augmentation: Augmentation
-    official: bool = False
+    share: (index, count), one process of several; each gets its ``B / count`` consecutive images of every batch,
+    and together they are the batch of one process.
+    """
 
-    @property
-    def channels(self) -> int:
-        return self.train.images.shape[1]
-
-    @property
-    def size(self) -> int:
-        return self.train.images.shape[-1]
-
-    def check(self) -> None:
-        """Raise ``DataError`` unless every split is one, of images of one shape, with labels of the classes."""
-        for split in (self.train, self.validation, self.test):
-            split.check()
-            if split.images.shape[1:] != self.train.images.shape[1:]:
-                raise DataError(
-                    f"Expected images of one shape, but got {tuple(self.train.images.shape[1:])} and "
-                    f"{tuple(split.images.shape[1:])} (C, H, W); resize or convert them."
-                )
-            lowest, highest = int(split.labels.min()), int(split.labels.max())
-            if highest >= len(self.classes):
-                raise DataError(
-                    f"Expected labels of {len(self.classes)} classes, numbers 0 to {len(self.classes) - 1}, but got "
-                    f"labels from {lowest} to {highest} in {self.title}; count classes from 0, and name them all."
-                )
-
-    def statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and deviation a channel of the training images, in [0, 1] units. Raises ``DataError`` without any."""
-        if not len(self.train):
-            raise DataError(
-                f"Expected training images, but {self.title} is a test set only; train on another data set and judge "
-                "on this one."
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        seed: int,
+        augmentation: Augmentation | None = None,
+        device: str | torch.device = "cpu",
+        channels_last: bool = False,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        index, count = share
+        if batch_size % count:
+            raise ConfigError(
+                f"Expected `batch_size` as a multiple of the {count} processes, but got {batch_size}; it is the batch "
+                f"of all of them together, take {max(1, round(batch_size / count)) * count}."
             )
-        images, count = self.train.images, np.intp(self.train.images.numel() // self.channels)
-        mean = (_channel_sums(images, lambda pixels: pixels) / count).astype(np.float32)
-        centre = mean[:, None, None]
-        variance = (_channel_sums(images, lambda pixels: (pixels - centre) ** 2) / count).astype(np.float32)
-        return mean.tolist(), np.sqrt(variance).clip(min=1e-3).tolist()
+        if len(split) < batch_size:
+            raise DataError(
+                f"Expected at least one batch of {batch_size} images, but got {len(split)} images; set `batch_size` to "
+                f"{len(split)} at most."
+            )
+        self.images, self.labels = split.images.to(device), split.labels.to(device)
+        self.batch_size, self.seed = batch_size, seed
+        self.own = slice(index * batch_size // count, (index + 1) * batch_size // count)
+        self.augmentation = augmentation or Augmentation()
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def __len__(self) -> int:
+        """Whole batches an epoch."""
+        return len(self.images) // self.batch_size
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch from number ``start`` on."""
+        order = torch.randperm(len(self.images), generator=_generator(self.seed, epoch))
+        for batch in range(start, len(self)):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.own].to(self.images.device)
+            generator = _generator(self.seed, epoch, batch + 1)
+            images = augment(self.images[chosen], self.augmentation, generator, own=self.own, of=self.batch_size)
+            yield to_float(images).contiguous(memory_format=self.format), self.labels[chosen]
 
 
-def check_data(data: object) -> None:
-    """Raise ``DataError`` unless ``data`` is ``ImageData``, what every argument of that name takes."""
-    if not isinstance(data, ImageData):
-        raise DataError(
-            f"Expected `data` as ImageData, but got {shown(data)}; load_data(DataConfig()) gives one, and "
-            "data.from_datasets() makes one of two data sets, such as the `.dataset` of two DataLoaders."
-        )
+def augment(
+    images: Tensor,
+    augmentation: Augmentation,
+    generator: torch.Generator,
+    *,
+    own: slice = slice(None),
+    of: int | None = None,
+) -> Tensor:
+    """Crop and flip uint8 images ``(N, C, H, W)``, each sample on its own, in one gather on their device.
+
+    own, of: the images are these ones of a batch of so many, which the generator draws for.
+    """
+    channels, height, width = images.shape[1:]
+    of, pad, device = of or len(images), augmentation.crop, images.device
+    rows = torch.arange(height).expand(of, height)
+    columns = torch.arange(width).expand(of, width)
+    if augmentation.flip:
+        flipped = torch.rand(of, 1, generator=generator) < 0.5
+        columns = torch.where(flipped, columns.flip(1), columns)
+    if pad:
+        rows = rows + torch.randint(2 * pad + 1, (of, 1), generator=generator)
+        columns = columns + torch.randint(2 * pad + 1, (of, 1), generator=generator)
+        images = torch.nn.functional.pad(images, (pad, pad, pad, pad))
+    if not pad and not augmentation.flip:
+        return images
+    sample = torch.arange(len(images), device=device)[:, None, None, None]
+    channel = torch.arange(channels, device=device)[None, :, None, None]
+    return images[sample, channel, rows[own].to(device)[:, None, :, None], columns[own].to(device)[:, None, None, :]]
 
 
 def stratified_order(labels: Tensor, *, seed: int) -> Tensor:
     """A seeded order of the samples in which every beginning holds each class in its share. labels ``(N,)``."""
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator)
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     position = torch.empty(len(labels), dtype=torch.float64)
-    for label in labels.unique():
+    for label in torch.unique(labels):
         members = shuffled[labels[shuffled] == label]
         position[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
     return shuffled[position[shuffled].argsort(stable=True)]
@@ -139,28 +191,29 @@ def to_float(images: Tensor) -> Tensor:
     return images if images.is_floating_point() else images.float().div_(255)
 
 
-def float_parts(images: Tensor) -> Iterator[Tensor]:
-    """Images of either kind as floats, ``PART`` at a time: all at once they take four times the memory of uint8."""
-    return (to_float(part) for part in images.split(PART))
+def _generator(*numbers: int) -> torch.Generator:
+    digest = hashlib.sha256(repr(numbers).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
 
-def _channel_sums(images: Tensor, term: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _channel_sums(split: Split, term: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """A float32 sum a channel of a term of the pixels in [0, 1], ``PART`` images at a time.
 
     The additions are those of numpy over all images at once, to the bit: a model's first layer holds the result. Of
     several channels it adds up each image, then the images in turn; of one channel all pixels, half and half.
     """
-    if images.shape[1] == 1:
-        return _halves(images.reshape(-1, 1, 1, 1), term, leaf=PART * images[0].numel()).reshape(1)
-    total = np.zeros((1, images.shape[1]), np.float32)
-    for part in float_parts(images):
-        total = np.concatenate([total, term(part.numpy()).sum((2, 3))]).sum(0, keepdims=True)
-    return total[0]
+    _, channels, height, width = split.shape
+    if channels == 1:
+        return np.array([_halves(split.images.reshape(-1, 1, 1, 1), term, leaf=PART * height * width)])
+    total = np.zeros(channels, np.float32)
+    for images, _ in split.batches(PART):
+        total = np.concatenate([total[None], term(images.numpy()).sum((2, 3))]).sum(0)
+    return total
 
 
-def _halves(pixels: Tensor, term: Callable[[np.ndarray], np.ndarray], *, leaf: int) -> np.ndarray:
+def _halves(pixels: Tensor, term: Callable[[np.ndarray], np.ndarray], *, leaf: int) -> np.float32:
     """A sum of ``(N, 1, 1, 1)`` pixels as numpy's pairwise summation cuts it; ``leaf`` of them are floats at once."""
     if len(pixels) <= max(leaf, 128):
-        return term(to_float(pixels).numpy()).sum()
+        return np.float32(term(to_float(pixels).numpy()).sum())
     half = len(pixels) // 16 * 8
     return _halves(pixels[:half], term, leaf=leaf) + _halves(pixels[half:], term, leaf=leaf)

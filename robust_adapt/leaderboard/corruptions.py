@@ -7,14 +7,15 @@ import torch
 from torch import nn
 
 from robust_adapt import upstream
+from robust_adapt.answers import check_count, check_finite
+from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import crafting
+from robust_adapt.attacks.isolation import look
+from robust_adapt.checks import check_model, check_whole
 from robust_adapt.data import CIFAR10_CLASSES, Augmentation, ImageData, Split
-from robust_adapt.doors import check_model, check_path, check_text, check_whole
 from robust_adapt.errors import DataError
-from robust_adapt.leaderboard.benchmarking import check_classes
-from robust_adapt.leaderboard.ranking import TEST_IMAGES
+from robust_adapt.leaderboard.boards import TEST_IMAGES
 from robust_adapt.models import model_device
-from robust_adapt.precision import exact_arithmetic
 from robust_adapt.records import Record
 
 FOLDER, SEVERITIES = "CIFAR-10-C", range(1, 6)
@@ -43,16 +44,16 @@ def corruption_accuracy(
     Raises ``ConfigError``, and ``DataError`` where files are missing.
     """
     model = check_model(model)
-    if n is not None:
-        check_whole("n", n, high=TEST_IMAGES + 1, example=1000)
+    count, device = TEST_IMAGES if n is None else n, model_device(model)
+    check_whole("n", count, high=TEST_IMAGES + 1, example=1000)
     check_whole("batch_size", batch_size)
-    check_text("name", name)
     find_corruptions(root)
-    check_classes(model, blank_corruptions())
+    logits = look(model, blank_corruptions().test.tensors(device)[0])
+    check_count(logits, len(CIFAR10_CLASSES), FOLDER)
+    check_finite(logits)
     from robustbench.data import CORRUPTIONS, load_cifar10c
     from robustbench.utils import clean_accuracy
 
-    count, device = TEST_IMAGES if n is None else n, model_device(model)
     accuracies: dict[str, list[float]] = {}
     with exact_arithmetic(), crafting(model, seed=0), torch.no_grad():
         for corruption in CORRUPTIONS:
@@ -78,7 +79,7 @@ def find_corruptions(root: str | Path) -> Path:
     upstream.prepare()
     from robustbench.data import CORRUPTIONS
 
-    folder = check_path("root", root) / FOLDER
+    folder = Path(root) / FOLDER
     missing = [f"{each}.npy" for each in ("labels", *CORRUPTIONS) if not (folder / f"{each}.npy").is_file()]
     if missing:
         names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")

@@ -1,56 +1,64 @@
-"""A submission to RobustBench as a folder: weights in the zoo's form, the entry, the filled form, the evaluation."""
+"""A submission to RobustBench as a folder: weights in the zoo's form, their code, the entry, form and record."""
 
+import dataclasses
 import io
+import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from robust_adapt.doors import check_flag, check_known, check_model, check_path, check_text, unwrap
+from robust_adapt.auto_attack import model_checks
+from robust_adapt.checks import check_model, unwrap
 from robust_adapt.errors import CheckpointError, ConfigError, shown
 from robust_adapt.files import write_atomically
-from robust_adapt.leaderboard.benchmarking import BenchmarkRecord
-from robust_adapt.leaderboard.checks import (
-    BATCH_DEPENDENT,
-    DYNAMIC,
-    NOT_FINITE,
-    OUTSIDE,
-    PROBABILITIES,
-    RANDOMISED,
-    ZERO_GRADIENT,
-)
-from robust_adapt.leaderboard.ranking import FAST
-from robust_adapt.leaderboard.result import AutoAttackRecord
-from robust_adapt.models import weights_hash
-from robust_adapt.records import write_json
-from robust_adapt.units import NORMS, format_eps
+from robust_adapt.leaderboard.benchmarks import BenchmarkRecord
+from robust_adapt.models import ORIGINAL_WIDTH, RESNETS, Normalize, weights_hash
 
 DATASET = "cifar10"
-REFUSED = (RANDOMISED, BATCH_DEPENDENT, DYNAMIC, PROBABILITIES, ZERO_GRADIENT, OUTSIDE, NOT_FINITE)
-_TEXT = (lambda value: isinstance(value, str) and bool(value.strip()), "a text that is not empty")
-_PERCENT = (
-    lambda value: isinstance(value, str) and re.fullmatch(r"100\.00|\d?\d\.\d\d", value) is not None,
-    'percent as text with two decimals, such as "52.48"',
+# RobustBench takes models that answer the same each time, image by image, with gradients that say something
+REFUSED = (
+    model_checks.RANDOMISED,
+    model_checks.BATCH_DEPENDENT,
+    model_checks.DYNAMIC,
+    model_checks.PROBABILITIES,
+    model_checks.ZERO_GRADIENT,
+    model_checks.OUTSIDE,
+    model_checks.NOT_FINITE,
 )
-_FLAG = (lambda value: isinstance(value, bool), "true or false")
-_NEEDED: dict[str, tuple[Callable[[Any], bool], str]] = {
+# the kinds of RobustBench's fields: (type, what the value matches as text, in words)
+_TEXT = (str, r".*\S.*", "a text that is not empty")
+_PERCENT = (str, r"100\.00|\d?\d\.\d\d", 'percent as text with two decimals, such as "52.48"')
+_FLAG = (bool, r".*", "true or false")
+_NEEDED = {
     "link": _TEXT,
     "name": _TEXT,
     "authors": _TEXT,
     "additional_data": _FLAG,
-    "number_forward_passes": (lambda v: type(v) is int and v >= 1, "a whole number >= 1"),
+    "number_forward_passes": (int, r"[1-9]\d*", "a whole number >= 1"),
     "dataset": _TEXT,
     "venue": _TEXT,
     "architecture": _TEXT,
-    "eps": (lambda v: isinstance(v, str) and re.fullmatch(r"[\d.]+(/\d+)?", v) is not None, 'a text such as "8/255"'),
+    "eps": (str, r"[\d.]+(/\d+)?", 'a text such as "8/255"'),
     "clean_acc": _PERCENT,
     "reported": _PERCENT,
     "autoattack_acc": _PERCENT,
 }
 _OPTIONAL = {"footnote": _TEXT, "external": _PERCENT, "unreliable": _FLAG}
+_ZOO = "robustbench.model_zoo.architectures.resnet"
+_NORMALIZE = """
+
+class Normalize(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor({mean}).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor({std}).view(1, -1, 1, 1))
+
+    def forward(self, images):
+        return (images - self.mean) / self.std
+"""
 _FORM = """{draft}# New model: {name}
 
 ## Paper
@@ -63,136 +71,134 @@ _FORM = """{draft}# New model: {name}
 - Model: {name}
 - Architecture: {architecture}
 - Dataset: {dataset}
-- Threat model: {norm}
+- Threat model: {run.norm}
 - eps: {eps}
 - Clean accuracy: {clean_acc} %
 - Robust accuracy: {autoattack_acc} %
 - Additional data: {data}
-- Evaluation method: AutoAttack ({version}, seed {seed}, batch size {batch_size}, {n} test images of
-  {images}, {arithmetic}; pyautoattack {engine}, source sha256 {sha256})
+- Evaluation method: AutoAttack ({run.version}, seed {run.seed}, batch size {run.batch_size}, {run.n} test images of
+  {images}, {run.conditions.arithmetic}; pyautoattack {engine}, source sha256 {run.fingerprint[pyautoattack]})
 - Findings of AutoAttack's own checks: {findings}
 - Checkpoint: {checkpoint}
 - Code: {code}
-- Weights sha256: {weights}
+- Weights sha256: {run.fingerprint[weights]}
 
 ## Model zoo
-- [x] The state dict is `{file}`, for `load_model("{name}", model_dir=<this folder>, threat_model="{norm}")`.
+- [x] The state dict is `{file}`, for `load_model("{name}", model_dir=<this folder>, threat_model="{run.norm}")`.
 - {builder}
 """
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Paper:
+    """What a submission says of itself. name: the zoo's, such as ``Author2026Title_R18``, of which files are named.
+
+    checkpoint, code: where both are. Raises ``ConfigError`` for another name.
+    """
+
+    name: str
+    title: str
+    authors: str
+    link: str
+    architecture: str
+    venue: str = "Unpublished"
+    checkpoint: str = "attached"
+    code: str = "to be added"
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name, re.ASCII) is None:
+            raise ConfigError(
+                f"Expected `name` of letters, digits, _, - and ., but got {shown(self.name)}; e.g. Author2026Title."
+            )
+
+
 def check_entry(entry: dict[str, Any]) -> None:
     """Raise ``ConfigError`` unless the entry has RobustBench's fields, each of its kind, and no others."""
-    for name, (fits, kind) in _NEEDED.items():
-        if name not in entry:
-            raise ConfigError(f"Expected `{name}` in the entry, but it is missing; give {kind}.")
-        if not fits(entry[name]):
-            raise ConfigError(f"Expected `{name}` of the entry as {kind}, but got {shown(entry[name])}.")
-    for name in entry.keys() - _NEEDED.keys():
-        fits, kind = _OPTIONAL.get(name, (None, ""))
-        if fits is None:
+    for name in [*_NEEDED, *sorted(entry.keys() - _NEEDED.keys())]:
+        if name not in _NEEDED and name not in _OPTIONAL:
             raise ConfigError(f"Expected only RobustBench's fields in the entry, but got `{name}`; remove it.")
-        if not fits(entry[name]):
-            raise ConfigError(f"Expected `{name}` of the entry as {kind}, but got {shown(entry[name])}.")
+        kind, pattern, words = _NEEDED.get(name) or _OPTIONAL[name]
+        if name not in entry:
+            raise ConfigError(f"Expected `{name}` in the entry, but it is missing; give {words}.")
+        if type(entry[name]) is not kind or not re.fullmatch(pattern, str(entry[name]), re.DOTALL):
+            raise ConfigError(f"Expected `{name}` of the entry as {words}, but got {shown(entry[name])}.")
 
 
 def submit(
     folder: str | Path,
     model: nn.Module,
     record: BenchmarkRecord,
+    paper: Paper,
     *,
-    name: str,
-    title: str,
-    authors: str,
-    link: str,
-    architecture: str,
-    venue: str = "Unpublished",
-    checkpoint: str = "attached",
-    code: str = "to be added",
     source: str | None = None,
     draft: bool = False,
 ) -> Path:
     """Write the folder of a submission and return it.
 
-    name: the zoo's, such as ``Author2026Title_R18``. record: what ``benchmark`` says of these very weights under the
-    leaderboard's protocol; anything else, and a model that RobustBench takes not, is refused, or with ``draft=True``
-    marked on top of the form. source: Python whose ``build()`` gives the model (``model_source`` writes it), kept as
-    ``model.py``. ``load_model(name, model_dir=folder)`` reads the weights. Raises ``ConfigError``,
-    ``CheckpointError``.
+    record: what ``benchmark`` says of these very weights under the leaderboard's protocol; anything else, and a model
+    that RobustBench does not take, is refused, or with ``draft=True`` marked on top of the form. source: Python whose
+    ``build()`` gives the model (``model_source`` writes it), kept as ``model.py``. ``load_model(paper.name,
+    model_dir=folder)`` reads the weights. Raises ``ConfigError``, ``CheckpointError``.
     """
-    model = unwrap(check_model(model))
-    _check(folder, record, draft)
-    if not isinstance(name, str) or re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII) is None:  # names of files
-        raise ConfigError(
-            f"Expected `name` of letters, digits, _, - and ., but got {shown(name)}; e.g. Author2026Title."
-        )
-    for key, value in (("title", title), ("checkpoint", checkpoint), ("code", code), ("source", source)):
-        if key != "source" or value is not None:
-            check_text(key, value)
-    run = record.autoattack
+    model, run = unwrap(check_model(model)), record.autoattack
     if weights_hash(model) != run.fingerprint["weights"]:
         raise ConfigError("Expected the model that was evaluated, but its weights differ from the record's.")
-    reasons = record.reasons + _objections(run)
+    found = [finding.check for finding in run.findings]
+    reasons = [f"a model with {check}, which RobustBench does not take" for check in REFUSED if check in found]
+    reasons = record.reasons + reasons
     if reasons and not draft:
         raise ConfigError(
             f"Expected an evaluation under the leaderboard's protocol, but got {'; '.join(reasons)}; "
             "evaluate again, or see the folder as a draft (`draft`)."
         )
-    entry = {
-        "link": link,
-        "name": title,
-        "authors": authors,
+    entry = _entry(record, paper)
+    check_entry(entry)
+    weights, file = io.BytesIO(), f"{DATASET}/{run.ball.norm}/{paper.name}"
+    torch.save({_zoo_key(key): value.detach().cpu() for key, value in model.state_dict().items()}, weights)
+    built = "`model.py` builds the model: its `build` is the `model` of the entry in the zoo."
+    form = _FORM.format(
+        **entry | dataclasses.asdict(paper),
+        draft=f"DRAFT, not to be submitted: {'; '.join(reasons)}.\n\n" if reasons else "",
+        data="yes" if record.more_data else "no",
+        run=run,
+        images=record.data,
+        engine=run.versions.get("pyautoattack", "of unknown version"),
+        findings="; ".join(f"{one.check} ({one.message})" for one in run.findings) or "none",
+        file=f"{file}.pt",
+        builder=built if source else "The code that builds the model is to be added.",
+    )
+    texts = {f"model_info/{file}.json": _json(entry), "evaluation.json": _json(record.to_dict()), "form.md": form}
+    texts |= {} if source is None else {"model.py": source}
+    contents = {name: text.encode(errors="surrogateescape") for name, text in texts.items()}
+    try:
+        for name, content in {f"{file}.pt": weights.getvalue(), **contents}.items():
+            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(Path(folder) / name, content)
+    except OSError as error:
+        raise CheckpointError(f"Expected to write the submission to {folder}, but got: {error}.") from error
+    return Path(folder)
+
+
+def _entry(record: BenchmarkRecord, paper: Paper) -> dict[str, Any]:
+    run = record.autoattack
+    return {
+        "link": paper.link,
+        "name": paper.title,
+        "authors": paper.authors,
         "additional_data": record.more_data,
         "number_forward_passes": 1,
         "dataset": DATASET,
-        "venue": venue,
-        "architecture": architecture,
-        "eps": format_eps(run.eps, run.norm),
+        "venue": paper.venue,
+        "architecture": paper.architecture,
+        "eps": str(run.ball).split()[1],
         "clean_acc": f"{run.clean.accuracy:.2%}"[:-1],
         "reported": f"{run.accuracy:.2%}"[:-1],
         "autoattack_acc": f"{run.accuracy:.2%}"[:-1],
     }
-    check_entry(entry)
-    root, board = Path(folder), Path(DATASET) / run.norm
-    about = {"title": title, "name": name, "checkpoint": checkpoint, "code": code}
-    about["images"] = record.data
-    about["file"] = (board / f"{name}.pt").as_posix()
-    _write(root, board, name, model, entry, _form(entry | about, run, reasons, source), record, source)
-    return root
 
 
-def _check(folder: str | Path, record: BenchmarkRecord, draft: bool) -> None:
-    check_path("folder", folder)
-    check_flag("draft", draft)
-    if not isinstance(record, BenchmarkRecord):
-        raise ConfigError(f"Expected `record` as a BenchmarkRecord, but got {shown(record)}; benchmark() gives one.")
-    check_known("norm", record.autoattack.norm, NORMS)  # it names a folder, and a record may come from a file
-
-
-def _objections(run: AutoAttackRecord) -> list[str]:
-    """RobustBench takes models that answer the same each time, image by image, with gradients that say something."""
-    found = {finding.check for finding in run.findings}
-    return [f"a model with {check}, which RobustBench does not take" for check in REFUSED if check in found]
-
-
-def _form(about: dict[str, Any], run: AutoAttackRecord, reasons: list[str], source: str | None) -> str:
-    built = "`model.py` builds the model: its `build` is the `model` of the entry in the zoo."
-    return _FORM.format(
-        **about,
-        draft=f"DRAFT, not to be submitted: {'; '.join(reasons)}.\n\n" if reasons else "",
-        norm=run.norm,
-        data="yes" if about["additional_data"] else "no",
-        version=run.version,
-        arithmetic="exact float32" if run.exact else FAST,
-        seed=run.seed,
-        batch_size=run.batch_size,
-        n=run.n,
-        engine=run.versions.get("pyautoattack", "of unknown version"),
-        sha256=run.fingerprint["pyautoattack"],
-        findings="; ".join(f"{one.check} ({one.message})" for one in run.findings) or "none",
-        weights=run.fingerprint["weights"],
-        builder=built if source else "The code that builds the model is to be added.",
-    )
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2) + "\n"
 
 
 def _zoo_key(key: str) -> str:
@@ -202,26 +208,43 @@ def _zoo_key(key: str) -> str:
     return f"module.{key}" if "module." in key else key
 
 
-def _write(
-    root: Path,
-    board: Path,
-    name: str,
-    model: nn.Module,
-    entry: dict[str, Any],
-    form: str,
-    record: BenchmarkRecord,
-    source: str | None,
-) -> None:
-    weights = io.BytesIO()
-    torch.save({_zoo_key(key): value.detach().cpu() for key, value in model.state_dict().items()}, weights)
-    try:
-        (root / board).mkdir(parents=True, exist_ok=True)
-        (root / "model_info" / board).mkdir(parents=True, exist_ok=True)
-        write_atomically(root / board / f"{name}.pt", weights.getvalue())
-        write_json(root / "model_info" / board / f"{name}.json", entry)
-        write_json(root / "evaluation.json", record)
-        write_atomically(root / "form.md", form.encode(errors="surrogateescape"))
-        if source is not None:
-            write_atomically(root / "model.py", source.encode(errors="surrogateescape"))
-    except OSError as error:
-        raise CheckpointError(f"Expected to write the submission to {root}, but got: {error}.") from error
+def model_source(name: str, model: nn.Module) -> str:
+    """Python whose ``build()`` gives an untrained model of the same form, for images in [0, 1]; it needs robustbench
+    and torch alone.
+
+    name: the architecture that ``build_model`` made the model of, or ``module:function``, which is then imported.
+    """
+    module, _, function = name.partition(":")
+    first, heads, parts, built = getattr(model, "normalize", None), ["from torch import nn"], "", "net"
+    net: Any = model.model if isinstance(first, Normalize) else model
+    imports, made = [f"from {module} import {function}"], [f"net = {function}()"]
+    if not function:
+        imports, made = _resnet(name, net)
+    if isinstance(first, Normalize):
+        heads = ["from collections import OrderedDict", "", "import torch", "from torch import nn"]
+        parts = _NORMALIZE.format(mean=first.mean.flatten().tolist(), std=first.std.flatten().tolist())
+        built = "nn.Sequential(OrderedDict(normalize=Normalize(), model=net))"
+    lines = ['"""build() is the `model` of this name in the zoo; it takes images in [0, 1]."""', ""]
+    lines += [*(heads if "nn." in "".join(made) + built else []), *imports]
+    body = "\n".join(f"    {line}" for line in [*made, f"return {built}"])
+    return "\n".join(lines) + f"\n{parts}\n\ndef build():\n{body}\n"
+
+
+def _resnet(name: str, net: Any) -> tuple[list[str], list[str]]:
+    """The imports, and the lines that make ``net``: the zoo's own function, or its class with other first and last
+    layers."""
+    block, blocks = RESNETS[name]
+    width, channels, classes = net.conv1.out_channels, net.conv1.in_channels, net.linear.out_features
+    stages = [getattr(net, f"layer{stage}") for stage in range(1, 5)]
+    strides = [max(part.stride[0] for part in stage.modules() if isinstance(part, nn.Conv2d)) for stage in stages]
+    if (width, channels, classes, strides) == (ORIGINAL_WIDTH, 3, 10, [1, 2, 2, 2]):
+        return [f"from {_ZOO} import {name}"], [f"net = {name}()"]
+    kind = "PreActResNet" if name.startswith("PreAct") else "ResNet"
+    lines = [f"net = {kind}({block}, {list(blocks)}, num_classes={classes})", f"net.in_planes = {width}"]
+    lines.append(f"net.conv1 = nn.Conv2d({channels}, {width}, kernel_size=3, padding=1, bias=False)")
+    if hasattr(net, "bn1"):
+        lines.append(f"net.bn1 = nn.BatchNorm2d({width})")
+    for stage, (count, stride) in enumerate(zip(blocks, strides, strict=True)):
+        lines.append(f"net.layer{stage + 1} = net._make_layer({block}, {width * 2**stage}, {count}, stride={stride})")
+    lines.append(f"net.linear = nn.Linear({net.linear.in_features}, {classes})")
+    return [f"from {_ZOO} import {block}, {kind}"], lines

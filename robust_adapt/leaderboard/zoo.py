@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import nn
 
 from robust_adapt import upstream
 from robust_adapt.archives import read_tensors
-from robust_adapt.doors import check_flag, check_known, check_path
+from robust_adapt.checks import check_known
 from robust_adapt.errors import CheckpointError, ConfigError, UpstreamError, first_line, shown
 from robust_adapt.files import file_sha256
 
@@ -40,24 +39,40 @@ def load_zoo_model(
     ``CheckpointError`` for a file that is absent and may not be downloaded or is not a checkpoint, ``UpstreamError``
     where the download fails.
     """
-    check_path("model_dir", model_dir)
-    check_flag("offline", offline)
-    entry = zoo_entry(name, dataset, threat)
-    ids = entry["gdrive_id"]
-    folder = Path(model_dir) / dataset / threat
-    files = [folder / f"{name}.pt_m{number}.pt" for number in range(len(ids))] if isinstance(ids, list) else []
-    files = files or ([folder / f"{name}.pt"] if ids is not None else [])
-    present = [path for path in files if path.is_file()]
-    for path in present:
-        read_tensors(path)
-    if offline and (len(present) < len(files) or not files):
-        absent = next((path for path in files if path not in present), folder / f"{name}.pt")
+    ids, path = zoo_entry(name, dataset, threat)["gdrive_id"], Path(model_dir) / dataset / threat / f"{name}.pt"
+    files = [path] if ids is not None else []
+    if isinstance(ids, list):
+        files = [path.with_name(f"{name}.pt_m{number}.pt") for number in range(len(ids))]
+    absent = [file for file in files if not _is_readable(file)]
+    if offline and (absent or not files):
         raise CheckpointError(
-            f"Expected {name} at {absent}, but it is not there and downloads are off; put the file there, or allow "
-            "downloads."
+            f"Expected {name} at {(absent or [path])[0]}, but it is not there and downloads are off; put the file "
+            "there, or allow downloads."
         )
-    model = _load(name, dataset, threat, model_dir, files)
-    return ZooModel(name=name, model=model.eval(), sha256={path.name: file_sha256(path) for path in files})
+    from robustbench.utils import load_model
+
+    said = io.StringIO()  # the download prints; here only the command line does
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            model = load_model(name, model_dir=model_dir, dataset=dataset, threat_model=threat)
+    except Exception as error:  # requests, gdown, torch and pickle each raise kinds of their own
+        if missing := [file for file in files if not _is_readable(file)]:
+            raise UpstreamError(
+                f"Expected to download {name} to {missing[0]}, but got: {first_line(error)}; "
+                "download it yourself and put it there."
+            ) from error
+        raise CheckpointError(
+            f"Expected the weights of {name} in {', '.join(map(str, files)) or 'the download'}, "
+            f"but got: {first_line(error)}; delete the file to fetch it again."
+        ) from error
+    return ZooModel(name=name, model=model.eval(), sha256={file.name: file_sha256(file) for file in files})
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether a file is there. Raises ``CheckpointError`` where it is, and is no file of tensors."""
+    if path.is_file():
+        read_tensors(path)
+    return path.is_file()
 
 
 def zoo_entry(name: str, dataset: str = "cifar10", threat: str = "Linf") -> dict[str, Any]:
@@ -69,44 +84,13 @@ def zoo_entry(name: str, dataset: str = "cifar10", threat: str = "Linf") -> dict
     check_known("data set of RobustBench", dataset, boards)
     check_known(f"threat model of {dataset}", threat, boards[dataset])
     known = boards[dataset][threat]
-    if not isinstance(name, str) or name not in known:
+    if name not in known:
         lowered = {each.lower(): each for each in known}  # a name in other letters is as near as can be
-        near = difflib.get_close_matches(shown(name).lower(), lowered, n=3, cutoff=0.4)
-        hint = (
-            f"did you mean {' or '.join(repr(lowered[each]) for each in near)}?"
-            if near
-            else "see robustbench.github.io."
-        )
+        near = [
+            repr(lowered[each]) for each in difflib.get_close_matches(shown(name).lower(), lowered, n=3, cutoff=0.4)
+        ]
+        hint = f"did you mean {' or '.join(near)}?" if near else "see robustbench.github.io."
         raise ConfigError(
             f"Expected one of the {len(known)} {threat} models of {dataset}, but got {shown(name)}; {hint}"
         )
-    return known[name]
-
-
-def _load(name: str, dataset: str, threat: str, model_dir: str | Path, files: list[Path]) -> nn.Module:
-    from robustbench.utils import load_model
-
-    fresh = [path for path in files if not path.is_file()]
-    try:
-        with _silence():
-            return load_model(name, model_dir=model_dir, dataset=dataset, threat_model=threat)
-    except Exception as error:  # requests, gdown, torch and pickle each raise kinds of their own
-        for path in files:
-            if path.is_file():
-                read_tensors(path)
-        if absent := [path for path in fresh if not path.is_file()]:
-            raise UpstreamError(
-                f"Expected to download {name} to {absent[0]}, but got: {first_line(error)}; "
-                "download it yourself and put it there."
-            ) from error
-        raise CheckpointError(
-            f"Expected the weights of {name} in {', '.join(map(str, files)) or 'the download'}, "
-            f"but got: {first_line(error)}; delete the file to fetch it again."
-        ) from error
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """The download prints; here only the command line does."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
+    return dict(known[name])

@@ -1,8 +1,14 @@
 """Records in; terminal tables, markdown, CSV, pictures and one HTML page out."""
 
-from robust_adapt.reporting.page import html_page
 from robust_adapt.reporting.pictures import COLOURS, draw_cases, draw_curves
-from robust_adapt.reporting.tables import conditions, csv_table, markdown_table, table_rows, terminal_table
+from robust_adapt.reporting.tables import (
+    conditions,
+    csv_table,
+    html_page,
+    markdown_table,
+    table_rows,
+    terminal_table,
+)
 from robust_adapt.reporting.text import plain
 
 __all__ = [

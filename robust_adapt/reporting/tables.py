@@ -1,18 +1,21 @@
-"""The side-by-side table for the terminal, as markdown and as CSV. Computes nothing but the gain column."""
+"""The side-by-side table for the terminal, as markdown, CSV and HTML. Computes nothing but the gain column."""
 
+import base64
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from robust_adapt.ball import format_eps
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.reporting.text import cell, markdown, plain
-from robust_adapt.units import format_eps
 
+LEFT = 2  # columns of words; the others are figures
 # The article's table in percent (standard, its scheme); its budget is not stated and its CW is not defined.
 ARTICLE = {"FGSM": (14.2, 48.7), "PGD-20": (9.7, 37.5), "CW": (5.3, 29.1)}
 ARTICLE_NOTE = (
@@ -23,33 +26,25 @@ ARTICLE_NOTE = (
 
 def table_rows(records: Sequence[EvaluationRecord]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the side-by-side table. The first record is the standard model, gains are against it."""
-    header = ["attack", "norm", "eps", "steps", "n"]
-    header += [record.model for record in records]
-    header += ["gain, points" if len(records) == 2 else f"gain of {record.model}, points" for record in records[1:]]
-    header += ["article"]
     check_alike(records)
+    models = [record.model for record in records]
+    gains = ["gain, points"] if len(models) == 2 else [f"gain of {model}, points" for model in models[1:]]
+    header = ["attack", "norm", "eps", "steps", "n", *models, *gains, "article"]
     rows = [_row(same[0].name, same) for same in zip(*(record.attacks for record in records), strict=True)]
     return header, [*rows, _row("Worst case", [record.worst_case for record in records])]
 
 
 def check_alike(records: Sequence[EvaluationRecord]) -> None:
     """Raise ``ConfigError`` unless the records may stand side by side: the same rows and steps, budget, arithmetic,
-    seed, and images, by their hash; by the data's title where a record of before lacks the hash."""
+    seed, and images, by their hash; by the data's title where one of the records lacks the hash."""
     for one, other in itertools.combinations(records, 2):
         said = {what: (text(one), text(other)) for what, text in _ALIKE.items()}
         known = one.images_sha256 and other.images_sha256
         keys = [(each.n, each.split, each.images_sha256 if known else each.data) for each in (one, other)]
         said["on the same images"] = ("", "") if keys[0] == keys[1] else (_images(one), _images(other))
-        said["with limited rows on the same images"] = _unknown(one, other), _unknown(other, one)
         for what, (first, second) in said.items():
             if first != second:
                 raise ConfigError(f"Expected evaluations {what}, but got {first}, {second}; evaluate them alike.")
-
-
-def _unknown(record: EvaluationRecord, other: EvaluationRecord) -> str:
-    """The limited rows of which a record of before does not know the images, of as many as in the other record."""
-    rows = [row for row, same in zip(record.attacks, other.attacks, strict=False) if row.n == same.n < record.n]
-    return f"{', '.join(row.name for row in rows if not row.images_sha256) or 'none'} of unknown images"
 
 
 def _images(record: EvaluationRecord) -> str:
@@ -67,7 +62,7 @@ def _arithmetic(record: EvaluationRecord) -> str:
 
 _ALIKE: dict[str, Callable[[EvaluationRecord], Any]] = {
     "with the same rows": lambda record: [row.name for row in record.attacks],
-    "under one budget": lambda record: f"{record.norm} {format_eps(record.eps, record.norm)}",
+    "under one budget": lambda record: str(record.ball),
     "with the same steps": lambda record: [f"{row.name} {_steps(row, record.norm)}" for row in record.attacks],
     "in the same arithmetic": _arithmetic,
     "from the same seed": lambda record: record.seed,
@@ -77,7 +72,11 @@ _ALIKE: dict[str, Callable[[EvaluationRecord], Any]] = {
 def _row(name: str, same: Sequence[AttackRecord]) -> list[str]:
     first = same[0]
     eps = format_eps(first.eps, first.norm) if first.eps is not None else ("none" if first.norm else "")
-    figures = [_percent(one.accuracy, one.low, one.high) + _size(one) for one in same]
+    figures = [
+        f"{100 * one.accuracy:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+        + (f" (L2 {one.mean_l2:.2f})" if one.eps is None and one.norm and one.mean_l2 is not None else "")
+        for one in same
+    ]
     gains = [_gain(first.accuracy, one.accuracy) for one in same[1:]]
     counts = " / ".join(dict.fromkeys(str(one.n) for one in same))
     return [name, first.norm, eps, _steps(first, first.norm), counts, *figures, *gains, _article(name)]
@@ -89,8 +88,8 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
     first, titles = records[0], _all(record.data for record in records)
     sentences = [
         f"Accuracy in percent on {first.n} images of the {first.split} split of {titles} (a fixed, seeded, "
-        f"stratified choice), 95 % Wilson intervals; budget {first.norm} {format_eps(first.eps, first.norm)}, "
-        f"one restart, seed {first.seed}, {_arithmetic(first)}."
+        f"stratified choice), 95 % Wilson intervals; budget {first.ball}, one restart, "
+        f"seed {first.seed}, {_arithmetic(first)}."
     ]
     if titles != "CIFAR-10":
         sentences.append(f"{titles} is not the official CIFAR-10 test set: not comparable with leaderboards.")
@@ -98,12 +97,11 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
         "Rows without an eps are not bounded: their figure is the mean L2 size of the successes, in brackets. "
         "In the ball: the same images projected on the budget."
     )
-    every = [row for record in records for row in [*record.attacks, record.worst_case]]
-    notes = dict.fromkeys(f"{row.name}: {row.note}" for row in every if row.note)
-    sentences += ["; ".join(notes) + "."] if notes else []
+    rows = [row for record in records for row in [*record.attacks, record.worst_case]]
+    if notes := dict.fromkeys(f"{row.name}: {row.note}" for row in rows if row.note):
+        sentences.append("; ".join(notes) + ".")
     for record in records:
-        training = record.config
-        if training:
+        if training := record.config:
             sentences.append(
                 f"{record.model}: {training['model']['name']} of width {training['model']['width']}, "
                 f"{training['epochs']:g} epochs, batch {training['batch_size']}, seed "
@@ -126,10 +124,10 @@ def _versions(record: EvaluationRecord, *names: str) -> str:
 def terminal_table(records: Sequence[EvaluationRecord], *, title: str = "") -> Table:
     """The table for rich. Names from data and files are escaped."""
     header, rows = table_rows(records)
-    table = Table(title=plain(title) or None, caption="\n".join(plain(text) for text in conditions(records)))
-    table.caption_justify = "left"
+    caption = "\n".join(plain(text) for text in conditions(records))
+    table = Table(title=plain(title) or None, caption=caption, caption_justify="left")
     for number, name in enumerate(header):
-        table.add_column(plain(name), justify="left" if number < 2 else "right", overflow="fold")
+        table.add_column(plain(name), justify="left" if number < LEFT else "right", overflow="fold")
     for row in rows:
         table.add_row(*[plain(cell) for cell in row])
     return table
@@ -138,7 +136,7 @@ def terminal_table(records: Sequence[EvaluationRecord], *, title: str = "") -> T
 def markdown_table(records: Sequence[EvaluationRecord]) -> str:
     """The table and its conditions as markdown."""
     header, rows = table_rows(records)
-    lines = ["| " + " | ".join(map(markdown, header)) + " |", "|---|---|" + "--:|" * (len(header) - 2)]
+    lines = ["| " + " | ".join(map(markdown, header)) + " |", "|" + "---|" * LEFT + "--:|" * (len(header) - LEFT)]
     lines += ["| " + " | ".join(map(markdown, row)) + " |" for row in rows]
     return "\n".join(lines) + "\n\n" + "\n".join(f"- {markdown(text)}" for text in conditions(records)) + "\n"
 
@@ -152,18 +150,29 @@ def csv_table(records: Sequence[EvaluationRecord]) -> str:
     writer.writerow(["model", "data", *of_row, *of_record, "versions"])
     for record in records:
         for attack in [*record.attacks, record.worst_case]:
-            values = [record.model, record.data, *(getattr(attack, name) for name in of_row)]
-            values += [*(getattr(record, name) for name in of_record), _versions(record)]
-            writer.writerow([cell(value) for value in values])
+            figures = [getattr(attack, name) for name in of_row] + [getattr(record, name) for name in of_record]
+            writer.writerow([cell(value) for value in (record.model, record.data, *figures, _versions(record))])
     return out.getvalue()
 
 
-def _percent(share: float, low: float, high: float) -> str:
-    return f"{100 * share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+def html_page(
+    records: Sequence[EvaluationRecord], pictures: Mapping[str, Path], *, title: str = "Robust accuracy"
+) -> str:
+    """The table, its conditions, and PNGs by caption, as one page that needs no other file. Every text is escaped."""
+    from jinja2 import Environment, PackageLoader
 
-
-def _size(attack: Any) -> str:
-    return f" (L2 {attack.mean_l2:.2f})" if attack.eps is None and attack.norm and attack.mean_l2 is not None else ""
+    templates = Environment(
+        loader=PackageLoader("robust_adapt.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    header, rows = table_rows(records)
+    return templates.get_template("table.html").render(
+        title=title,
+        header=header,
+        rows=rows,
+        left=LEFT,
+        conditions=conditions(records),
+        pictures={caption: base64.b64encode(path.read_bytes()).decode() for caption, path in pictures.items()},
+    )
 
 
 def _gain(before: float, after: float) -> str:

@@ -1,6 +1,8 @@
 """The model under question, and how it stands under any attack; every figure is computed once."""
 
+import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -10,14 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robust_adapt.answers import check_logits
-from robust_adapt.attacks import Objective, crafting, make_attack, run_attack
-from robust_adapt.attacks.seam import ready
+from robust_adapt.arithmetic import exact_arithmetic
+from robust_adapt.attacks import Member, Objective, crafting
+from robust_adapt.auto_attack import AutoAttackRecord
+from robust_adapt.ball import Ball
+from robust_adapt.checks import check_seed, check_whole, device_errors
 from robust_adapt.data import Split
-from robust_adapt.doors import device_errors
 from robust_adapt.errors import first_line
-from robust_adapt.leaderboard import AutoAttackRecord
+from robust_adapt.evaluation import Trial
 from robust_adapt.models import model_device
-from robust_adapt.precision import exact_arithmetic
 from robust_adapt.statistics import wilson
 
 # norm: one step, many steps, many steps on the margin, queries only
@@ -33,58 +36,61 @@ class NoAnswer(Exception):
     """The model fails where a check asks it; the message says how."""
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
-class Subject:
-    """A model and the images, budget and effort that it is questioned with.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How hard the checks look: at ``n`` images (None: all), with ``steps`` of PGD and ``queries`` of Square.
 
-    standard: a model without robustness, whose adversarial images are tried on this one. objectives: what adaptive
-    attacks maximise. autoattack: of the same images, where it is known.
+    seed: of random starts and noise. Raises ``ConfigError`` for a number out of range.
     """
 
-    model: nn.Module
-    split: Split
-    eps: float
-    norm: str
-    steps: int
-    queries: int
-    batch_size: int
-    seed: int
-    standard: nn.Module | None
-    objectives: Sequence[Objective]
-    autoattack: AutoAttackRecord | None
-    was_training: int
+    n: int | None = 200
+    steps: int = 20
+    queries: int = 500
+    batch_size: int = 250
+    seed: int = 0
 
-    @property
-    def n(self) -> int:
-        return len(self.split)
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if name != "seed" and (name, value) != ("n", None):
+                check_whole(name, value)
+        check_seed("seed", self.seed)
 
-    @property
-    def device(self) -> torch.device:
-        return model_device(self.model)
 
-    def batches(self, among: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images in [0, 1] and labels, on the model's device; of all samples, or those that are True in ``among``."""
-        split = self.split if among is None else self.split.take(among.nonzero().squeeze(1))
-        for start in range(0, len(split), self.batch_size):
-            end = start + self.batch_size
-            yield Split(split.images[start:end], split.labels[start:end]).tensors(self.device)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Evidence:
+    """What else is known of a model, for the checks that need it.
+
+    standard: a model without robustness, whose adversarial images are tried on this one. objectives: what training
+    itself maximised, for the adaptive attack (``attacks.adaptive_objective``). autoattack: a record of this model, the
+    same images in their order (``split.first(n)``) and the same budget; APGD stands in for it.
+    """
+
+    standard: nn.Module | None = None
+    objectives: Sequence[Objective] = ()
+    autoattack: AutoAttackRecord | None = None
+
+
+class Subject:
+    """A model and the images, budget and effort that it is questioned with."""
+
+    def __init__(self, model: nn.Module, split: Split, ball: Ball, effort: Effort, evidence: Evidence) -> None:
+        self.model, self.split, self.ball, self.effort, self.evidence = model, split, ball, effort, evidence
+        self.trial = Trial(model, ball, effort.batch_size, effort.seed)
+        self.n, self.device = len(split), model_device(model)
+        self.was_training = sum(module.training for module in model.modules())
 
     def ask(self, images: Tensor, *, seed: int = 0) -> Tensor:
         """Logits ``(N, classes)``, on the CPU. Raises ``NoAnswer`` where the model fails on a batch of this size."""
-        try:
-            with exact_arithmetic(), crafting(self.model, seed=seed), torch.no_grad():
-                logits = self.model(images)
-            check_logits(logits, images)
-        except device_errors():
-            raise
-        except FAILURES as error:
-            raise NoAnswer(f"a batch of {len(images)} fails: {first_line(error)}") from error
+        with exact_arithmetic(), crafting(self.model, seed=seed), torch.no_grad():
+            with _no_answer(f"a batch of {len(images)}"):
+                logits: Tensor = self.model(images)
+                check_logits(logits, images)
         return logits.float().cpu()
 
     def right(self, images: Tensor, labels: Tensor) -> Tensor:
         """True for each image that the model gets right; one whose logits are not finite is wrong."""
         with torch.no_grad():
-            logits = self.model(images)
+            logits: Tensor = self.model(images)
         return ((logits.argmax(1) == labels) & logits.isfinite().all(1)).cpu()
 
     def flags(
@@ -92,7 +98,6 @@ class Subject:
         attack: str,
         *,
         eps: float | None = None,
-        steps: int | None = None,
         seed: int = 0,
         source: nn.Module | None = None,
         among: Tensor | None = None,
@@ -100,23 +105,23 @@ class Subject:
     ) -> Tensor:
         """True for each sample that the model gets right under an attack.
 
-        source: the model that the attack sees, by default the judged one. among: attack these only, the others are
-        False. options: of ``make_attack``. Raises ``NoAnswer`` where there is an ``obstacle``.
+        eps: by default that of the ball. source: the model that the attack sees, by default the judged one. among: the
+        others are False. options: of ``Member.named``. Raises ``NoAnswer`` where there is an ``obstacle``.
         """
         if self.obstacle is not None:
             raise NoAnswer(self.obstacle)
-        source, size, right = source or self.model, self.eps if eps is None else eps, []
-        made = make_attack(attack, source, eps=size, steps=steps, **options)
-        for number, (images, labels) in enumerate(self.batches(among)):
-            random = (self.seed + seed) * 1_000_003 + number
-            with exact_arithmetic(), crafting(source, seed=random), crafting(self.model, seed=random):
-                with ready(made, attack):
-                    adversarial = run_attack(made, images, images, labels, eps=size, norm=self.norm)
-                right.append(self.right(adversarial, labels))
-        if among is None:
-            return torch.cat(right)
-        flags = torch.zeros_like(among)
-        flags[among] = torch.cat([*right, flags[:0]])
+        ball = self.ball if eps is None else Ball(self.ball.norm, eps)
+        member = Member.named(attack, source or self.model, ball.norm, **options)
+
+        def stands(images: Tensor, labels: Tensor) -> Tensor:
+            with member.ready():
+                adversarial = member.run(images, labels, ball.eps)
+            return self.right(adversarial, labels)
+
+        flags = torch.ones(self.n, dtype=torch.bool) if among is None else among.clone()
+        trial = dataclasses.replace(self.trial, ball=ball, seed=self.effort.seed + seed)
+        part = self.split.take(flags.nonzero().squeeze(1))
+        flags[flags.clone()] = torch.cat([*trial.ask(part, stands, source=source), flags[:0]])
         return flags
 
     @cached_property
@@ -135,31 +140,34 @@ class Subject:
     @cached_property
     def logits(self) -> tuple[Tensor, Tensor]:
         """Of all images, twice, from different random states."""
-        first, second = (torch.cat([self.ask(images, seed=seed) for images, _ in self.batches()]) for seed in (0, 1))
+        batches = [images for images, _ in self.split.batches(self.effort.batch_size, self.device)]
+        first, second = (torch.cat([self.ask(images, seed=seed) for images in batches]) for seed in (0, 1))
         return first, second
+
+    @cached_property
+    def change(self) -> float:
+        """Between the two passes, over the logits' spread."""
+        self.need_finite()
+        first, second = self.logits
+        return float((first - second).abs().max() / first.std().clamp_min(1e-12))
 
     @cached_property
     def alone(self) -> Tensor:
         """The logits of the first ``ALONE`` images, one at a time."""
-        images, _ = self.split.take(torch.arange(min(ALONE, self.n))).tensors(self.device)
-        return torch.cat([self.ask(image) for image in images.split(1)])
+        return torch.cat([self.ask(image) for image, _ in self.split.take(slice(ALONE)).batches(1, self.device)])
 
     @cached_property
     def gradients(self) -> list[Tensor | None]:
         """The largest absolute value of each image's gradient, a batch each; None where nothing leads to the images."""
-        sizes: list[Tensor | None] = []
-        for images, labels in self.batches():
-            with exact_arithmetic(), crafting(self.model, seed=self.seed):
-                inputs = images.clone().requires_grad_()
-                try:
-                    loss = functional.cross_entropy(self.model(inputs).float(), labels, reduction="sum")
-                    gradient = torch.autograd.grad(loss, inputs, allow_unused=True)[0] if loss.requires_grad else None
-                except device_errors():
-                    raise
-                except FAILURES as error:
-                    raise NoAnswer(f"the gradient fails: {first_line(error)}") from error
-                sizes.append(None if gradient is None else gradient.flatten(1).abs().amax(1).cpu())
-        return sizes
+
+        def largest(images: Tensor, labels: Tensor) -> Tensor | None:
+            inputs = images.clone().requires_grad_()
+            with _no_answer("the gradient"):
+                loss = functional.cross_entropy(self.model(inputs).float(), labels, reduction="sum")
+                gradient = torch.autograd.grad(loss, inputs, allow_unused=True)[0] if loss.requires_grad else None
+            return None if gradient is None else gradient.flatten(1).abs().amax(1).cpu()
+
+        return self.trial.ask(self.split, largest)
 
     def need_finite(self) -> None:
         """Raise ``NoAnswer`` where logits of the clean images are not finite."""
@@ -179,30 +187,44 @@ class Subject:
 
     @cached_property
     def one_step(self) -> Tensor:
-        return self.flags(ATTACKS[self.norm][0], steps=1)  # of eps
+        return self.flags(ATTACKS[self.ball.norm][0], steps=1)  # of eps
 
     @cached_property
     def pgd(self) -> Tensor:
-        return self.flags(ATTACKS[self.norm][1], steps=self.steps, step_ratio=0.25)
+        return self.under_pgd()
+
+    def under_pgd(self, **options: Any) -> Tensor:
+        """``flags`` under PGD; options: of ``flags``."""
+        return self.flags(ATTACKS[self.ball.norm][1], **{"steps": self.effort.steps, "step_ratio": 0.25} | options)
+
+    def under_noise(self) -> Tensor:
+        """True for each sample that the model gets right under random noise: uniform in Linf, of length eps in L2."""
+        seeds = itertools.count(self.effort.seed)
+
+        def stands(images: Tensor, labels: Tensor) -> Tensor:
+            generator = torch.Generator().manual_seed(next(seeds))
+            if self.ball.norm == "Linf":
+                noise = (2 * torch.rand(images.shape, generator=generator) - 1) * self.ball.eps
+            else:
+                noise = torch.randn(images.shape, generator=generator)
+                noise = self.ball.eps * noise / noise.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+            return self.right((images + noise.to(images)).clamp(0, 1), labels)
+
+        return torch.cat(self.trial.ask(self.split, stands))
 
     @cached_property
     def strong_pgd(self) -> Tensor:
         """Five times the steps, two restarts."""
         standing = self.pgd
         for seed in (1, 2):
-            name, steps = ATTACKS[self.norm][1], 5 * self.steps
-            standing = self.flags(name, steps=steps, step_ratio=0.1, seed=seed, among=standing)
+            standing = self.under_pgd(steps=5 * self.effort.steps, step_ratio=0.1, seed=seed, among=standing)
         return standing
 
     @cached_property
     def white_box(self) -> Tensor:
         """What stands against all gradients: PGD on both losses, one step."""
-        return self.flags(ATTACKS[self.norm][2], steps=2 * self.steps, among=self.strong_pgd & self.one_step)
-
-    @cached_property
-    def square(self) -> Tensor:
-        """What stands against gradients and Square."""
-        return self.flags(ATTACKS[self.norm][3], n_queries=self.queries, among=self.white_box)
+        name, steps = ATTACKS[self.ball.norm][2], 2 * self.effort.steps
+        return self.flags(name, steps=steps, among=self.strong_pgd & self.one_step)
 
 
 def accuracy(flags: Tensor) -> float:
@@ -214,3 +236,14 @@ def half_width(flags: Tensor) -> float:
     """Half of the 95 % Wilson interval of the share: what n images cannot tell apart."""
     low, high = wilson(int(flags.sum()), len(flags))
     return (high - low) / 2
+
+
+@contextlib.contextmanager
+def _no_answer(asked: str) -> Iterator[None]:
+    """What a model raises becomes a ``NoAnswer``; what its device raises passes as it is."""
+    try:
+        yield
+    except device_errors():
+        raise
+    except FAILURES as error:
+        raise NoAnswer(f"{asked} fails: {first_line(error)}") from error

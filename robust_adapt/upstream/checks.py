@@ -1,11 +1,10 @@
 """Is this machine ready: one row a fact, each with the exact command that mends it."""
 
-import importlib
-import importlib.util
+import importlib.resources
 import shutil
 import statistics
 import sys
-import time
+import timeit
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from robust_adapt.upstream.imports import MEND_ROBUSTBENCH, _find_elsewhere, _is_ours, is_shadowed, prepare
+from robust_adapt.upstream.imports import MEND_ROBUSTBENCH, has_pkg_resources, is_ours, is_shadowed, prepare
 from robust_adapt.upstream.provenance import NOT_INSTALLED, version
 
 if TYPE_CHECKING:  # torch takes a second to import, and half of the commands do not need it
@@ -29,16 +28,16 @@ SAFE_REQUESTS = "2.32"
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One row of ``doctor``."""
+    """One row of ``doctor``: what was looked at, and what was found.
+
+    status: ``ok``, ``warn`` (works, but read the detail) or ``fail`` (something will not work). fix: the exact command
+    that mends it, or empty.
+    """
 
     name: str
-    """What was looked at."""
     status: Status
-    """``ok``, ``warn`` (works, but read the detail) or ``fail`` (something will not work)."""
     detail: str
-    """What was found."""
     fix: str = ""
-    """The exact command that mends it, or empty."""
 
 
 def doctor(data_root: str | Path = "data") -> list[Check]:
@@ -131,42 +130,39 @@ def _conv_seconds(device: "torch.device", *, bf16: bool) -> float:
     images = torch.full((32, 64, 32, 32), 0.5, device=device).to(memory_format=torch.channels_last).requires_grad_()
     weight = torch.full((64, 64, 3, 3), 0.5, device=device, requires_grad=True)
     synchronize = torch.cuda.synchronize if device.type == "cuda" else torch.cpu.synchronize
-    seconds = []
-    for _ in range(7):
-        synchronize()
-        start = time.perf_counter()
+
+    def work() -> None:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             loss = torch.nn.functional.conv2d(images, weight, padding=1).float().mean()
-        loss.backward()
+        torch.autograd.backward(loss)
         synchronize()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[2:])
+
+    return statistics.median(timeit.repeat(work, number=1, repeat=7)[2:])
 
 
-def _torchattacks() -> Result:
-    importlib.import_module("torchattacks")
-    return "ok", version("torchattacks"), ""
+def _imported(module: str, distribution: str) -> Result:
+    importlib.import_module(module)
+    return "ok", version(distribution), ""
 
 
 def _robustbench() -> Result:
     if is_shadowed():
         return "fail", "shadowed by the old copy that torchattacks' wheel carries", MEND_ROBUSTBENCH
     prepare()
-    importlib.import_module("robustbench")
-    return "ok", version("robustbench"), ""
+    return _imported("robustbench", "robustbench")
 
 
 def _autoattack() -> Result:
     prepare()
-    if _is_ours(importlib.import_module("autoattack")):
-        return "ok", f"pyautoattack {version('pyautoattack')}", ""
-    return "ok", "the reference implementation", ""
+    ours = is_ours(importlib.import_module("autoattack"))
+    return "ok", f"pyautoattack {version('pyautoattack')}" if ours else "the reference implementation", ""
 
 
 def _pkg_resources() -> Result:
-    if _find_elsewhere("pkg_resources") is None:
-        return "ok", "absent, a stand-in serves robustbench", ""
-    return "ok", f"from setuptools {version('setuptools')}", ""
+    found = (
+        f"from setuptools {version('setuptools')}" if has_pkg_resources() else "absent, a stand-in serves robustbench"
+    )
+    return "ok", found, ""
 
 
 def _requests() -> Result:
@@ -188,19 +184,8 @@ def _timm() -> Result:
     return "warn", f"{found}, where robustbench asks for {pin}", f'pip install "{pin}"'
 
 
-def _fabric() -> Result:
-    importlib.import_module("lightning_fabric")
-    return "ok", version("lightning-fabric"), ""
-
-
-def _matplotlib() -> Result:
-    importlib.import_module("matplotlib")
-    return "ok", version("matplotlib"), ""
-
-
 def _digits() -> Result:
-    folder = Path(importlib.util.find_spec("sklearn").origin).parent
-    if next(folder.glob("datasets/data/digits.csv*"), None) is None:
+    if not importlib.resources.files("sklearn").joinpath("datasets/data/digits.csv.gz").is_file():
         return "fail", "missing from scikit-learn", "pip install --force-reinstall --no-deps scikit-learn"
     return "ok", f"in scikit-learn {version('scikit-learn')}", ""
 
@@ -223,14 +208,14 @@ CHECKS: dict[str, tuple[Callable[[], Result], str]] = {  # name: (check, what me
     "requirements": (_requirements, "pip install packaging"),
     "torch": (_torch, "pip install --upgrade torch torchvision"),
     "bf16": (_bf16, ""),
-    "torchattacks": (_torchattacks, "pip install torchattacks"),
+    "torchattacks": (partial(_imported, "torchattacks", "torchattacks"), "pip install torchattacks"),
     "robustbench": (_robustbench, MEND_ROBUSTBENCH),
     "autoattack": (_autoattack, "pip install pyautoattack"),
     "pkg_resources": (_pkg_resources, ""),
     "requests": (_requests, MEND_REQUESTS),
     "timm": (_timm, "pip install robustbench"),
-    "lightning-fabric": (_fabric, "pip install lightning-fabric"),
-    "matplotlib": (_matplotlib, "pip install matplotlib"),
+    "lightning-fabric": (partial(_imported, "lightning_fabric", "lightning-fabric"), "pip install lightning-fabric"),
+    "matplotlib": (partial(_imported, "matplotlib", "matplotlib"), "pip install matplotlib"),
     "digits": (_digits, "pip install scikit-learn"),
     "disk": (_disk, ""),
 }

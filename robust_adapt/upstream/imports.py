@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import importlib.resources
 import sys
 import warnings
 from collections.abc import Sequence
@@ -40,20 +39,19 @@ def prepare() -> None:
 
 def is_shadowed() -> bool:
     """Whether the installed ``robustbench`` is the old copy that torchattacks' wheel carries, or what is left of it."""
-    spec = _find_elsewhere("robustbench")
+    spec = find_elsewhere("robustbench")
     return spec is not None and not _is_real("robustbench", spec) and _place(spec).parent.name in _INSTALLED
 
 
 def resnets() -> ModuleType:
     """RobustBench's ``resnet.py`` alone: the package around it brings timm and the whole zoo, which takes seconds."""
     prepare()
-    spec = None if RESNETS in sys.modules or "robustbench" in sys.modules else _find_elsewhere("robustbench")
+    spec = None if RESNETS in sys.modules or "robustbench" in sys.modules else find_elsewhere("robustbench")
     _refuse_other("robustbench", spec)
     if spec is None or not spec.submodule_search_locations:
         return importlib.import_module(RESNETS)
-    parts = RESNETS.split(".")[1:]
-    file = Path(next(iter(spec.submodule_search_locations)), *parts).with_suffix(".py")
-    own = spec_from_file_location(RESNETS, file)
+    own = spec_from_file_location(RESNETS, Path(_place(spec), *RESNETS.split(".")[1:]).with_suffix(".py"))
+    assert own is not None and own.loader is not None
     sys.modules[RESNETS] = module = module_from_spec(own)  # robustbench, when it is imported, takes this one
     own.loader.exec_module(module)
     return module
@@ -65,41 +63,34 @@ class UpstreamFinder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname == "robustbench":
-            spec = _find_elsewhere(fullname)
-            _refuse_other(fullname, spec)
-            if spec is not None and isinstance(spec.loader, SourceFileLoader):
-                spec.loader = _QuietLoader(spec.loader.name, spec.loader.path)
-            return spec
-        if fullname in ("torchattacks", "pyautoattack", "torchvision"):
-            _refuse_other(fullname, _find_elsewhere(fullname))
-        if fullname == "robustbench.loaders" and not _is_installed("pkg_resources"):
-            return _with_pkg_resources(_find_elsewhere(fullname, path))
-        if fullname == "autoattack" and not _is_real(fullname, _find_elsewhere(fullname)):
-            return spec_from_loader(fullname, _AutoAttackLoader(), is_package=True)
-        if fullname.startswith("autoattack.") and _is_ours(sys.modules.get("autoattack")):
-            return spec_from_loader(fullname, _AliasLoader())
-        return None
+        if fullname == "autoattack":
+            installed = _is_real(fullname, find_elsewhere(fullname))
+            return None if installed else spec_from_loader(fullname, AutoAttackLoader(), is_package=True)
+        if fullname.startswith("autoattack."):
+            return spec_from_loader(fullname, _AliasLoader()) if is_ours(sys.modules.get("autoattack")) else None
+        if fullname in REAL:
+            _refuse_other(fullname, find_elsewhere(fullname))
+        kind = {"robustbench": _QuietLoader, "robustbench.loaders": _LoadersLoader}.get(fullname)
+        if kind is None or (kind is _LoadersLoader and has_pkg_resources()):
+            return None
+        spec = find_elsewhere(fullname, path)
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = kind(spec.loader.name, spec.loader.path)
+        return spec
 
 
-class _AutoAttackLoader(Loader):
+class AutoAttackLoader(Loader):
     """The package ``autoattack``: everything of pyautoattack, with the reference's signatures on ``AutoAttack``."""
-
-    def create_module(self, spec: ModuleSpec) -> None:
-        return None
 
     def exec_module(self, module: ModuleType) -> None:
         upstream = importlib.import_module("pyautoattack")
         names = {name: value for name, value in vars(upstream).items() if not name.startswith("__")}
-        module.__dict__.update(names, __version__=upstream.__version__)
-        module.AutoAttack = importlib.import_module("robust_adapt.upstream.reference").AutoAttack
+        own = importlib.import_module("robust_adapt.upstream.reference").AutoAttack
+        vars(module).update(names, __version__=upstream.__version__, AutoAttack=own)
 
 
 class _AliasLoader(Loader):
     """A submodule ``autoattack.x``: the very object that ``pyautoattack.x`` is."""
-
-    def create_module(self, spec: ModuleSpec) -> None:
-        return None
 
     def exec_module(self, module: ModuleType) -> None:
         # A module may replace itself while it is executed; handing the object out of create_module would
@@ -118,35 +109,18 @@ class _QuietLoader(SourceFileLoader):
 
 
 class _LoadersLoader(SourceFileLoader):
-    """Executes ``robustbench.loaders`` with a stand-in ``pkg_resources`` that is gone again afterwards.
+    """Executes ``robustbench.loaders`` with a stand-in ``pkg_resources``: the one function of it that is called there.
 
     Only that module keeps it: elsewhere ``import pkg_resources`` goes on failing, as it should.
     """
 
     def exec_module(self, module: ModuleType) -> None:
-        sys.modules["pkg_resources"] = _pkg_resources()
+        sys.modules["pkg_resources"] = stand_in = ModuleType("pkg_resources")
+        vars(stand_in)["resource_filename"] = lambda _name, resource: str(Path(self.path).parent / resource)
         try:
             super().exec_module(module)
         finally:
             sys.modules.pop("pkg_resources", None)
-
-
-def _pkg_resources() -> ModuleType:
-    stand_in = ModuleType("pkg_resources", "The one function of pkg_resources that robustbench.loaders calls.")
-    stand_in.resource_filename = _resource_filename
-    return stand_in
-
-
-def _resource_filename(module_name: str, resource: str) -> str:
-    """The path of a file beside the named module (or inside the named package)."""
-    package = importlib.import_module(module_name).__spec__.parent
-    return str(importlib.resources.files(package).joinpath(resource))
-
-
-def _with_pkg_resources(spec: ModuleSpec | None) -> ModuleSpec | None:
-    if spec is not None and isinstance(spec.loader, SourceFileLoader):
-        spec.loader = _LoadersLoader(spec.loader.name, spec.loader.path)
-    return spec
 
 
 def _refuse_other(name: str, spec: ModuleSpec | None) -> None:
@@ -167,8 +141,10 @@ def _refuse_other(name: str, spec: ModuleSpec | None) -> None:
 def _is_real(name: str, spec: ModuleSpec | None) -> bool:
     """The old copy of robustbench has its ``eval.py`` commented out; uninstalling torchattacks deletes that file."""
     source = None if spec is None else _place(spec) / REAL[name]
-    if source is None or not source.is_file() or name != "robustbench":
-        return source is not None and source.is_file()
+    if source is None or not source.is_file():
+        return False
+    if name != "robustbench":
+        return True
     statements = ast.parse(source.read_bytes()).body
     return any(isinstance(each, ast.FunctionDef) and each.name == "benchmark" for each in statements)
 
@@ -178,19 +154,19 @@ def _place(spec: ModuleSpec) -> Path:
     return Path(next(iter(spec.submodule_search_locations or ()), spec.origin or spec.name))
 
 
-def _is_installed(name: str) -> bool:
+def has_pkg_resources() -> bool:
     """A bare folder of that name in the working directory (a namespace package, without origin) does not count."""
-    if name in sys.modules:
-        return True
-    spec = _find_elsewhere(name)
+    spec = find_elsewhere("pkg_resources")
     return spec is not None and spec.origin is not None
 
 
-def _is_ours(module: ModuleType | None) -> bool:
-    return module is not None and isinstance(module.__spec__.loader, _AutoAttackLoader)
+def is_ours(module: ModuleType | None) -> bool:
+    """Whether this ``autoattack`` is the one made of pyautoattack."""
+    spec = None if module is None else module.__spec__
+    return spec is not None and isinstance(spec.loader, AutoAttackLoader)
 
 
-def _find_elsewhere(name: str, path: Sequence[str] | None = None) -> ModuleSpec | None:
+def find_elsewhere(name: str, path: Sequence[str] | None = None) -> ModuleSpec | None:
     """What all other finders say: editable installs bring their own, so asking sys.path is not enough."""
     for finder in sys.meta_path:
         if not isinstance(finder, UpstreamFinder) and hasattr(finder, "find_spec"):

@@ -38,19 +38,13 @@ def commit(root: Path | None = None) -> str | None:
     root = root or Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():  # installed, perhaps below somebody else's repository
         return None
-    head = _git(root, "rev-parse", "HEAD")
-    if head is None:
-        return None
-    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
-    return f"{head}+dirty" if changes else head
-
-
-def _git(root: Path, *arguments: str) -> str | None:
     # Inside a git hook GIT_DIR and GIT_INDEX_FILE point at some other repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    command = ["git", "--no-optional-locks", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=10, check=True)
+        done = subprocess.run(
+            [*command, "--dirty=+dirty"], env=environment, capture_output=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.decode(errors="replace").strip()

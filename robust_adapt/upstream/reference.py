@@ -17,6 +17,8 @@ from robust_adapt.errors import UpstreamError
 class AutoAttack(pyautoattack.AutoAttack):
     """The reference's constructor and results; the attacks are pyautoattack's, untouched."""
 
+    attacks_to_run: list[str]
+
     def __init__(  # the reference's own nine parameters, in its order
         self,
         model: torch.nn.Module,
@@ -62,7 +64,7 @@ class AutoAttack(pyautoattack.AutoAttack):
         self, x_orig: torch.Tensor, y_orig: torch.Tensor, bs: int = 250, return_labels: bool = False
     ) -> dict[str, torch.Tensor | tuple[torch.Tensor, torch.Tensor]]:
         """Each attack alone on all images, by name."""
-        attacks, results = self.attacks_to_run, {}
+        results, attacks = {}, self.attacks_to_run
         try:
             for attack in attacks:
                 self.attacks_to_run = [attack]

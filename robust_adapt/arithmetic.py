@@ -1,0 +1,128 @@
+"""How a model computes: exactly as written, or as fast as the device can."""
+
+import contextlib
+import copy
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from robust_adapt.errors import ConfigError, first_line
+
+_TOLERANCE = 1e-3  # of the spread of the logits
+Keys = tuple[tuple[str, str], ...]
+# torch's settings of fp32_precision: each follows the one above it where it is "none"
+_GENERIC = ("generic", "all")
+_BACKENDS: Keys = (("cuda", "all"), ("mkldnn", "all"))
+_OPERATIONS: Keys = tuple(itertools.product(("cuda", "mkldnn"), ("matmul", "conv", "rnn")))
+
+
+def exact_arithmetic() -> contextlib.AbstractContextManager[None]:
+    """float32 as it is written, and the same bits each time: no TF32, no autocast, no choice of kernels by timing.
+
+    On a CPU too, whatever ``fp32_precision`` says of oneDNN. On leaving, every setting is what it was.
+    """
+    return _arithmetic(fast=False)
+
+
+def fast_arithmetic() -> contextlib.AbstractContextManager[None]:
+    """TF32 and kernels chosen by timing on a GPU; still no autocast. Bits differ from run to run there."""
+    return _arithmetic(fast=True)
+
+
+@contextlib.contextmanager
+def _arithmetic(*, fast: bool) -> Iterator[None]:
+    """TF32 or none is said in both of torch's interfaces: where they disagree, reading the old one raises."""
+    cudnn = torch.backends.cudnn
+    timed, repeatable = cudnn.benchmark, cudnn.deterministic
+    with _ieee_precision(), torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+        precision = torch.get_float32_matmul_precision()
+        try:
+            convolutions = cudnn.allow_tf32
+        except RuntimeError:  # it cannot be read, because it is not what the new interface says, which is no TF32
+            convolutions = True
+        cudnn.benchmark, cudnn.deterministic = fast, not fast or repeatable
+        torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = fast
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(precision)
+            cudnn.allow_tf32 = convolutions
+            cudnn.benchmark, cudnn.deterministic = timed, repeatable
+
+
+@contextlib.contextmanager
+def _ieee_precision() -> Iterator[None]:
+    """``fp32_precision`` of everything at ``ieee``; before torch 2.9 there is none."""
+    if not hasattr(torch._C, "_get_fp32_precision_getter"):
+        yield
+        return
+    before = _read((_GENERIC, *_BACKENDS, *_OPERATIONS))
+    own = _read((_GENERIC,)) | _own(_BACKENDS, (_GENERIC,)) | _own(_OPERATIONS, (_GENERIC, *_BACKENDS))
+    _write(dict.fromkeys(_OPERATIONS, "ieee"))
+    try:
+        yield
+    finally:
+        _write(own)
+        # TF32 convolutions are what torch begins with: no setting of theirs, and none above them
+        _write({key: value for key, value in before.items() if _read((key,))[key] != value})
+
+
+def _own(keys: Keys, above: Keys) -> dict[tuple[str, str], str]:
+    """What each setting says itself, ``none`` where it follows those above, which end at ``ieee``."""
+    seen = []
+    for value in ("tf32", "ieee"):
+        _write(dict.fromkeys(above, value))
+        seen.append(_read(keys))
+    return {key: value if value == seen[1][key] else "none" for key, value in seen[0].items()}
+
+
+def _read(keys: Keys) -> dict[tuple[str, str], str]:
+    return {key: torch._C._get_fp32_precision_getter(*key) for key in keys}
+
+
+def _write(values: dict[tuple[str, str], str]) -> None:
+    for key, value in values.items():  # torch.backends reaches neither all of oneDNN nor cuDNN's RNNs
+        torch._C._set_fp32_precision_setter(*key, value)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy, also of a model that keeps what it has computed, such as the weight of ``utils.weight_norm``.
+
+    Raises ``ConfigError`` where a part of it cannot be copied.
+    """
+    kept = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    memo = {id(value): value.detach().clone() for value in kept if not value.is_leaf}
+    try:
+        return copy.deepcopy(model, memo)
+    except (TypeError, RuntimeError) as error:
+        raise ConfigError(
+            f"Expected a model that copy.deepcopy can copy, but got: {first_line(error)}; give the part that cannot be "
+            "copied a __deepcopy__, or make no copy: no average of weights, no `fast`."
+        ) from error
+
+
+@torch.no_grad()
+def fast_copy(model: nn.Module, images: Tensor, *, compiled: bool | None = None) -> nn.Module:
+    """A copy in eval mode with batch-norm folded into convolutions, channels-last, and on a GPU compiled.
+
+    images: a few, on the model's device: a model that cannot be traced, or whose logits on them would change by more
+    than 0.1 %, keeps its batch-norm. compiled: on a CPU compiling takes longer than it saves, hence by default not.
+    """
+    plain = copied(model).eval()
+    fast = _folded(plain, images).to(memory_format=torch.channels_last)
+    if images.is_cuda if compiled is None else compiled:
+        fast.compile(dynamic=True)  # the attacks ask about ever fewer images
+    return fast
+
+
+def _folded(model: nn.Module, images: Tensor) -> nn.Module:
+    from torch.fx.experimental.optimization import fuse
+
+    try:
+        folded = fuse(model).eval()
+        expected, got = model(images), folded(images)
+    except Exception:  # a forward with control flow cannot be traced, in as many ways as there are models
+        return model
+    return folded if torch.allclose(got, expected, rtol=_TOLERANCE, atol=_TOLERANCE * float(expected.std())) else model

@@ -1,0 +1,155 @@
+"""Call any attack inside a training loop and leave no trace: modes, gradients, random state, inputs, results."""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torchattacks.attack import Attack
+
+from robust_adapt.answers import in_place, is_compiled, leading_back, logits_of, watched
+from robust_adapt.checks import check_model, check_whole
+from robust_adapt.errors import ConfigError
+from robust_adapt.models import model_device
+from robust_adapt.random_states import random_fork
+
+Check = Callable[[Tensor], None]
+
+
+@contextlib.contextmanager
+def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module]:
+    """The model in a state that any attack may use: eval mode, frozen parameters, gradients on, own random state.
+
+    On leaving, also after an exception, every module's own ``training`` flag, every ``requires_grad`` and the random
+    states of torch (CPU and the model's device), NumPy and Python are what they were; parameters got no gradient.
+    ``torch.no_grad()`` around it does not matter, ``torch.inference_mode()`` is a ``ConfigError``. seed: of the random
+    states inside; None goes on from copies of the caller's. Of a model in DDP it gives what is inside.
+    """
+    bare = check_model(model)
+    if torch.is_inference_mode_enabled():
+        raise ConfigError(
+            "Expected a place where gradients can be switched on, but got a call inside torch.inference_mode(); use "
+            "torch.no_grad() there."
+        )
+    if seed is not None:
+        check_whole("seed", seed, low=0, high=2**63)
+    modes = [(module, module.training) for module in model.modules()]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    device = next((parameter.device for parameter in model.parameters()), None)
+    with random_fork(seed, device), torch.enable_grad(), _repeatable_backward(model):
+        try:
+            model.eval()
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            yield bare
+        finally:
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+            for module, mode in modes:
+                module.training = mode
+
+
+def _repeatable_backward(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
+    """FAB, DeepFool and JSMA go back through one graph several times, which a compiled model refuses by default."""
+    if not is_compiled(model):
+        return contextlib.nullcontext()
+    from torch._functorch import config
+
+    patch: contextlib.AbstractContextManager[Any] = config.patch(donated_buffer=False)
+    return patch
+
+
+@contextlib.contextmanager
+def float32_logits(attack: Attack, see: Check, watch: Check | None, *, contiguous: bool) -> Iterator[None]:
+    """Let an attack see logits as float32, whatever autocast does to the model (bf16 breaks some of them).
+
+    see: is called with the logits first, watch with the gradients of the images. contiguous: these too, whatever
+    layout the weights have.
+    """
+
+    def get_logits(inputs: Tensor, labels: Any = None, *args: Any, **kwargs: Any) -> Tensor:
+        if contiguous and inputs.requires_grad:
+            inputs.register_hook(Tensor.contiguous)
+        if watch is not None and inputs.requires_grad:
+            inputs.register_hook(watch)
+        own = type(attack).get_logits
+        logits = logits_of(attack.model, inputs, lambda given: own(attack, given, labels, *args, **kwargs))
+        see(logits)
+        return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+    before = attack.__dict__.get("get_logits")
+    attack.__dict__["get_logits"] = get_logits  # an instance attribute: get_logits of the class stays what it is
+    try:
+        yield
+    finally:
+        del attack.__dict__["get_logits"]
+        if before is not None:  # an attack inside two others
+            attack.__dict__["get_logits"] = before
+
+
+def look(model: nn.Module, images: Tensor, *, training: bool = False, gradient: bool = False) -> Tensor:
+    """Float logits ``(N, classes)`` of images ``(N, C, H, W)`` in [0, 1] from one forward, as a model is attacked:
+    frozen, with a random state of its own.
+
+    training: in training mode instead. gradient: go back to the images too. A compiled model is asked as it is written.
+    Raises ``DataError`` for images that do not fit, ``ConfigError`` where the model returns no logits, changes its
+    images, runs parts that PyTorch does not see, or has no gradient.
+    """
+    check_ready(model)
+    inputs = images.detach().clone().requires_grad_(gradient)
+    with crafting(model, seed=0), _as_written(model), watched(model), leading_back():
+        model.train(training)
+        logits = logits_of(model, inputs, training=training)
+        if not torch.equal(inputs, images):  # also where torch counts no change, as in `images.data`
+            raise in_place()
+        if gradient:
+            torch.autograd.grad(logits.sum(), inputs)
+    return logits
+
+
+def check_ready(model: nn.Module) -> None:
+    """Raise ``ConfigError`` for a model on the meta device, or with layers that do not know their sizes yet."""
+    model_device(model)
+    if any(map(is_lazy, model.parameters())):
+        raise ConfigError(
+            "Expected a model whose layers know their sizes, but its lazy ones have not run yet; call it once, on "
+            "images, first."
+        )
+
+
+@contextlib.contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """On leaving, weights, buffers and attributes of all parts of the model are what they were."""
+    parts = [(module, dict(vars(module)), _buffers(module).copy()) for module in model.modules()]
+    own = [value for _, attributes, _ in parts for value in attributes.values()]
+    tensors = [*model.parameters(), *model.buffers(), *own]
+    values = [(tensor, tensor.detach().clone()) for tensor in tensors if isinstance(tensor, Tensor)]
+    try:
+        yield
+    finally:
+        for module, attributes, buffers in parts:
+            vars(module).clear()
+            vars(module).update(attributes)
+            _buffers(module).clear()
+            _buffers(module).update(buffers)
+        for tensor, value in values:
+            tensor.detach().copy_(value)
+
+
+def _buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """Those that a forward may put others in the place of; those of a ScriptModule are not Python's."""
+    return module._buffers if isinstance(module._buffers, dict) else {}
+
+
+@contextlib.contextmanager
+def _as_written(model: nn.Module) -> Iterator[None]:
+    """Without ``torch.compile``: a compiled graph runs no parts, and would be compiled anew where they are watched."""
+    if not is_compiled(model):
+        yield
+        return
+    with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
+        warnings.filterwarnings("ignore", "Using `torch.compile")
+        yield

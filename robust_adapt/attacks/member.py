@@ -1,0 +1,181 @@
+"""One attack of a composer or an evaluation, called the way it needs: its eps, its step, its projection."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchattacks.attack import Attack
+
+from robust_adapt.answers import leading_back
+from robust_adapt.attacks.extra import MarginUPGD, Objective, ObjectiveUPGD, SampleEps
+from robust_adapt.attacks.factory import make_attack, parts_of
+from robust_adapt.attacks.isolation import Check, float32_logits
+from robust_adapt.attacks.projection import project
+from robust_adapt.attacks.table import ATTACKS
+from robust_adapt.checks import check_known
+from robust_adapt.errors import ConfigError
+
+FLAT = 0.5  # a few images without a gradient are ordinary in training, most of a batch are not
+
+
+class Member:
+    """An attack and all that a call of it needs to know, found out once.
+
+    name: for sentences and statistics. attack: the torchattacks object. row: its row of the table, None without.
+    ratio: its step over eps. norm: of the ball. takes_sample_eps: whether an eps a sample is one call.
+    Raises ``ConfigError`` where its eps is of another norm.
+    """
+
+    def __init__(self, name: str, attack: Attack, norm: str) -> None:
+        self.name, self.attack, self.norm, self.parts = name, attack, norm, parts_of(attack)
+        self.row, self.ratio = self.parts[0].row, self.parts[0].ratio
+        if self.row is not None:
+            self.takes_sample_eps = self.row.eps is None or self.row.sample_eps
+        else:  # a wrapper may take the batch apart
+            self.takes_sample_eps = not any(part.eps for part in self.parts)
+        for part in self.parts:
+            part.check_norm(name, norm)
+
+    @classmethod
+    def of(cls, attack: Attack, norm: str) -> "Member":
+        """A torchattacks object as it stands: its step keeps its ratio to whatever eps a call has."""
+        return cls(attack.attack, attack, norm)
+
+    @classmethod
+    def named(
+        cls,
+        name: str,
+        model: nn.Module,
+        norm: str,
+        *,
+        steps: int | None = None,
+        step_ratio: float | None = None,
+        objective: Objective | None = None,
+        **options: Any,
+    ) -> "Member":
+        """A name of the table, see ``make_attack``; an attack without a step does without the ``step_ratio``."""
+        check_known("attack", name, ATTACKS)
+        step_ratio = step_ratio if ATTACKS[name].step is not None or objective is not None else None
+        attack = make_attack(  # at an eps of 1 the step is the ratio to the last bit
+            name, model, eps=1.0, steps=steps, step_ratio=step_ratio, objective=objective, **options
+        )
+        return cls(name, attack, norm)
+
+    def needs(self, what: str) -> bool:
+        """Whether the row of the table says so."""
+        return self.row is not None and what in self.row.needs
+
+    def run(self, images: Tensor, labels: Tensor, eps: float | Tensor, start: Tensor | None = None) -> Tensor:
+        """Adversarial images from ``start`` (default: the images), projected on the ball around ``images``.
+
+        images: ``(N, C, H, W)`` in [0, 1]. eps: a float, or ``(N,)`` a sample; an attack that knows only one is called
+        once for each distinct value, on its samples. Float16 autocast is off inside. Raises ``ConfigError`` where the
+        attack cannot take such images.
+        """
+        self._check_shape(images)
+        start = images if start is None else start
+        if self._underflows(images):
+            with torch.autocast(images.device.type, enabled=False):
+                wide = self.run(images.float(), labels, eps, start.float())
+            return project(wide, images, eps, norm=self.norm)
+        size: float | SampleEps
+        if not isinstance(eps, Tensor) or not eps.ndim:
+            size = float(eps)
+        elif self.takes_sample_eps:
+            size = SampleEps(eps.to(images.device))
+        else:
+            result = torch.empty_like(images)
+            for value in eps.unique().tolist():
+                rows = eps == value
+                result[rows] = self.run(images[rows], labels[rows], value, start[rows])
+            return result
+        for part in self.parts:
+            part.set_eps(size)
+        if isinstance(self.attack, ObjectiveUPGD):
+            self.attack.clean = images
+        with warnings.catch_warnings():  # SparseFool gives NumPy a tensor in a way that NumPy is about to forbid
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module="torchattacks")
+            warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # Dynamo looks
+            adversarial = self.attack(start.contiguous() if self.needs("contiguous") else start, labels)
+        return project(adversarial, images, eps, norm=self.norm).to(images.dtype)
+
+    def _underflows(self, images: Tensor) -> bool:
+        """Whether a float32 model is under float16 autocast, where the gradients of images it is sure of become 0."""
+        kind = images.device.type
+        half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+        return half and all(parameter.dtype == torch.float32 for parameter in self.attack.model.parameters())
+
+    def _check_shape(self, images: Tensor) -> None:
+        _, channels, height, width = images.shape
+        wanted = None
+        if self.needs("rgb") and channels != 3:
+            wanted = f"3 channels with {self.name!r}, but got {channels}"
+        elif self.needs("square") and height != width:
+            wanted = f"images as high as wide with {self.name!r}, but got {height}x{width}"
+        if wanted is not None:
+            raise ConfigError(f"Expected {wanted}; leave {self.name!r} out.")
+
+    @contextlib.contextmanager
+    def ready(self, check: Check | None = None, flat: Check | None = None) -> Iterator[None]:
+        """Float32 logits and the model's number of classes for the attack and its parts; as they were on leaving.
+
+        check: is called with the logits, before the attack sees them. flat: with the share of images whose gradient
+        is 0, each time that an attack which looks for the highest loss has gradients.
+        """
+
+        def see(logits: Tensor) -> None:
+            classes, fewest = logits.shape[-1], self.row.classes if self.row is not None else 0
+            if classes < fewest:
+                raise ConfigError(
+                    f"Expected at least {fewest} classes with {self.name!r}, but got {classes}; leave "
+                    f"{self.name!r} out."
+                )
+            for part in self.parts:
+                if hasattr(part.attack, "n_target_classes"):
+                    part.attack.n_target_classes = min(part.attack.n_target_classes, classes - 1)
+            if check is not None:
+                check(logits)
+
+        def watch(gradient: Tensor | None) -> None:
+            if flat is not None and gradient is not None:  # a quantised layer gives none
+                flat((gradient == 0).flatten(1).all(1).float().mean())
+
+        # DLR and the clamped margin are flat where an image is wrong already, which is no failure
+        steep = getattr(self.attack, "loss", "ce") == "ce" or isinstance(self.attack, MarginUPGD)
+        watched = flat is not None and self.row is not None and self.row.kind == "max_loss" and steep
+        with contextlib.ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(
+                    float32_logits(part.attack, see, watch if watched else None, contiguous=self.needs("contiguous"))
+                )
+            stack.enter_context(leading_back())
+            yield
+
+
+def check_failures(members: Sequence[Member], *, strict: bool) -> None:
+    """Warn of attacks that return the clean image where they fail; a ``ConfigError`` where ``strict``."""
+    failing = [member.name for member in members if member.row is not None and member.row.fails_clean]
+    if not failing:
+        return
+    message = (
+        f"{', '.join(failing)} return the clean image where they fail, so training on them is partly clean "
+        "training, more so as the model gets robust; watch `unchanged_share`, or use 'upgd-margin' instead of 'cw'"
+    )
+    if strict:
+        raise ConfigError(f"Expected attacks that return their strongest point with `strict=True`, but {message}.")
+    warnings.warn(message + ".", stacklevel=3)
+
+
+def warn_of_flat(shares: Sequence[Tensor]) -> bool:
+    """Warn where more than ``FLAT`` of the images had no gradient, the mean of ``shares``; whether it did."""
+    share = float(torch.stack(list(shares)).mean()) if shares else 0.0
+    if share > FLAT:
+        warnings.warn(
+            f"{share:.0%} of the images have no gradient, so the attack leaves them unchanged or where it began: the "
+            "model is so sure of them that the loss is flat, or 16 bits are too few; use 'upgd-margin', or float32.",
+            stacklevel=3,
+        )
+    return share > FLAT

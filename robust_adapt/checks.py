@@ -1,0 +1,150 @@
+"""The sentences that several public functions share for a value they cannot take: expected, got, likely fix."""
+
+import math
+import numbers
+import os
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from robust_adapt.errors import ConfigError, DataError, shown, unknown_name
+
+LIMIT = 2**31
+SEEDS = 2**32
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    inside: bool = False,
+    example: object = 1,
+) -> None:
+    """Raise ``ConfigError`` unless ``value`` is a finite number in [low, high] (``inside``: without the ends)."""
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)
+    except OverflowError:
+        number = math.inf
+    if math.isfinite(number) and (low < number < high if inside else low <= number <= high):
+        return
+    ends = f" in ({low:g}, {high:g})" if inside else f" in [{low:g}, {high:g}]"
+    if high == math.inf:
+        ends = "" if low == -math.inf else f" {'>' if inside else '>='} {low:g}"
+    raise ConfigError(
+        f"Expected `{name}` as a finite number{ends}, but got {shown(value)}; give one such as {example}."
+    )
+
+
+def check_whole(name: str, value: object, *, low: int = 1, high: int = LIMIT, example: int = 1) -> None:
+    """Raise ``ConfigError`` unless ``value`` is an int in [low, high)."""
+    whole = isinstance(value, int | numbers.Integral) and not isinstance(value, bool)
+    if whole and low <= value < high:  # type: ignore[operator]
+        return
+    end = {LIMIT: "2**31", SEEDS: "2**32"}.get(high, high)
+    span = f" in [{low}, {end})"
+    if high == LIMIT and not (whole and value >= high):  # type: ignore[operator]
+        span = f" >= {low}" if low > -LIMIT else ""
+    raise ConfigError(
+        f"Expected `{name}` as a whole number{span}, but got {shown(value)}; give one such as {max(low, example)}."
+    )
+
+
+def check_seed(name: str, value: object) -> None:
+    """Raise ``ConfigError`` unless ``value`` is an int in [0, 2**32): what every generator here takes."""
+    check_whole(name, value, low=0, high=SEEDS, example=0)
+
+
+def check_known(kind: str, value: object, known: Iterable[str]) -> None:
+    """Raise ``ConfigError`` unless ``value`` is one of the known names."""
+    known = list(known)
+    if not isinstance(value, str) or value not in known:
+        raise ConfigError(unknown_name(kind, value, known))
+
+
+def check_model(value: Any, name: str = "model") -> Any:
+    """The module that one process may ask by itself: ``value``, or what is inside its DDP or ``DataParallel``.
+
+    DDP's own forward waits for the other processes. Raises ``ConfigError`` unless ``value`` is a ``torch.nn.Module``.
+    """
+    from torch import nn
+
+    if isinstance(value, nn.Module):
+        return next(inner for inner in _wrapped(value) if not any(map(_is_parallel, _wrapped(inner))))
+    got, mend = shown(value), "load it first: load_run(folder).model, load_zoo_model(name) or build_model(name)"
+    if isinstance(value, type):
+        got, mend = f"the class {value.__name__}", f"make one of it: {value.__name__}(...)"
+    elif isinstance(value, Mapping):
+        got, mend = type(value).__name__, "put the weights into a model: model.load_state_dict(...)"
+    elif not isinstance(value, str | os.PathLike):
+        got, mend = type(value).__name__, "give its `model`" if hasattr(value, "model") else "wrap it in one"
+    raise ConfigError(f"Expected `{name}` as a torch.nn.Module, but got {got}; {mend}.")
+
+
+def unwrap(model: Any) -> Any:
+    """The bare module inside ``torch.compile``, Fabric, DDP and ``DataParallel``: the names of its state dict are the
+    model's own."""
+    *_, inner = _wrapped(model)
+    return inner
+
+
+def _wrapped(model: Any) -> Iterator[Any]:
+    """The model, then what is inside each wrapper in turn."""
+    from torch import nn
+
+    while model is not None:
+        yield model
+        held = {**model.__dict__, **dict(model.named_children())}
+        names = ("module",) if _is_parallel(model) else ("_orig_mod", "_forward_module")
+        model = next((held[name] for name in names if isinstance(held.get(name), nn.Module)), None)
+
+
+def _is_parallel(model: Any) -> bool:
+    from torch import nn
+
+    return isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel)
+
+
+def check_tensor(name: str, value: Any, *, dims: int | None = None) -> None:
+    """Raise ``DataError`` unless ``value`` is a dense float tensor with values (``dims``: of so many dimensions)."""
+    if not value.is_floating_point():
+        raise DataError(
+            f"Expected `{name}` as a float tensor, but got {value.dtype}; use torch.as_tensor(...).float()."
+        )
+    check_dense(name, value)
+    if dims is not None and value.ndim != dims:
+        raise DataError(f"Expected `{name}` of {dims} dimensions, but got the shape {tuple(value.shape)}; reshape it.")
+
+
+def check_dense(name: str, value: Any) -> None:
+    """Raise ``DataError`` for a tensor without values (the meta device) or of a sparse layout."""
+    import torch
+
+    if value.is_meta or value.layout != torch.strided:
+        kind = "one on the meta device" if value.is_meta else str(value.layout)
+        raise DataError(f"Expected `{name}` as a dense tensor with values, but got {kind}; load or densify it first.")
+
+
+def device_errors() -> tuple[type[Exception], ...]:
+    """What a device raises however well model and images fit: out of memory, or (in newer versions of torch) broken."""
+    import torch
+
+    return torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError)
+
+
+def fits(value: object, kind: Any) -> bool:
+    """Whether a value out of JSON is of an annotation such as ``list[str]`` or ``float | None``."""
+    inner = typing.get_args(kind)
+    if isinstance(kind, types.UnionType):
+        return any(fits(value, one) for one in inner)
+    if isinstance(value, list) and inner:
+        return typing.get_origin(kind) is list and all(fits(one, inner[0]) for one in value)
+    if isinstance(value, dict) and inner:
+        return typing.get_origin(kind) is dict and all(
+            fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items()
+        )
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    return kind is Any or (not inner and isinstance(value, kind))

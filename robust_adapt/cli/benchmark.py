@@ -1,0 +1,219 @@
+"""``robust-adapt benchmark``: a model under the leaderboard's own protocol."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.table import Table
+
+from robust_adapt.ball import Ball, Epsilon, format_eps
+from robust_adapt.cli.terminal import Devices, TrustCode, console, names_data, read_of_run
+from robust_adapt.config import DataConfig, ModelConfig
+from robust_adapt.errors import ConfigError
+from robust_adapt.records import write_json
+from robust_adapt.reporting import plain
+
+MARK = "not comparable"
+ATTACKED = ("eps", "version", "attacks", "seed", "fast", "more_data", "devices")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """AutoAttack on a model, the place it would take, and what AutoAttack's own checks say; resumable."""
+
+    model_name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run folder, a checkpoint file, module:function, or a RobustBench name."""
+    n: int | None = None
+    """Test images, the first of a fixed, stratified order; by default all."""
+    norm: Literal["Linf", "L2", "L1", "corruptions"] = "Linf"
+    """The ball, or RobustBench's corruption protocol on CIFAR-10-C in `--data.root`."""
+    eps: Epsilon | None = None
+    """Budget; by default the leaderboard's: 8/255 of Linf, 0.5 of L2."""
+    version: Literal["standard", "plus", "rand", "custom"] = "standard"
+    """AutoAttack's version; `rand` is for randomised models, `custom` runs `--attacks`."""
+    attacks: tuple[str, ...] | None = None
+    """Attacks of `--version custom`: apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square."""
+    seed: int = 0
+    """Seed of AutoAttack."""
+    batch_size: int = 250
+    """Images a batch; part of the result, as upstream."""
+    fast: bool = False
+    """Channels-last, folded batch-norm, on a GPU TF32 and compiled: not the exact bits, marked in every output."""
+    more_data: bool = False
+    """The model saw extra or synthetic images (known for RobustBench's own entries)."""
+    out: Path | None = None
+    """Folder of the record and the state; the same command goes on from it after a crash. By default
+    runs/benchmark-MODEL and what of the conditions is not the default."""
+    model_dir: Path = Path("models")
+    """Where RobustBench's models are kept."""
+    offline: bool = False
+    """Never download, neither models nor data."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, one GPU such as `cuda:1`, or `mps`."""
+    devices: Devices = 1
+    trust_code: TrustCode = False
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+
+
+def benchmark(arguments: Sequence[str]) -> int:
+    """The leaderboard's protocol on a model: robust-adapt benchmark MODEL [--n N] [--norm Linf] [--eps EPS] ..."""
+    options = read_of_run(BenchmarkOptions, arguments, "benchmark", "model_name")
+    from robust_adapt import leaderboard, runs
+    from robust_adapt.distributed import Processes
+
+    if options.norm == "corruptions":
+        return _corruptions(options)
+    conditions = _conditions(options)
+    runs.check_name(options.model_name, threat=options.norm)  # before the data, which may be a download
+    fabric = runs.launch(options.device, devices=options.devices)
+    processes = Processes.of(fabric)
+    data = runs.load_together(processes, lambda: _load(options, own=not names_data(arguments)))
+    found = runs.load_together(processes, lambda: _find(options, data))
+    out = options.out or default_folder(options)
+    with console.status("AutoAttack") as status:
+        record = leaderboard.benchmark(
+            found.model.to(fabric.device),
+            data,
+            conditions,
+            n=options.n,
+            out=out,
+            shard=(processes.index, processes.count) if processes.together else (0, 1),
+            origin=dataclasses.replace(found, more_data=options.more_data or found.more_data),
+            report=lambda progress: _show(status, progress, f", {conditions.arithmetic}" if options.fast else ""),
+        )
+    show_benchmark(record)
+    console.print(f"Written to {plain(str(out / 'benchmark.json'))}", soft_wrap=True)
+    return 0
+
+
+def _conditions(options: BenchmarkOptions) -> Any:
+    from robust_adapt.auto_attack import Conditions
+    from robust_adapt.leaderboard import BOARDS
+
+    if options.eps is None and options.norm not in BOARDS:
+        raise ConfigError(
+            f"Expected `eps` for {options.norm}, which has no leaderboard whose eps could be meant; give one."
+        )
+    return Conditions(
+        BOARDS[options.norm] if options.eps is None else Ball(options.norm, options.eps),
+        version=options.version,
+        attacks=options.attacks,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        fast=options.fast,
+    )
+
+
+def _load(options: BenchmarkOptions, *, own: bool) -> Any:
+    """The data of a run folder where none are named (own), else those that are."""
+    from robust_adapt import runs
+    from robust_adapt.data import load_data
+
+    config = dataclasses.replace(options.data, offline=options.data.offline or options.offline)
+    if own and Path(options.model_name).is_dir():
+        return runs.load_own_data(options.model_name, config)
+    return load_data(config)
+
+
+def _find(options: BenchmarkOptions, data: Any) -> Any:
+    from robust_adapt import runs
+
+    return runs.find_model(
+        options.model_name,
+        data,
+        threat=options.norm,
+        model=options.model,
+        model_dir=options.model_dir,
+        offline=options.offline,
+        trust_code=options.trust_code,
+    )
+
+
+def show_benchmark(record: Any) -> None:
+    """Accuracies, attack by attack, places and findings; every line says where it is not comparable."""
+    run, mark = record.autoattack, "" if record.comparable else MARK
+    marked = f"({mark})" if mark else ""
+    about = f"AutoAttack {run.version}, {run.ball}, {run.conditions.arithmetic}"
+    title = plain(f"{record.model} on {run.n} test images of {record.data}: {about}")
+    table = Table(title=title, title_justify="left")
+    for name in ("after", "accuracy, %", "95 % interval", "attacked", "broken", ""):
+        table.add_column(name, justify="left" if name in ("after", "") else "right")
+    for row in (run.clean, *run.attacks):
+        interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
+        table.add_row(row.name, f"{100 * row.accuracy:.2f}", interval, str(row.attacked), str(row.fooled), mark)
+    console.print(table)
+    lines = [f"robust: {run.correct} of {run.n}, {100 * run.accuracy:.2f} % {marked}"]
+    lines += [f"{each}: {each.group} {marked}" for each in record.place.standings] if record.place else []
+    if record.place and len(record.place.standings) == 2:
+        lines.append("no place within the ResNet-18 class: this model is not one")
+    lines += [f"entries: {plain(record.place.source)}"] if record.place else []
+    lines += [f"{MARK} with the leaderboard: {plain('; '.join(record.reasons))}"] if record.reasons else []
+    for finding in run.findings:
+        where = f" in {finding.attack}" if finding.attack else ""
+        lines.append(f"[yellow]AutoAttack's check[/] {plain(finding.check)}{where}: {plain(finding.message)}")
+    lines += [] if run.findings else ["AutoAttack's own checks found nothing."]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def default_folder(options: BenchmarkOptions) -> Path:
+    """runs/benchmark-MODEL and what of the conditions is not the default: each state has a folder of its own."""
+    usual, data, model = BenchmarkOptions(model_name=options.model_name), options.data, options.model
+    told = [
+        (options.model_name, True),
+        (Path(data.name.removeprefix("folder:")).name, data.name != usual.data.name),
+        (f"{data.size}px", data.size != usual.data.size),
+        (str(model.name), model.name != usual.model.name),
+        (f"width{model.width}", model.width != usual.model.width),
+        (options.norm, options.norm != usual.norm),
+        (f"eps{format_eps(options.eps or 0, options.norm)}", options.eps is not None),
+        (f"n{options.n}", options.n is not None),
+    ]
+    with_ball = dataclasses.replace(options, norm="Linf") if options.norm == "corruptions" else options
+    parts = [word for word, differs in told if differs] + _conditions(with_ball).words()
+    slugs = [re.sub(r"[^A-Za-z0-9_-]+", "-", part).strip("-") or "model" for part in parts]  # harmless characters only
+    return Path("runs") / f"benchmark-{'-'.join(slugs)}"
+
+
+def _show(status: Any, progress: Any, speed: str) -> None:
+    left = f"{progress.seconds_left / 60:.0f} min" if progress.seconds_left > 90 else f"{progress.seconds_left:.0f} s"
+    text = (
+        f"{progress.attack} ({progress.attack_number} of {progress.attacks}), batch {progress.batch} of "
+        f"{progress.batches}: {progress.robust} of {progress.n} still robust, {left} left{speed}"
+    )
+    status.update(text)
+    if progress.batch == progress.batches:
+        console.print(text)
+
+
+def _corruptions(options: BenchmarkOptions) -> int:
+    """RobustBench's corruption protocol, for which CIFAR-10 itself is not needed."""
+    usual = BenchmarkOptions(model_name=options.model_name)
+    given = [f"--{name.replace('_', '-')}" for name in ATTACKED if getattr(options, name) != getattr(usual, name)]
+    if given:
+        raise ConfigError(
+            f"Expected no {' and no '.join(given)} with `--norm corruptions`, which runs no attack and is one process; "
+            "leave them out."
+        )
+    from robust_adapt import leaderboard, runs
+
+    runs.check_name(options.model_name, threat=options.norm)
+    leaderboard.find_corruptions(options.data.root)  # before the model, which may be a download
+    found = _find(options, leaderboard.blank_corruptions())
+    model = found.model.to(runs.launch(options.device).device)
+    record = leaderboard.corruption_accuracy(
+        model, options.data.root, n=options.n, batch_size=options.batch_size, name=found.name
+    )
+    mark = "" if record.comparable else f" ({MARK}: {record.n} of {leaderboard.TEST_IMAGES} images each)"
+    for corruption, shares in record.accuracies.items():
+        figures = " ".join(f"{100 * share:6.2f}" for share in shares)
+        console.print(f"{corruption:<20} {figures}{mark}")
+    console.print(f"mean over corruptions and severities: {100 * record.accuracy:.2f} %{mark}")
+    path = (options.out or default_folder(options)) / "corruptions.json"
+    write_json(path, record)
+    console.print(f"Written to {plain(str(path))}", soft_wrap=True)
+    return 0

@@ -1,0 +1,61 @@
+"""``robust-adapt submit``: the folder of a submission to RobustBench."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from robust_adapt.cli.terminal import RunFolder, TrustCode, console, read
+from robust_adapt.reporting import plain
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SubmitOptions:
+    """Weights in the zoo's form, the entry, the filled form and the evaluation of a run, ready for RobustBench."""
+
+    run: RunFolder
+    benchmark: Path
+    """Folder or file that `robust-adapt benchmark RUN` wrote for these weights."""
+    name: str
+    """The zoo's name of the model, such as Author2026Title_R18."""
+    title: str
+    """Title of the paper."""
+    authors: str
+    """Its authors."""
+    link: str
+    """Where it is."""
+    venue: str = "Unpublished"
+    """Where it was published."""
+    architecture: str | None = None
+    """By default the run's."""
+    checkpoint: str = "attached"
+    """Where the weights can be downloaded."""
+    code: str = "to be added"
+    """Where the code is."""
+    draft: bool = False
+    """Also where the evaluation is not the leaderboard's; the form says so on top."""
+    trust_code: TrustCode = False
+    out: Path | None = None
+    """Folder of the submission; by default RUN/submission."""
+
+
+def submit(arguments: Sequence[str]) -> int:
+    """A submission to RobustBench: robust-adapt submit RUN --benchmark DIR --name NAME --title TITLE ..."""
+    options = read(SubmitOptions, arguments, "submit")
+    from robust_adapt import leaderboard, runs
+
+    run = runs.load_run(options.run, trust_code=options.trust_code)
+    record = leaderboard.read_benchmark(options.benchmark)
+    settings = run.config.model
+    about = {field.name: getattr(options, field.name) for field in dataclasses.fields(leaderboard.Paper)}
+    about["architecture"] = options.architecture or f"{settings.name}, width {settings.width}"
+    folder = leaderboard.submit(
+        options.out or options.run / "submission",
+        run.model,
+        record,
+        leaderboard.Paper(**about),
+        source=leaderboard.model_source(settings.name, run.model),
+        draft=options.draft,
+    )
+    written = "weights, model.py, entry, form.md, evaluation.json"
+    console.print(f"Written to {plain(str(folder))}: {written}", soft_wrap=True)
+    return 0

@@ -1,0 +1,157 @@
+"""``robust-adapt table`` and ``demo``: a standard and robust models side by side."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from robust_adapt import reporting
+from robust_adapt.ball import Ball, Epsilon
+from robust_adapt.cli.evaluate import row_text
+from robust_adapt.cli.terminal import TrustCode, console, read
+from robust_adapt.cli.train import train_with_progress
+from robust_adapt.config import Config, DataConfig, EvaluationConfig, ModelConfig
+from robust_adapt.errors import ConfigError
+from robust_adapt.recipes import on_digits, recipe
+from robust_adapt.records import write_json
+
+BYTES = {"encoding": "utf-8", "errors": "surrogateescape"}  # of names whose bytes the locale cannot read
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """A standard and a robust model side by side under one budget, with the article's numbers."""
+
+    standard: str = "standard"
+    """Recipe to train, or the folder of a run, for the standard model."""
+    robust: tuple[str, ...] = ("deepseek",)
+    """Recipes to train, or folders of runs, for the robust models."""
+    out: Path = Path("runs/table")
+    """Folder for the runs, the table (markdown, CSV, JSON) and the pictures."""
+    epochs: float | None = None
+    """Epochs of the recipes that are trained; by default each recipe's own."""
+    minutes: float | None = None
+    """Or minutes of each."""
+    eps: Epsilon = Epsilon("8/255")
+    """Target of the training, budget of the evaluation."""
+    seed: int = 0
+    """Root of every seed."""
+    trust_code: TrustCode = False
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """Train a standard and a robust model on the embedded digits and print the table: about two minutes."""
+
+    out: Path = Path("runs/demo")
+    """Folder for the runs, the table and the pictures."""
+    epochs: float = 15.0
+    """Epochs of both models."""
+
+
+def table(arguments: Sequence[str]) -> int:
+    """Train or load a standard and robust models, evaluate them under one budget, print the table."""
+    options = read(TableOptions, arguments, "table")
+
+    def build(name: str) -> Config:
+        config = recipe(name)
+        return dataclasses.replace(
+            config,
+            data=options.data,
+            model=options.model,
+            evaluation=options.evaluation,
+            seed=options.seed,
+            controller=dataclasses.replace(config.controller, target=options.eps),
+            minutes=options.minutes,
+            epochs=config.epochs if options.epochs is None else options.epochs,
+        )
+
+    trusted = options.trust_code or options.model.name
+    _compare([options.standard, *options.robust], build, options.out, options.evaluation.n, trusted)
+    return 0
+
+
+def demo(arguments: Sequence[str]) -> int:
+    """The table on the embedded digits, in about two minutes."""
+    options = read(DemoOptions, arguments, "demo")
+    _compare(["standard", "deepseek"], lambda name: on_digits(recipe(name), epochs=options.epochs), options.out)
+    return 0
+
+
+def _compare(
+    names: Sequence[str],
+    build: Callable[[str], Config],
+    out: Path,
+    n: int | None = None,
+    trusted: bool | str = False,
+) -> None:
+    """Train what is a recipe, load what is a run, evaluate all under one budget, write and print."""
+    from robust_adapt import runs
+
+    names = list(dict.fromkeys(str(Path(name)) for name in names))
+    folders = [name for name in names if (Path(name) / "config.json").exists()]
+    present = {name: runs.load_run(name, trust_code=trusted) for name in folders}
+    configs = {name: build(name) for name in names if name not in present}  # an unknown recipe is said before training
+    _budget([present[name].config if name in present else configs[name] for name in names])  # refused before training
+    _check_data(list(present.values()), list(configs.values()))
+    found = _named([present.get(name) or train_with_progress(configs[name], out / name, resume=True) for name in names])
+    ball = _budget([run.config for run in found.values()])
+    first = next(iter(found.values()))
+    data, records = runs.load_own_data(first), []
+    for name, run in found.items():
+        alike = dataclasses.replace(run, config=dataclasses.replace(run.config, evaluation=first.config.evaluation))
+        with console.status(f"evaluating {reporting.plain(name)}") as status:
+            record = runs.read_evaluation(alike, ball, data, n=n) or runs.evaluate(
+                alike, ball, data=data, n=n, report=lambda row: status.update(row_text(row))
+            )
+        records.append(dataclasses.replace(record, model=name))
+    cases = runs.study_cases(found, data, ball)
+    out.mkdir(parents=True, exist_ok=True)
+    reporting.draw_curves(
+        {name: (run.epochs, run.steps) for name, run in found.items()}, out / "curves.png", norm=ball.norm
+    )
+    pictures = {"Training: losses, validation accuracy, eps.": out / "curves.png"}
+    if cases:
+        reporting.draw_cases(cases, out / "cases.png", ball)
+        pictures["Test images, attacked, and what every model says of them."] = out / "cases.png"
+    (out / "table.html").write_text(reporting.html_page(records, pictures), **BYTES)
+    (out / "table.md").write_text(reporting.markdown_table(records), **BYTES)
+    (out / "table.csv").write_text(reporting.csv_table(records), **BYTES)
+    write_json(out / "table.json", [record.to_dict() for record in records])
+    console.print(reporting.terminal_table(records))
+    written = ["table.html", "table.md", "table.csv", "table.json", *[path.name for path in pictures.values()]]
+    console.print(f"Written to {reporting.plain(str(out))}: {', '.join(written)}")
+
+
+def _check_data(present: Sequence[Any], configs: Sequence[Config]) -> None:
+    """Refuse runs that are not of the data that the others are of, or will be trained on."""
+    from robust_adapt import runs
+    from robust_adapt.data import load_data
+
+    if len(present) + len(configs) > 1 and present:
+        data = load_data(configs[0].data) if configs else runs.load_own_data(present[0])
+        for run in present:
+            runs.check_own_data(run, data)
+
+
+def _budget(configs: Sequence[Config]) -> Ball:
+    """The norm that the runs with attacks share, and the largest eps of the runs of that norm."""
+    norms = list(dict.fromkeys(config.attack.norm for config in configs if config.attack.attacks))
+    if len(norms) > 1:
+        raise ConfigError(f"Expected runs trained in one norm, but got {' and '.join(norms)}; make a table of each.")
+    norm = norms[0] if norms else configs[0].attack.norm
+    return Ball(norm, max(config.ball.eps for config in configs if config.attack.norm == norm))
+
+
+def _named(found: Sequence[Any]) -> dict[str, Any]:
+    """Runs by their recipe; of one recipe, by recipe and folder."""
+    recipes = [run.config.recipe for run in found]
+    folders = [(run.config.recipe, run.folder.name) for run in found]
+    named = {}
+    for run, recipe_name, folder in zip(found, recipes, folders, strict=True):
+        where = run.folder.name if folders.count(folder) == 1 else run.folder
+        named[recipe_name if recipes.count(recipe_name) == 1 else f"{recipe_name}, {where}"] = run
+    return named

@@ -1,0 +1,95 @@
+"""The one loop over batches in which models are judged: exact arithmetic, a random state of its own, ask again."""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from robust_adapt.answers import ask, check_logits
+from robust_adapt.arithmetic import exact_arithmetic
+from robust_adapt.attacks import Member, check_images, crafting, project
+from robust_adapt.ball import Ball
+from robust_adapt.data import Split
+from robust_adapt.distributed import ALONE, Processes
+from robust_adapt.errors import enough_memory
+from robust_adapt.evaluation.rows import Row
+from robust_adapt.models import model_device
+
+T = TypeVar("T")
+MEND = "lower `batch_size` of the evaluation."
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trial:
+    """A model in eval mode, attacked in one ball, a batch at a time.
+
+    seed: of the random states. processes: each takes its own batches of the one-process run.
+    """
+
+    model: nn.Module
+    ball: Ball
+    batch_size: int = 250
+    seed: int = 0
+    processes: Processes = ALONE
+
+    def ask(
+        self, split: Split, question: Callable[[Tensor, Tensor], T], *, source: nn.Module | None = None, under: str = ""
+    ) -> list[T]:
+        """``question(images, labels)`` of each of the process's batches, in exact arithmetic and a random state of its
+        own; nothing that it does to the model stays.
+
+        images: float32 in [0, 1], on the model's device. source: another model that is attacked meanwhile. under: how
+        an error of memory names the question.
+        """
+        device, answers = model_device(self.model), []
+        for number in range(self.processes.index, math.ceil(len(split) / self.batch_size), self.processes.count):
+            part = split.take(slice(number * self.batch_size, (number + 1) * self.batch_size))
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(enough_memory(f"batches of {len(part)} images{under}", MEND))
+                images, labels = part.tensors(device)
+                stack.enter_context(exact_arithmetic())
+                for model in dict.fromkeys((source or self.model, self.model)):
+                    stack.enter_context(crafting(model, seed=self.seed * 1_000_003 + number))
+                answers.append(question(images, labels))
+        return answers
+
+    def figures(self, split: Split, row: Row) -> dict[str, Tensor]:
+        """``clean_right``, ``right`` and ``l2`` under a row, a value a sample; of all processes.
+
+        Of an attack without a bound also ``right in the ball`` and ``l2 in the ball``, of the same images projected.
+        """
+        options = {"steps": row.steps, "step_ratio": row.step_ratio, **dict(row.options)}
+        member = None if row.attack is None else Member.named(row.attack, self.model, self.ball.norm, **options)
+
+        def question(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            with torch.no_grad():
+                logits = ask(self.model, images)
+            check_images(images, labels, num_classes=check_logits(logits, images))
+            adversarial = images
+            if member is not None:
+                with member.ready():
+                    if row.bounded:
+                        adversarial = member.run(images, labels, self.ball.eps)
+                    else:
+                        adversarial = member.attack(images, labels).detach()
+            figures = {"clean_right": (logits.argmax(1) == labels).cpu()} | self._ask_again(images, labels, adversarial)
+            if not row.bounded:
+                inside = project(adversarial, images, self.ball.eps, norm=self.ball.norm)
+                again = self._ask_again(images, labels, inside)
+                figures |= {f"{name} in the ball": value for name, value in again.items()}
+            return figures
+
+        under = f" under {row.attack}" if row.attack else ""
+        rounds = itertools.zip_longest(*self.processes.gather(self.ask(split, question, under=under)))
+        batches = [batch for one_each in rounds for batch in one_each if batch is not None]
+        return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+    @torch.no_grad()
+    def _ask_again(self, images: Tensor, labels: Tensor, adversarial: Tensor) -> dict[str, Tensor]:
+        right = self.model(adversarial).argmax(1) == labels  # do not trust what an attack says of its success
+        return {"right": right.cpu(), "l2": (adversarial - images).flatten(1).norm(dim=1).cpu()}

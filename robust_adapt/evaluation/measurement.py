@@ -1,0 +1,198 @@
+"""Accuracy under every attack of the table: per-sample flags, intervals, the worst case."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robust_adapt import upstream
+from robust_adapt.answers import check_finite
+from robust_adapt.arithmetic import exact_arithmetic
+from robust_adapt.attacks import ATTACKS
+from robust_adapt.attacks.isolation import look
+from robust_adapt.ball import Ball
+from robust_adapt.checks import check_known, check_model, check_seed, check_whole
+from robust_adapt.data import Split
+from robust_adapt.distributed import ALONE, Processes
+from robust_adapt.errors import ConfigError, shown
+from robust_adapt.evaluation.batches import Trial
+from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, Row, rows_of_norm
+from robust_adapt.models import model_device, weights_hash
+from robust_adapt.records import AttackRecord, EvaluationRecord
+from robust_adapt.statistics import wilson
+
+LOOKED = 8  # images of the first look at a model
+WORST_CASE = "right when clean and under every row above that is in the ball and on all n images"
+
+
+def evaluate_model(
+    model: nn.Module,
+    split: Split,
+    ball: Ball,
+    *,
+    rows: Sequence[str] | None = None,
+    n: int | None = None,
+    limits: Mapping[str, int | None] | None = None,
+    batch_size: int = 250,
+    seed: int = 0,
+    report: Callable[[AttackRecord], None] | None = None,
+    processes: Processes = ALONE,
+) -> EvaluationRecord:
+    """Accuracy of a model on the first n images in the order of ``Split.first``, under every row, in float32.
+
+    model: takes images in [0, 1]; put on the device by the caller, left as it came. ball: the budget. rows: names of
+    ``ROWS``, by default all of the norm, ``rows_of_norm(ball.norm)``. limits: most images of an attack, by its name
+    (``DEFAULT_LIMITS``): the first of those n. seed: of random starts. report: called with each finished row.
+    processes: share the batches; the flags are those of one process. The worst case is over the clean images and every
+    row in the ball on all n. ``dataclasses.replace`` names the record's model, data, split and config. Each parameter
+    is a condition of the figures, or says how to compute them, so that there are many. Raises ``DataError`` for a split
+    that is none, ``ConfigError`` for an unknown row or one of another norm.
+    """
+    begin, limits = time.monotonic(), DEFAULT_LIMITS if limits is None else limits
+    names, model = _chosen(rows, ball.norm), check_model(model)
+    split.check()
+    for name, value in {"n": n, **{f"limits[{key!r}]": value for key, value in limits.items()}}.items():
+        if value is not None:
+            check_whole(name, value)
+    check_whole("batch_size", batch_size)
+    check_seed("seed", seed)
+    part = split.first(n)
+    with exact_arithmetic():
+        check_finite(look(model, part.take(slice(min(batch_size, LOOKED))).tensors(model_device(model))[0]))
+    measurement = Measurement(Trial(model, ball, batch_size, seed, processes), part)
+    records = []
+    for name in names:
+        records.append(measurement.record(name, limits.get(ROWS[name].attack or "")))
+        if report is not None:
+            report(records[-1])
+    worst = measurement.worst_case(records)
+    return EvaluationRecord(
+        model="model",
+        weights_sha256=weights_hash(model),
+        data="",
+        split="test",
+        n=len(part),
+        norm=ball.norm,
+        eps=ball.eps,
+        seed=seed,
+        exact=True,
+        attacks=records,
+        worst_case=worst,
+        device=str(model_device(model)),
+        versions=upstream.versions(),
+        commit=upstream.commit(),
+        seconds=round(time.monotonic() - begin, 1),
+        config={},
+        images_sha256=worst.images_sha256,
+    )
+
+
+def robust_flags(
+    model: nn.Module,
+    split: Split,
+    row: Row,
+    ball: Ball,
+    *,
+    batch_size: int = 250,
+    seed: int = 0,
+    processes: Processes = ALONE,
+) -> Tensor:
+    """True for each sample that the model gets right under one row, such as ``Row("pgd", 10, 0.25)``; ``Row(None)`` is
+    the clean image.
+
+    processes: each asks about its own batches of the one-process run, and gets the flags of all. Raises
+    ``ConfigError`` for an attack whose eps is of another norm.
+    """
+    return Trial(model, ball, batch_size, seed, processes).figures(split, row)["right"]
+
+
+def _chosen(rows: Sequence[str] | None, norm: str) -> list[str]:
+    own = rows_of_norm(norm)
+    if isinstance(rows, str) or (rows is not None and not rows):
+        raise ConfigError(f"Expected a list of rows, one or more, but got {shown(rows)}; write ['PGD-20'].")
+    for row in rows or ():
+        check_known("row of the evaluation", row, ROWS)
+        if row not in own:
+            raise ConfigError(
+                f"Expected rows of the {norm} ball, but got {row!r} of the {' and '.join(ROWS[row].norms)} ball; take "
+                f"{', '.join(own)}."
+            )
+    return own if rows is None else list(rows)
+
+
+class Measurement:
+    """The rows of one model on the first images of a split; what serves two rows is crafted once."""
+
+    def __init__(self, trial: Trial, split: Split) -> None:
+        self.trial, self.split = trial, split
+        self.made: dict[tuple[str | None, int], dict[str, Tensor]] = {}
+        self.sha256 = functools.cache(lambda n: split.take(slice(n)).sha256)
+
+    def record(self, name: str, limit: int | None) -> AttackRecord:
+        """Of one row, on the first ``limit`` images."""
+        begin, row, ball = time.monotonic(), ROWS[name], self.trial.ball
+        figures = self.figures(row, min(len(self.split), limit or len(self.split)))
+        inside = row.bounded and row.attack is not None
+        return AttackRecord(
+            name=name,
+            norm=ball.norm if inside else ATTACKS[row.attack].norm if row.attack else "",
+            eps=ball.eps if inside else None,
+            steps=row.steps or (1 if row.attack else None),
+            step_size=row.step_ratio * ball.eps if row.step_ratio else None,
+            note=row.note,
+            seconds=round(time.monotonic() - begin, 2),
+            images_sha256=self.sha256(len(figures["right"])),
+            **_counts(figures),
+        )
+
+    def worst_case(self, records: Sequence[AttackRecord]) -> AttackRecord:
+        """Over the clean images and the rows in the ball that are of all images."""
+        n, ball, clean = len(self.split), self.trial.ball, self.figures(ROWS["Clean"], len(self.split))["right"]
+        right = clean.clone()
+        for row in records:
+            if row.n == n and ROWS[row.name].bounded:
+                right &= torch.tensor([flag == "1" for flag in row.flags])
+        return AttackRecord(
+            name="Worst case",
+            norm=ball.norm,
+            eps=ball.eps,
+            steps=None,
+            step_size=None,
+            note=WORST_CASE,
+            seconds=0.0,
+            images_sha256=self.sha256(n),
+            **_counts({"right": right, "clean_right": clean}),
+        )
+
+    def figures(self, row: Row, n: int) -> dict[str, Tensor]:
+        """Of ``Trial.figures`` on the first n images; those of clean images and of attacks without a bound are kept."""
+        key = row.attack, n
+        if row.bounded and key in self.made:
+            return self.made[key]
+        figures = self.trial.figures(self.split.take(slice(n)), row)
+        if not row.bounded:
+            self.made[key] = figures | {name: figures[f"{name} in the ball"] for name in ("right", "l2")}
+        elif row.attack is None:
+            self.made[key] = figures
+        return figures
+
+
+def _counts(figures: dict[str, Tensor]) -> dict[str, Any]:
+    """The fields of a record that follow from its samples; without ``l2`` it is no attack."""
+    right, clean_right, sizes = figures["right"], figures["clean_right"], figures.get("l2")
+    n, correct, fooled = len(right), int(right.sum()), clean_right & ~right
+    low, high = wilson(correct, n)
+    return {
+        "n": n,
+        "correct": correct,
+        "accuracy": correct / n,
+        "low": low,
+        "high": high,
+        "success_rate": int(fooled.sum()) / max(1, int(clean_right.sum())),
+        "unchanged_share": None if sizes is None else float((sizes == 0).float().mean()),
+        "mean_l2": float(sizes[fooled].mean()) if sizes is not None and fooled.any() else None,
+        "flags": "".join("1" if each else "0" for each in right.tolist()),
+    }

@@ -1,0 +1,32 @@
+"""The whole story: train, find, evaluate, case study. Nothing here prints."""
+
+from robust_adapt.runs.candidate import Candidate, check_name, find_model
+from robust_adapt.runs.costs import Probe, RunPlan, plan_run
+from robust_adapt.runs.devices import device_of, launch, load_together
+from robust_adapt.runs.evaluation import check_run, evaluate, read_evaluation, study_cases
+from robust_adapt.runs.folder import Run, check_own_data, load_own_data, load_run
+from robust_adapt.runs.parts import build_for, build_parts
+from robust_adapt.runs.trainer import train
+
+__all__ = [
+    "Candidate",
+    "Probe",
+    "Run",
+    "RunPlan",
+    "build_for",
+    "build_parts",
+    "check_name",
+    "check_own_data",
+    "check_run",
+    "device_of",
+    "evaluate",
+    "find_model",
+    "launch",
+    "load_own_data",
+    "load_run",
+    "load_together",
+    "plan_run",
+    "read_evaluation",
+    "study_cases",
+    "train",
+]

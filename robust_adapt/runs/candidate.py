@@ -1,0 +1,86 @@
+"""A model by whatever names it: a run folder, a checkpoint file, ``module:function``, a name in RobustBench."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from torch import nn
+
+from robust_adapt.archives import hint
+from robust_adapt.config import ModelConfig
+from robust_adapt.data import ImageData
+from robust_adapt.errors import CheckpointError, ConfigError, shown
+from robust_adapt.files import file_sha256
+from robust_adapt.leaderboard import Origin, load_zoo_model, published
+from robust_adapt.leaderboard.boards import BOARDS
+from robust_adapt.leaderboard.zoo import zoo_entry
+from robust_adapt.models import build_model
+from robust_adapt.runs.folder import load_run
+from robust_adapt.training.checkpoint import BEST, check_code, read_config
+from robust_adapt.weights import architecture, model_of_file
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Candidate(Origin):
+    """A model to judge (on the CPU, eval mode), and where it is from."""
+
+    model: nn.Module
+
+
+def check_name(name: str, *, threat: str = "Linf") -> None:
+    """Raise ``CheckpointError`` or ``ConfigError`` for a name that ``find_model`` cannot find; reads no data."""
+    path = Path(name)
+    if path.is_dir():
+        read_config(path)
+    elif not path.is_file() and not re.fullmatch(r"[^\\/:]+:[^\W\d]\w*", name):
+        if path.suffix or len(path.parts) != 1 or re.search(r"[\\:]", name):
+            raise CheckpointError(
+                "Expected a run folder, a checkpoint file, module:function or a RobustBench name, but there is no "
+                f"file {shown(name)}; {hint(name)}."
+            )
+        zoo_entry(name, threat=threat)
+
+
+def find_model(
+    name: str,
+    data: ImageData,
+    *,
+    threat: str = "Linf",
+    model: ModelConfig | None = None,
+    model_dir: str | Path = "models",
+    offline: bool = False,
+    trust_code: bool = False,
+) -> Candidate:
+    """The model of a run folder, a checkpoint file, ``module:function`` or a RobustBench name, in this order.
+
+    data: whose classes and image size a checkpoint file needs. threat: of the RobustBench name. model: the
+    architecture of a checkpoint file that lies in no run folder, with the mean and deviation that its images are
+    normalised by, where its weights do not carry them: a name says where neither does. trust_code: run the
+    ``module:function`` that a run's config names; one that ``name`` or ``model`` names is run anyway. Raises
+    ``CheckpointError``, ``ConfigError``.
+    """
+    check_name(name, threat=threat)
+    path, settings = Path(name), model or ModelConfig()
+    trusted = trust_code or (model is not None and model.name)
+    if path.is_dir():
+        run = load_run(path, trust_code=trusted)
+        title = f"{run.config.recipe}, {architecture(run.config.model)}"
+        files = {BEST: file_sha256(path / BEST)}
+        return Candidate(name=title, model=run.model, files=files, config=run.config.shareable())
+    if path.is_file():
+        try:
+            settings, of_run = read_config(path.parent).model, True
+        except (CheckpointError, ConfigError):  # it lies in no run folder
+            of_run = False
+        if of_run:
+            check_code(path.parent, settings.name, trusted)
+        shape = {"num_classes": len(data.classes), "channels": data.channels, "size": data.size}
+        found = model_of_file(path, settings, of_run=of_run, **shape)
+        title = f"{path.name}, {architecture(settings)}{found.note}"
+        return Candidate(name=title, model=found.model.eval(), files={path.name: file_sha256(path)})
+    if ":" in name:
+        return Candidate(name=name, model=build_model(name).eval())
+    entry = load_zoo_model(name, threat=threat, model_dir=model_dir, offline=offline)
+    entries = published(threat) if threat in BOARDS else ()
+    more_data = any(each.more_data for each in entries if each.id == name)
+    return Candidate(name=name, model=entry.model, files=entry.sha256, more_data=more_data)

@@ -1,0 +1,168 @@
+"""Judge a run's best model: accuracy under attack, the sanity checks, the article's case study."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from robust_adapt.attacks import DiverseAttack
+from robust_adapt.ball import Ball
+from robust_adapt.data import ImageData, check_data
+from robust_adapt.distributed import ALONE, Processes
+from robust_adapt.evaluation import DEFAULT_LIMITS, Row, evaluate_model, robust_flags, rows_of_norm
+from robust_adapt.models import weights_hash
+from robust_adapt.records import Answer, AttackRecord, Case, EvaluationRecord, write_json
+from robust_adapt.runs.devices import device_of
+from robust_adapt.runs.folder import Run, load_own_data, load_run
+from robust_adapt.runs.parts import objective_of
+from robust_adapt.sanity import Effort, Evidence, SanityCheck, SanityRecord, check_sanity
+
+STUDIED = {"Linf": "fgsm", "L2": "pgdl2", "L1": "apgd-l1"}  # the case study's attack by norm
+
+
+def evaluate(
+    run: str | Path | Run,
+    ball: Ball | None = None,
+    *,
+    data: ImageData | None = None,
+    rows: Sequence[str] | None = None,
+    n: int | None = None,
+    fabric: Fabric | None = None,
+    report: Callable[[AttackRecord], None] | None = None,
+) -> EvaluationRecord:
+    """Evaluate a run's best model on the test split; the record lands in its folder as ``evaluation.json``.
+
+    ball: the budget, by default that of the training. data: by default what its config names; a ``DataError`` where
+    that is not what it was trained on. rows, n, report: as in ``evaluate_model``, n by default of the run's config.
+    fabric: of several processes, which share the batches; the flags are those of one.
+    """
+    run, data = _with_data(run, data)
+    settings, processes = run.config.evaluation, Processes.of(fabric) if fabric is not None else ALONE
+    record = evaluate_model(
+        run.model.to(fabric.device if fabric is not None else device_of(run.config.device)),
+        data.test,
+        ball or run.config.ball,
+        rows=rows,
+        n=settings.n if n is None else n,
+        limits=DEFAULT_LIMITS | {"cw": settings.cw_n, "deepfool": settings.deepfool_n},
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        report=report,
+        processes=processes,
+    )
+    record = dataclasses.replace(record, **_named(run, data))
+    processes.first(lambda: write_json(run.folder / "evaluation.json", record))
+    return record
+
+
+def read_evaluation(
+    run: Run, ball: Ball, data: ImageData, *, rows: Sequence[str] | None = None, n: int | None = None
+) -> EvaluationRecord | None:
+    """The record that ``evaluate`` left in a run's folder, where it is of the same weights, config, images, budget and
+    rows; its versions and its device may be others. None where there is no such record, or it is damaged."""
+    try:
+        text = (run.folder / "evaluation.json").read_text(encoding="utf-8")
+        record = EvaluationRecord.from_dict(json.loads(text))
+    except (OSError, ValueError, RecursionError):
+        return None
+    settings = run.config.evaluation
+    expected = json.loads(json.dumps(_named(run, data))) | {
+        "weights_sha256": weights_hash(run.model),
+        **dataclasses.asdict(ball),
+        "split": "test",
+        "exact": True,
+        "seed": settings.seed,
+        "images_sha256": data.test.first(settings.n if n is None else n).sha256,
+    }
+    same = all(getattr(record, name) == value for name, value in expected.items())
+    names = list(rows_of_norm(ball.norm) if rows is None else rows)
+    return record if same and [attack.name for attack in record.attacks] == names else None
+
+
+def _with_data(run: str | Path | Run, data: ImageData | None) -> tuple[Run, ImageData]:
+    run = run if isinstance(run, Run) else load_run(run)
+    data = data if data is not None else load_own_data(run)
+    check_data(data)
+    return run, data
+
+
+def _named(run: Run, data: ImageData) -> dict[str, Any]:
+    """What a record says of the run."""
+    return {"model": run.config.recipe, "data": data.title, "config": run.config.shareable()}
+
+
+def check_run(
+    run: str | Path | Run,
+    ball: Ball | None = None,
+    *,
+    data: ImageData | None = None,
+    n: int | None = 200,
+    standard: str | Path | Run | None = None,
+    report: Callable[[SanityCheck], None] | None = None,
+) -> SanityRecord:
+    """Every sanity check on a run's best model; the record lands in its folder as ``sanity.json``.
+
+    ball, data: as in ``evaluate``. standard: a run without adversarial training on the same data, for the transfer
+    check. The adaptive check attacks the consistency term of the run's own loss, where it has one, in both directions.
+    """
+    run, data = _with_data(run, data)
+    device = device_of(run.config.device)
+    other = load_run(standard) if isinstance(standard, str | Path) else standard
+    model, loss = run.model.to(device), run.config.loss
+    record = check_sanity(
+        model,
+        data.test,
+        ball or run.config.ball,
+        effort=Effort(n=n),
+        evidence=Evidence(
+            standard=other.model.to(device) if other is not None else None,
+            objectives=[objective_of(model, loss, sign * loss.consistency) for sign in (1, -1) if loss.consistency],
+        ),
+        report=report,
+    )
+    record = dataclasses.replace(record, model=run.config.recipe, data=data.title)
+    write_json(run.folder / "sanity.json", record)
+    return record
+
+
+def study_cases(runs: dict[str, Run], data: ImageData, ball: Ball, *, count: int = 3) -> list[Case]:
+    """The article's case study: test images (an airplane first, where there is one), each clean and attacked on
+    every model, with every model's answer. Only images that all models get right when clean are taken, in the fixed
+    order of the test split, one a class."""
+    attack, first = STUDIED[ball.norm], data.test.first(1000)
+    right = torch.ones(len(first), dtype=torch.bool)
+    for run in runs.values():
+        right &= robust_flags(run.model.cpu(), first, Row(None), ball)
+    chosen = _one_a_class(first.labels, right, data.classes, count)
+    if not chosen:
+        return []
+    images, labels = first.take(torch.tensor(chosen)).tensors()
+    shown = {"clean": images}
+    for name, run in runs.items():
+        one = DiverseAttack(run.model, [attack], eps=ball.eps, norm=ball.norm, pick="all")
+        shown[f"{attack.upper()} on {name}"] = one(images, labels)
+    return [_case(runs, data, shown, label, row) for row, label in enumerate(labels)]
+
+
+def _one_a_class(labels: Tensor, right: Tensor, classes: Sequence[str], count: int) -> list[int]:
+    order = sorted(range(len(classes)), key=lambda label: (classes[label] != "airplane", label))
+    found = [next(iter((right & (labels == label)).nonzero().flatten().tolist()), None) for label in order]
+    return [index for index in found if index is not None][:count]
+
+
+def _case(runs: dict[str, Run], data: ImageData, shown: dict[str, Tensor], label: Tensor, row: int) -> Case:
+    answers = {}
+    for title, batch in shown.items():
+        with torch.no_grad():
+            shares = {name: run.model(batch[row : row + 1]).softmax(1)[0] for name, run in runs.items()}
+        answers[title] = {
+            name: Answer(label=data.classes[int(each.argmax())], confidence=float(each.max()))
+            for name, each in shares.items()
+        }
+    pictures = {title: batch[row].permute(1, 2, 0).numpy() for title, batch in shown.items()}
+    return Case(label=data.classes[int(label)], images=pictures, answers=answers)

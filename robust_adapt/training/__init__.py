@@ -1,0 +1,18 @@
+"""The epoch loop and one training step."""
+
+from robust_adapt.training.average import WeightAverage
+from robust_adapt.training.loop import fit
+from robust_adapt.training.state import Records, Report, Training
+from robust_adapt.training.step import Parts, combine, learning_rate, train_step
+
+__all__ = [
+    "Parts",
+    "Records",
+    "Report",
+    "Training",
+    "WeightAverage",
+    "combine",
+    "fit",
+    "learning_rate",
+    "train_step",
+]

@@ -1,0 +1,120 @@
+"""What a run writes: records of steps and epochs, the best weights, checkpoints."""
+
+import contextlib
+import json
+from typing import Any
+
+from torch import nn
+
+from robust_adapt import upstream
+from robust_adapt.errors import CheckpointError
+from robust_adapt.evaluation import Row, robust_flags
+from robust_adapt.records import EpochRecord, StepRecord, write_lines
+from robust_adapt.training.checkpoint import BEST, save_checkpoint, save_weights
+from robust_adapt.training.recovery import STEP_RATIO, STRONG_ATTACKS
+from robust_adapt.training.state import Training
+
+FIGURES = ("loss", "clean_loss", "adv_loss", "clean_accuracy", "adv_accuracy", "consistency", "feature_norm")
+
+
+def add_figures(run: Training, figures: dict[str, Any]) -> None:
+    """Add one step's figures and attacks to the sums that the next records are means of."""
+    position, attack = run.position, run.parts.attack
+    if attack is not None and attack.last is not None:
+        for counts in (position.step_attacks, position.epoch_attacks):
+            for name, count in attack.last.attacks.items():
+                counts[name] = counts.get(name, 0) + count * run.parts.processes.count
+    for sums in (position.step_sums, position.epoch_sums):
+        for name, value in figures.items():
+            sums["sum " + name] = sums.get("sum " + name, 0.0) + value
+            sums["n " + name] = sums.get("n " + name, 0) + 1
+
+
+def record_step(run: Training) -> None:
+    """The means since the step record before."""
+    run.tick()
+    position = run.position
+    means, attacks = _means(run, position.step_sums), position.step_attacks
+    position.step_sums, position.step_attacks = {}, {}
+    record = StepRecord(step=position.step, epoch=position.epoch, eps=position.eps, attacks=attacks, **means)
+    run.records.steps.append(record)
+    run.report(record)
+
+
+def end_epoch(run: Training) -> None:
+    """Validate the weights that would be kept, keep them if they are the best so far, record the epoch."""
+    parts, position = run.parts, run.position
+    judged = parts.average.module if parts.average is not None else parts.model
+    # nothing has changed yet, a resumed run validates again; but no process may leave the others waiting
+    with contextlib.nullcontext() if parts.processes.together else run.stop.interrupting():
+        clean, adversarial = _validate(run, judged)
+    score = adversarial if parts.attack is not None else clean
+    best = score > position.best
+    if best:
+        position.best = score
+        parts.processes.first(lambda: save_weights(run.folder / BEST, judged.state_dict()))
+    run.tick()
+    record = EpochRecord(
+        epoch=position.epoch,
+        step=position.step,
+        eps=position.eps,
+        attacks=position.epoch_attacks,
+        validation_clean=clean,
+        validation_adversarial=adversarial,
+        validation_attack=f"{STRONG_ATTACKS[run.config.attack.norm].upper()}-{run.config.validation_steps}",
+        validation_n=len(parts.validation),
+        best=best,
+        seconds=round(position.seconds, 2),
+        cpu_seconds=round(position.cpu_seconds, 2),
+        warnings=position.warnings,
+        **_means(run, position.epoch_sums),
+    )
+    position.epoch, position.batch = position.epoch + 1, 0
+    position.epoch_sums, position.epoch_attacks, position.warnings = {}, {}, []
+    run.records.epochs.append(record)
+
+
+def _validate(run: Training, judged: nn.Module) -> tuple[float, float]:
+    """Accuracy on the held-out images, clean and under a multi-step attack."""
+    parts, config = run.parts, run.config
+    options: dict[str, Any] = {"seed": config.seed, "processes": parts.processes}
+    options |= {"batch_size": config.evaluation.batch_size}
+    strong = Row(STRONG_ATTACKS[config.attack.norm], config.validation_steps, STEP_RATIO)
+    clean, adversarial = (
+        robust_flags(judged, parts.validation, row, config.ball, **options).float().mean().item()
+        for row in (Row(None), strong)
+    )
+    return clean, adversarial
+
+
+def write(run: Training) -> None:
+    """Records, then the checkpoint that has them behind it, by the first process."""
+    run.tick()
+    assert run.good is not None
+    here = run.good["position"]["step"] == run.position.step
+    config, versions = json.dumps(run.config.to_dict()), upstream.versions()
+    own = {"good": None if here else run.good, "config": config, "versions": versions}
+    state = run.state_dict() | own
+    run.parts.processes.first(lambda: _write(run, state))
+
+
+def _write(run: Training, state: dict[str, Any]) -> None:
+    try:
+        write_lines(run.folder / "steps.jsonl", run.records.steps)
+        write_lines(run.folder / "epochs.jsonl", run.records.epochs)
+        if run.parts.braked:
+            write_lines(run.folder / "brake.jsonl", run.records.probes)
+    except OSError as error:
+        raise CheckpointError(
+            f"Expected to write the records in {run.folder}, but got: {error}; the last checkpoint is untouched."
+        ) from error
+    save_checkpoint(run.folder, state)
+
+
+def _means(run: Training, sums: dict[str, Any]) -> dict[str, Any]:
+    names = (*FIGURES, "unchanged_share")
+    means = {name: float(sums["sum " + name]) / sums["n " + name] if "n " + name in sums else None for name in names}
+    means["unchanged_share"] = means["unchanged_share"] or 0.0
+    if run.parts.attack is None:  # the one forward was on clean images
+        means |= {"clean_loss": means["adv_loss"], "clean_accuracy": means["adv_accuracy"]}
+    return means | {"learning_rate": run.parts.optimizer.param_groups[0]["lr"]}
