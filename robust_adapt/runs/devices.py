@@ -16,7 +16,9 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch.nn.parallel import DistributedDataParallel
 
+from robust_adapt import upstream
 from robust_adapt.checks import check_whole
+from robust_adapt.config import Config
 from robust_adapt.distributed import Processes
 from robust_adapt.errors import ConfigError, RobustAdaptError, first_line, shown
 
@@ -97,6 +99,13 @@ def device_of(name: str) -> str:
             f"`--device {(seen[kind] or seen['cpu'])[0]}`."
         )
     return name
+
+
+def precision_of(config: Config) -> Precision:
+    """The config's own, or for ``auto`` bf16 where the device computes in it fast."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16-mixed" if upstream.bf16_is_fast(device_of(config.device)) else "32-true"
 
 
 def load_together(processes: Processes, load: Callable[[], T]) -> T:

@@ -20,7 +20,7 @@ from robust_adapt.errors import ConfigError
 from robust_adapt.features import FeatureTap
 from robust_adapt.losses import CONSISTENCIES
 from robust_adapt.models import build_model
-from robust_adapt.runs.devices import Precision, device_of, launch_alone
+from robust_adapt.runs.devices import launch_alone, precision_of
 from robust_adapt.training.checkpoint import BEST
 from robust_adapt.weights import model_of_file
 
@@ -164,9 +164,3 @@ def watches(config: Config) -> bool:
     names, steps = config.attack.attacks, config.attack.steps
     strong = [name for name in names if name in ATTACKS and ATTACKS[name].kind == "max_loss"]
     return any(plan_attacks(name, steps=steps).backward <= 1 for name in strong)
-
-
-def precision_of(config: Config) -> Precision:
-    if config.precision != "auto":
-        return config.precision
-    return "bf16-mixed" if upstream.bf16_is_fast(device_of(config.device)) else "32-true"

@@ -19,7 +19,7 @@ from robust_adapt.models import check_architecture
 from robust_adapt.random_states import random_fork
 from robust_adapt.records import BrakeRecord, EpochRecord, RunRecord, StepRecord, read_lines, write_json
 from robust_adapt.runs.costs import measure
-from robust_adapt.runs.devices import launch, load_together
+from robust_adapt.runs.devices import launch, load_together, precision_of
 from robust_adapt.runs.folder import (
     Run,
     check_training_data,
@@ -29,7 +29,7 @@ from robust_adapt.runs.folder import (
     resumed_config,
     training_hash,
 )
-from robust_adapt.runs.parts import build_parts, precision_of
+from robust_adapt.runs.parts import build_parts
 from robust_adapt.training.checkpoint import (
     can_resume,
     has_checkpoint,
