@@ -76,11 +76,7 @@ class Member:
         attack cannot take such images.
         """
         self._check_shape(images)
-        start = images if start is None else start
-        if self._underflows(images):
-            with torch.autocast(images.device.type, enabled=False):
-                wide = self.run(images.float(), labels, eps, start.float())
-            return project(wide, images, eps, norm=self.norm)
+        start, underflows = images if start is None else start, self._underflows(images)
         size: float | SampleEps
         if not isinstance(eps, Tensor) or not eps.ndim:
             size = float(eps)
@@ -94,9 +90,13 @@ class Member:
             return result
         for part in self.parts:
             part.set_eps(size)
+        if underflows:
+            start = start.float()
         if isinstance(self.attack, ObjectiveUPGD):
-            self.attack.clean = images
-        with warnings.catch_warnings():  # SparseFool gives NumPy a tensor in a way that NumPy is about to forbid
+            self.attack.clean = images.float() if underflows else images
+        exact = torch.autocast(images.device.type, enabled=False) if underflows else contextlib.nullcontext()
+        with exact, warnings.catch_warnings():
+            # SparseFool gives NumPy a tensor in a way that NumPy is about to forbid
             warnings.filterwarnings("ignore", category=DeprecationWarning, module="torchattacks")
             warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # Dynamo looks
             adversarial = self.attack(start.contiguous() if self.needs("contiguous") else start, labels)
