@@ -3,6 +3,7 @@
 import contextlib
 import re
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -162,6 +163,17 @@ def watched(model: nn.Module) -> Iterator[None]:
 def is_compiled(model: nn.Module) -> bool:
     """Whether a part of the model goes through ``torch.compile``."""
     return any(hasattr(part, "_orig_mod") or part._compiled_call_impl for part in model.modules())
+
+
+@contextlib.contextmanager
+def as_written(model: nn.Module) -> Iterator[None]:
+    """Without ``torch.compile``: a compiled graph runs no parts, and would be compiled anew where they are watched."""
+    if not is_compiled(model):
+        yield
+        return
+    with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
+        warnings.filterwarnings("ignore", "Using `torch.compile")
+        yield
 
 
 def _as_logits(output: Any, name: str, n: int) -> str | None:

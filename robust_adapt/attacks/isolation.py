@@ -1,7 +1,6 @@
 """Call any attack inside a training loop and leave no trace: modes, gradients, random state, inputs, results."""
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torchattacks.attack import Attack
 
-from robust_adapt.answers import in_place, is_compiled, leading_back, logits_of, watched
+from robust_adapt.answers import as_written, in_place, is_compiled, leading_back, logits_of, watched
 from robust_adapt.checks import check_model, check_whole
 from robust_adapt.errors import ConfigError
 from robust_adapt.models import model_device
@@ -100,7 +99,7 @@ def look(model: nn.Module, images: Tensor, *, training: bool = False, gradient: 
     """
     check_ready(model)
     inputs = images.detach().clone().requires_grad_(gradient)
-    with crafting(model, seed=0), _as_written(model), watched(model), leading_back():
+    with crafting(model, seed=0), as_written(model), watched(model), leading_back():
         model.train(training)
         logits = logits_of(model, inputs, training=training)
         if not torch.equal(inputs, images):  # also where torch counts no change, as in `images.data`
@@ -142,14 +141,3 @@ def untouched(model: nn.Module) -> Iterator[None]:
 def _buffers(module: nn.Module) -> dict[str, Tensor | None]:
     """Those that a forward may put others in the place of; those of a ScriptModule are not Python's."""
     return module._buffers if isinstance(module._buffers, dict) else {}
-
-
-@contextlib.contextmanager
-def _as_written(model: nn.Module) -> Iterator[None]:
-    """Without ``torch.compile``: a compiled graph runs no parts, and would be compiled anew where they are watched."""
-    if not is_compiled(model):
-        yield
-        return
-    with warnings.catch_warnings(), torch.compiler.set_stance("force_eager"):
-        warnings.filterwarnings("ignore", "Using `torch.compile")
-        yield
