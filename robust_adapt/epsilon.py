@@ -160,14 +160,14 @@ class EpsilonController:
         check_number("goal", goal, example=0.6)
         if self.law.signals == ACCURACIES and not 0.55 <= goal <= 0.8:
             raise ConfigError(f"Expected `goal` in [0.55, 0.80] for the rule {rule!r}, but got {goal}.")
-        target = check_eps(target, norm=norm, name="target")
-        self.constants = Constants(target, *self._bounds(target, start, lower, upper), goal, every, ramp_end)
+        self.constants = Constants(*self._sizes(target, start, lower, upper), goal, every, ramp_end)
         self.total_steps, self.steps, self.steps_at_bound = total_steps, 0, 0
         self.frozen, self.warned, self.cap = False, False, math.inf
         self.state = self.law.update(State(self.constants.start), self.constants, 0.0, False)
 
-    def _bounds(self, target: float, *given: float | None) -> tuple[float, float, float]:
-        """Start, lower and upper: what is given, else the rule's own."""
+    def _sizes(self, target: float, *given: float | None) -> tuple[float, float, float, float]:
+        """Target, start, lower and upper: what is given, else the rule's own."""
+        target = check_eps(target, norm=self.norm, name="target")
         unit = 1.0 if self.law.of_article else target / 8
         eps = {"start": target, "lower": 0.0, "upper": target}
         eps |= {name: value * unit for name, value in self.law.defaults.items()}
@@ -179,7 +179,7 @@ class EpsilonController:
             raise ConfigError(f"Expected `lower` <= `upper`, but got {lower:g} and {upper:g}.")
         if given[0] is not None and not lower <= start <= upper:
             raise ConfigError(f"Expected `start` in [{lower:g}, {upper:g}], but got {start:g}.")
-        return min(max(start, lower), upper), lower, upper  # the rule's own start where the bounds exclude it
+        return target, min(max(start, lower), upper), lower, upper  # the bounds may exclude the rule's own start
 
     @property
     def eps(self) -> float:
