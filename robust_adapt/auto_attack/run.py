@@ -41,25 +41,25 @@ def autoattack(
 ) -> AutoAttackRecord:
     """Accuracy that is left after each attack of AutoAttack (Croce and Hein, 2020), with flags per sample.
 
-    model: takes images in [0, 1] on its own device; used in eval mode, left as it came. split: of which a batch at a
-    time becomes floats, or images ``(N, C, H, W)`` float32 in [0, 1] (a rounding error outside is clamped) with labels
-    ``(N,)``. conditions: a ball alone means the standard version. Equals ``AutoAttack.run_standard_evaluation`` with
-    the same seed and batch size. state_dir: the same call with it goes on after a crash. shard: (index, count), one
-    process of several that share ``state_dir``; each returns the whole result. report: called after each batch.
-    return_adversarial: keep the images in the record. strict: refuse a model that AutoAttack's own checks object to.
-    Each of the eight stands alone. Raises ``ConfigError``, ``DataError``, and ``CheckpointError`` for a state of
-    another run, a damaged one, or a full disk.
+    model: takes images in [0, 1] on its own device; used in eval mode, left as it came. split: a ``Split``, or float32
+    images ``(N, C, H, W)`` in [0, 1] (a rounding error outside is clamped) with labels. conditions: a ball alone means
+    the standard version. Flags equal those of ``AutoAttack.run_standard_evaluation`` with this seed and batch size.
+    state_dir: the same call with it goes on after a crash. shard: (index, count), one process of several that share
+    ``state_dir``; each returns the whole result. report: called after each batch. return_adversarial: keep the images
+    in the record. strict: refuse a model that AutoAttack's own checks object to. Each of the eight stands alone. Raises
+    ``ConfigError``, ``DataError``, and ``CheckpointError`` for another run's state, a damaged one, or a full disk.
     """
     run = Run(model, split, Conditions.of(conditions))
     return run.finish(state_dir, shard, report, keep_images=return_adversarial, strict=strict)
 
 
 class Run:
-    """AutoAttack of one model on one split. When it is made the model gives its ``answers``, logits of the first batch,
-    by which a state knows it again; ``finish`` attacks."""
+    """AutoAttack of one model on one split. answers: the model's logits of the first batch, which identify it."""
 
     def __init__(self, model: nn.Module, split: Split | tuple[Tensor, Tensor], conditions: Conditions) -> None:
-        self.model, self.split, self.conditions = check_model(model), model_checks.usable(split), conditions
+        self.model = check_model(model)
+        self.split = model_checks.usable(split)
+        self.conditions = conditions
         self.device = model_device(self.model, self.split.labels.device)
         with self._computing():
             self.answers = model_checks.first_answers(self.model, self.split, conditions, self.device)
@@ -100,9 +100,9 @@ class Run:
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
         memory = f"batches of {self.conditions.batch_size} images"
-        with enough_memory(memory, "lower `batch_size`, with a `state_dir` of its own."):
-            with fast_arithmetic() if self.conditions.fast else exact_arithmetic():
-                yield
+        arithmetic = fast_arithmetic() if self.conditions.fast else exact_arithmetic()
+        with enough_memory(memory, "lower `batch_size`, with a `state_dir` of its own."), arithmetic:
+            yield
 
     def _clean(self, *, strict: bool) -> None:
         result = self.state.load("clean")
