@@ -105,7 +105,7 @@ def check_count(logits: Tensor, classes: int, title: str) -> None:
 
 
 @contextlib.contextmanager
-def leading_back() -> Iterator[None]:
+def need_gradient() -> Iterator[None]:
     """Raise ``ConfigError`` where torch says in here that nothing leads from the logits back to the images."""
     try:
         yield

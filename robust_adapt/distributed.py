@@ -37,7 +37,7 @@ class Processes:
             return
         wide = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
         flat = torch.cat([tensor.detach().reshape(-1).to(wide) for tensor in tensors])
-        with listening():
+        with answered_by_all():
             torch.distributed.all_reduce(flat)
         flat /= self.count
         means = torch.split(flat, [tensor.numel() for tensor in tensors])
@@ -49,7 +49,7 @@ class Processes:
         if not self.together:
             return [value]
         values: list[Any] = [None] * self.count
-        with listening():
+        with answered_by_all():
             torch.distributed.all_gather_object(values, value)
         return values
 
@@ -76,7 +76,7 @@ ALONE = Processes()
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[None]:
+def answered_by_all() -> Iterator[None]:
     """Around what needs the other processes: one that has died is a ``RobustAdaptError``."""
     try:
         yield

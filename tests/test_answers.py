@@ -319,7 +319,7 @@ def test_the_look_of_a_training_leaves_no_trace():
     model, state = Traces(), torch.get_rng_state()
     before, buffers = copy.deepcopy(model.state_dict()), dict(model.named_buffers())
     weight = model.line.weight
-    parts._look(model, DATA, torch.device("cpu"))
+    parts._check_model(model, DATA, torch.device("cpu"))
     after = model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert all(buffer is buffers[name] for name, buffer in model.named_buffers())

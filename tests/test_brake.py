@@ -20,7 +20,7 @@ from robust_adapt.epsilon import EpsilonController
 from robust_adapt.errors import ConfigError
 from robust_adapt.recipes import RECIPES, on_digits, recipe
 from robust_adapt.records import BrakeRecord, StepRecord, read_lines
-from robust_adapt.runs.parts import watches
+from robust_adapt.runs.parts import brake_is_on
 from robust_adapt.training import recovery
 from robust_adapt.training.checkpoint import read_checkpoint
 from robust_adapt.training.recovery import CALM, probe, rests, verdict
@@ -95,14 +95,14 @@ def test_a_brake_without_attacks_is_refused():
 )
 def test_one_step_attacks_are_watched(attack, expected):
     config = recipe("pgd", attack=AttackConfig(**attack))
-    assert watches(config) == expected
+    assert brake_is_on(config) == expected
     for watch, on in (("always", True), ("never", False)):
-        assert watches(dataclasses.replace(config, brake=BrakeConfig(watch=watch))) == on
+        assert brake_is_on(dataclasses.replace(config, brake=BrakeConfig(watch=watch))) == on
 
 
 @pytest.mark.parametrize(("name", "expected"), [("standard", False), ("pgd", False), ("deepseek", True)])
 def test_recipes_that_are_watched(name, expected):
-    assert watches(RECIPES[name]()) == expected
+    assert brake_is_on(RECIPES[name]()) == expected
 
 
 def watched(precision, **fields) -> Config:

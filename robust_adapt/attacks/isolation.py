@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torchattacks.attack import Attack
 
-from robust_adapt.answers import as_written, in_place, is_compiled, leading_back, logits_of, watched
+from robust_adapt.answers import as_written, in_place, is_compiled, logits_of, need_gradient, watched
 from robust_adapt.checks import check_model, check_whole
 from robust_adapt.errors import ConfigError
 from robust_adapt.models import model_device
 from robust_adapt.random_states import random_fork
 
-Check = Callable[[Tensor], None]
+Observer = Callable[[Tensor], None]
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def _repeatable_backward(model: nn.Module) -> contextlib.AbstractContextManager[
 
 
 @contextlib.contextmanager
-def float32_logits(attack: Attack, see: Check, watch: Check | None, *, contiguous: bool) -> Iterator[None]:
+def float32_logits(attack: Attack, see: Observer, watch: Observer | None, *, contiguous: bool) -> Iterator[None]:
     """Let an attack see logits as float32, whatever autocast does to the model (bf16 breaks some of them).
 
     see: is called with the logits first, watch with the gradients of the images. contiguous: these too, whatever
@@ -99,7 +99,7 @@ def look(model: nn.Module, images: Tensor, *, training: bool = False, gradient: 
     """
     check_ready(model)
     inputs = images.detach().clone().requires_grad_(gradient)
-    with crafting(model, seed=0), as_written(model), watched(model), leading_back():
+    with crafting(model, seed=0), as_written(model), watched(model), need_gradient():
         model.train(training)
         logits = logits_of(model, inputs, training=training)
         if not torch.equal(inputs, images):  # also where torch counts no change, as in `images.data`
@@ -120,7 +120,7 @@ def check_ready(model: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def restored(model: nn.Module) -> Iterator[None]:
     """On leaving, weights, buffers and attributes of all parts of the model are what they were."""
     parts = [(module, dict(vars(module)), _buffers(module).copy()) for module in model.modules()]
     own = [value for _, attributes, _ in parts for value in attributes.values()]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from robust_adapt.answers import leading_back
+from robust_adapt.answers import need_gradient
 from robust_adapt.attacks.extra import MarginUPGD, Objective, ObjectiveUPGD, SampleEps
 from robust_adapt.attacks.factory import make_attack, parts_of
-from robust_adapt.attacks.isolation import Check, float32_logits
+from robust_adapt.attacks.isolation import Observer, float32_logits
 from robust_adapt.attacks.projection import project
 from robust_adapt.attacks.table import ATTACKS
 from robust_adapt.checks import check_known
@@ -119,7 +119,7 @@ class Member:
             raise ConfigError(f"Expected {wanted}; leave {self.name!r} out.")
 
     @contextlib.contextmanager
-    def ready(self, check: Check | None = None, flat: Check | None = None) -> Iterator[None]:
+    def ready(self, check: Observer | None = None, flat: Observer | None = None) -> Iterator[None]:
         """Float32 logits and the model's number of classes for the attack and its parts; as they were on leaving.
 
         check: is called with the logits, before the attack sees them. flat: with the share of images whose gradient
@@ -151,7 +151,7 @@ class Member:
                 stack.enter_context(
                     float32_logits(part.attack, see, watch if watched else None, contiguous=self.needs("contiguous"))
                 )
-            stack.enter_context(leading_back())
+            stack.enter_context(need_gradient())
             yield
 
 

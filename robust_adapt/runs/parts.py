@@ -12,7 +12,7 @@ from robust_adapt import training, upstream
 from robust_adapt.answers import check_count, check_finite
 from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import ATTACKS, AdaptiveObjective, DiverseAttack, adaptive_objective, plan_attacks
-from robust_adapt.attacks.isolation import check_ready, look, untouched
+from robust_adapt.attacks.isolation import check_ready, look, restored
 from robust_adapt.config import Config, LossConfig
 from robust_adapt.data import Batches, ImageData
 from robust_adapt.epsilon import EpsilonController
@@ -37,7 +37,7 @@ def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
     model.to(fabric.device)
-    _look(model, data, fabric.device)
+    _check_model(model, data, fabric.device)
     wants_features = config.loss.consistency > 0 and CONSISTENCIES[config.loss.consistency_on].features
     average = training.WeightAverage(model, config.optimizer.average) if config.optimizer.average else None
     forward, optimizer = fabric.setup(model, _optimizer(config, model))
@@ -61,7 +61,7 @@ def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -
         ),
         validation=data.validation,
         fabric=fabric,
-        braked=watches(config),
+        braked=brake_is_on(config),
         average=average,
         tap=tap,
     )
@@ -88,13 +88,13 @@ def build_for(config: Config, data: ImageData) -> nn.Module:
     return found.model
 
 
-def _look(model: nn.Module, data: ImageData, device: torch.device) -> None:
+def _check_model(model: nn.Module, data: ImageData, device: torch.device) -> None:
     """Raise ``ConfigError`` or ``DataError`` where the run would fail later: one forward and one way back in each mode.
 
     Two images, because batch-norm over one refuses a map of one pixel.
     """
     images, _ = data.train.take(torch.arange(2) % len(data.train)).tensors(device)
-    with exact_arithmetic(), untouched(model):
+    with exact_arithmetic(), restored(model):
         for training in (False, True):
             logits = look(model, images, training=training)
             check_count(logits, len(data.classes), data.title)
@@ -157,7 +157,7 @@ def _controller(config: Config) -> EpsilonController:
     )
 
 
-def watches(config: Config) -> bool:
+def brake_is_on(config: Config) -> bool:
     """Whether the brake is on: as the config says, else where an attack of the training makes one step only."""
     if config.brake.watch != "auto":
         return config.brake.watch == "always"

@@ -117,7 +117,7 @@ def _check_subject(subject: Subject) -> None:
                 f"Expected `standard` with the {classes} classes of the model, but got {got}; train one on the same "
                 "data."
             )
-        if not _leads(Subject(standard, first, subject.ball, subject.effort, Evidence())):
+        if not _has_gradient(Subject(standard, first, subject.ball, subject.effort, Evidence())):
             raise ConfigError(
                 "Expected `standard` with a finite, non-zero gradient, but got none on the first batch; give a model "
                 "that was trained without any defence."
@@ -139,7 +139,7 @@ def _classes(model: nn.Module, images: Tensor) -> int:
     return logits.shape[1]
 
 
-def _leads(standard: Subject) -> bool:
+def _has_gradient(standard: Subject) -> bool:
     try:
         sizes = standard.gradients[0]
     except NoAnswer:

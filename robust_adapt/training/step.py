@@ -13,7 +13,7 @@ from robust_adapt import losses
 from robust_adapt.attacks import DiverseAttack
 from robust_adapt.config import Config, LossConfig, OptimizerConfig
 from robust_adapt.data import Batches, Split
-from robust_adapt.distributed import Processes, listening
+from robust_adapt.distributed import Processes, answered_by_all
 from robust_adapt.epsilon import EpsilonController
 from robust_adapt.errors import enough_memory
 from robust_adapt.features import FeatureTap
@@ -104,7 +104,7 @@ def _forward_and_backward(
     seen = max(1, round(config.loss.clean_share * len(images)))  # batches are shuffled: the first ones are a sample
     everything = torch.cat([adversarial, images[:seen]]) if together else adversarial
     everything = everything.contiguous(memory_format=parts.batches.format)
-    with listening():
+    with answered_by_all():
         if parts.tap is not None:
             logits, features = parts.tap(everything)
         else:
