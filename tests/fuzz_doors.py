@@ -266,7 +266,7 @@ def _judges(folder):
     MODEL.load_state_dict(hooked_model().state_dict())
     for one, other in zip(MODEL.modules(), hooked_model().modules(), strict=True):
         one.training = other.training
-    submission = {"folder": folder / "submission", "model": MODEL, "record": record, "name": "A2026B", "title": "A"}
+    submission = {"out": folder / "submission", "model": MODEL, "record": record, "name": "A2026B", "title": "A"}
     submission |= {"authors": "A", "link": "https://a.org", "architecture": "SmallNet", "draft": True}
     submission |= {"source": "build = None"}
     outside = ["../x", "a/../../b", "/tmp/x", "..", ".", "a\\..\\b", "", "a\0", "a b\n", "\x1b[31m"]

@@ -226,7 +226,7 @@ def test_a_share_is_a_part_of_the_one_batch():
     settings = {"seed": 3, "augmentation": data.augmentation}
     whole = Batches(data.train, 32, **settings).epoch(1, start=2)
     shares = zip(
-        *(Batches(data.train, 32, share=(index, 4), **settings).epoch(1, start=2) for index in range(4)), strict=True
+        *(Batches(data.train, 32, shard=(index, 4), **settings).epoch(1, start=2) for index in range(4)), strict=True
     )
     for (images, labels), parts in zip(whole, shares, strict=True):
         assert torch.equal(images, torch.cat([part[0] for part in parts]))
@@ -235,7 +235,7 @@ def test_a_share_is_a_part_of_the_one_batch():
 
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(ConfigError) as caught:
-        Batches(load_data(several.SEEN).train, 32, seed=0, share=(0, 3))
+        Batches(load_data(several.SEEN).train, 32, seed=0, shard=(0, 3))
     assert str(caught.value) == (
         "Expected `batch_size` as a multiple of the 3 processes, but got 32; it is the batch of all of them together, "
         "take 33."

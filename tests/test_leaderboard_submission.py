@@ -51,7 +51,7 @@ def test_robustbench_loads_the_folder(evaluated, tmp_path, monkeypatch):
     from robustbench.utils import load_model
 
     model, record = evaluated
-    folder = submit(tmp_path / "out", model, as_on_the_board(record), TINY)
+    folder = submit(model, as_on_the_board(record), TINY, tmp_path / "out")
     names = model_dicts[BenchmarkDataset.cifar_10][ThreatModel.Linf]
     monkeypatch.setitem(names, "Author2026Tiny", {"model": Net, "gdrive_id": "none"})
     loaded = load_model("Author2026Tiny", model_dir=folder, threat_model="Linf")
@@ -80,9 +80,9 @@ def test_another_protocol_is_refused_and_a_draft_says_so(evaluated, tmp_path):
         "^Expected an evaluation under the leaderboard's protocol, but got 4 of 10000 test images; version custom"
     )
     with pytest.raises(ConfigError, match=sentence):
-        submit(tmp_path / "out", model, record, TINY)
+        submit(model, record, TINY, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    folder = submit(tmp_path / "out", model, record, TINY, draft=True)
+    folder = submit(model, record, TINY, tmp_path / "out", draft=True)
     assert (folder / "form.md").read_text().startswith("DRAFT, not to be submitted: 4 of 10000 test images; version")
 
 
@@ -90,7 +90,7 @@ def test_the_record_says_whether_more_data_were_seen(evaluated, tmp_path):
     model, record = evaluated
     for more_data, word in ((True, "yes"), (False, "no")):
         given = dataclasses.replace(as_on_the_board(record), more_data=more_data)
-        folder = submit(tmp_path / word, model, given, TINY)
+        folder = submit(model, given, TINY, tmp_path / word)
         entry = json.loads((folder / "model_info/cifar10/Linf/Author2026Tiny.json").read_text())
         assert entry["additional_data"] is more_data
         assert f"\n- Additional data: {word}\n" in (folder / "form.md").read_text()
@@ -102,13 +102,13 @@ def test_a_model_that_robustbench_does_not_take_is_refused(evaluated, tmp_path, 
     finding = Finding(check=check, attack=None, count=1, message="so it is")
     found = as_on_the_board(record, findings=[finding])
     with pytest.raises(ConfigError) as caught:
-        submit(tmp_path / "out", model, found, TINY)
+        submit(model, found, TINY, tmp_path / "out")
     reason = f"a model with {check}, which RobustBench does not take"
     assert str(caught.value) == (
         f"Expected an evaluation under the leaderboard's protocol, but got {reason}; evaluate again, or see the folder "
         "as a draft (`draft`)."
     )
-    folder = submit(tmp_path / "out", model, found, TINY, draft=True)
+    folder = submit(model, found, TINY, tmp_path / "out", draft=True)
     assert (folder / "form.md").read_text().startswith(f"DRAFT, not to be submitted: {reason}.\n")
 
 
@@ -123,7 +123,7 @@ def test_a_randomised_model_is_no_submission(tmp_path):
     data = ImageData("CIFAR-10", split, split, split, CIFAR10_CLASSES, Augmentation(), official=True)
     record = benchmark(model, data, **ONE)
     with pytest.raises(ConfigError, match="; a model with randomised output, which RobustBench does not take; eva"):
-        submit(tmp_path, model, record, TINY)
+        submit(model, record, TINY, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_robustbench_loads_a_normalised_resnet18_by_the_lines_beside_it(tmp_path
     data = ImageData("CIFAR-10", split, split, split, CIFAR10_CLASSES, Augmentation(), official=True)
     record = benchmark(model, data)
     source = model_source("ResNet18", model)
-    folder = submit(tmp_path, model, record, Paper(name="Author2026Title_R18", **PAPER), source=source, draft=True)
+    folder = submit(model, record, Paper(name="Author2026Title_R18", **PAPER), tmp_path, source=source, draft=True)
     assert "\n- `model.py` builds the model: its `build` is the `model` of the" in (folder / "form.md").read_text()
     lines = (folder / "model.py").read_text()
     assert "net = ResNet18()\n" in lines and "robust_adapt" not in lines
@@ -187,7 +187,7 @@ def test_other_weights_and_names_are_refused(evaluated, tmp_path):
     with pytest.raises(
         ConfigError, match="^Expected the model that was evaluated, but its weights differ from the rec"
     ):
-        submit(tmp_path, Net(), as_on_the_board(record), TINY)
+        submit(Net(), as_on_the_board(record), TINY, tmp_path)
     with pytest.raises(ConfigError, match=r"^Expected `name` of letters, digits, _, - and \., but got '\.\./x'"):
         Paper(name="../x", **PAPER)
 

@@ -39,7 +39,7 @@ def work(rank: int, folder: str, epochs: int, eps: float, width: int) -> None:
     average = robust_adapt.WeightAverage(model, decay=0.98)
     ddp = DistributedDataParallel(model)
     optimizer = torch.optim.SGD(ddp.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    batches = Batches(data.train, 64, seed=0, share=(rank, PROCESSES))  # together they are the batch of one process
+    batches = Batches(data.train, 64, seed=0, shard=(rank, PROCESSES))  # together they are the batch of one process
 
     # the attack unwraps DDP: ranks that draw different attacks need different numbers of forwards, and none waits
     attack = robust_adapt.DiverseAttack(ddp, ["pgd", "mifgsm", "upgd-margin"], eps=eps, steps=2, seed=rank)

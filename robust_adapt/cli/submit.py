@@ -49,10 +49,10 @@ def submit(arguments: Sequence[str]) -> int:
     about = {field.name: getattr(options, field.name) for field in dataclasses.fields(leaderboard.Paper)}
     about["architecture"] = options.architecture or f"{settings.name}, width {settings.width}"
     folder = leaderboard.submit(
-        options.out or options.run / "submission",
         run.model,
         record,
         leaderboard.Paper(**about),
+        options.out or options.run / "submission",
         source=leaderboard.model_source(settings.name, run.model),
         draft=options.draft,
     )

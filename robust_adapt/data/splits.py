@@ -100,7 +100,7 @@ class Batches:
     """Shuffled, augmented training batches, a function of (seed, epoch, batch) alone, so that a run can go on
     from the middle of an epoch. Images come as float32 in [0, 1], ``(B, C, H, W)``, on ``device``.
 
-    share: (index, count), one process of several; each gets its ``B / count`` consecutive images of every batch,
+    shard: (index, count), one process of several; each gets its ``B / count`` consecutive images of every batch,
     and together they are the batch of one process.
     """
 
@@ -113,9 +113,9 @@ class Batches:
         augmentation: Augmentation | None = None,
         device: str | torch.device = "cpu",
         channels_last: bool = False,
-        share: tuple[int, int] = (0, 1),
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
-        index, count = share
+        index, count = shard
         if batch_size % count:
             raise ConfigError(
                 f"Expected `batch_size` as a multiple of the {count} processes, but got {batch_size}; it is the batch "

@@ -125,20 +125,20 @@ def check_entry(entry: dict[str, Any]) -> None:
 
 
 def submit(
-    folder: str | Path,
     model: nn.Module,
     record: BenchmarkRecord,
     paper: Paper,
+    out: str | Path,
     *,
     source: str | None = None,
     draft: bool = False,
 ) -> Path:
-    """Write the folder of a submission and return it.
+    """Write a submission into the folder ``out`` and return it.
 
     record: what ``benchmark`` says of these very weights under the leaderboard's protocol; anything else, and a model
     that RobustBench does not take, is refused, or with ``draft=True`` marked on top of the form. source: Python whose
     ``build()`` gives the model (``model_source`` writes it), kept as ``model.py``. ``load_model(paper.name,
-    model_dir=folder)`` reads the weights. Raises ``ConfigError``, ``CheckpointError``.
+    model_dir=out)`` reads the weights. Raises ``ConfigError``, ``CheckpointError``.
     """
     model, run = unwrap(check_model(model)), record.autoattack
     if weights_hash(model) != run.fingerprint["weights"]:
@@ -172,11 +172,11 @@ def submit(
     contents = {name: text.encode(errors="surrogateescape") for name, text in texts.items()}
     try:
         for name, content in {f"{file}.pt": weights.getvalue(), **contents}.items():
-            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(Path(folder) / name, content)
+            (Path(out) / name).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(Path(out) / name, content)
     except OSError as error:
-        raise CheckpointError(f"Expected to write the submission to {folder}, but got: {error}.") from error
-    return Path(folder)
+        raise CheckpointError(f"Expected to write the submission to {out}, but got: {error}.") from error
+    return Path(out)
 
 
 def _entry(record: BenchmarkRecord, paper: Paper) -> dict[str, Any]:

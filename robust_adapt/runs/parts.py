@@ -57,7 +57,7 @@ def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -
             augmentation=data.augmentation,
             device=fabric.device,
             channels_last=channels_last,
-            share=(fabric.global_rank, fabric.world_size),
+            shard=(fabric.global_rank, fabric.world_size),
         ),
         validation=data.validation,
         fabric=fabric,
