@@ -1,4 +1,4 @@
-"""What a model answers to images: asked for in one place, and refused where nothing could be made of it."""
+"""What a model answers to images: asked in one place, and refused where it cannot be used."""
 
 import contextlib
 import re
@@ -14,8 +14,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from robust_adapt.checks import device_errors
 from robust_adapt.errors import ConfigError, DataError, RobustAdaptError, first_line, shown
 
-# torch's words where images do not fit a model, and of these where it is not the shape; where a forward wants more than
-# images or is none; where nothing leads from the logits back to the images
+# torch's words where images do not fit a model; the same where it is not the shape; where a forward is missing or wants
+# more than images; where nothing leads from the logits back to the images
 MISFIT = re.compile(r"\b(sizes?|shapes?|channels|dimensions?|dtype|type|devices?)\b")
 _OTHER_KIND = re.compile(r"\b(dtype|type|devices?)\b")
 _NO_FORWARD = re.compile(r"forward\(\) (missing|takes)|the required \"forward\" function")

@@ -22,7 +22,7 @@ _PATH = "{path}"  # in the commands below: the name of the file
 _TRUSTED = 'only if you trust it, `python -c "%s"` writes its tensors to weights.pt, for use in its place'
 _SAFETENSORS = _TRUSTED % "import torch, safetensors.torch as s; torch.save(s.load_file({path}), 'weights.pt')"
 _SCRIPT = _TRUSTED % "import torch; torch.save(torch.jit.load({path}, map_location='cpu').state_dict(), 'weights.pt')"
-_TENSORS = _TRUSTED % (  # state dicts and tensors; whatever else there is is left out
+_TENSORS = _TRUSTED % (  # state dicts and tensors; all else is left out
     "import torch; f = lambda c: f(c.state_dict()) if hasattr(c, 'state_dict') else "
     "{str(k): f(v) for k, v in c.items()} if hasattr(c, 'items') else torch.as_tensor(c) if hasattr(c, '__array__') "
     "and getattr(c.dtype, 'kind', 'f') in 'biuf' else None; torch.save(f(%s), 'weights.pt')"
@@ -114,7 +114,7 @@ def _load(file: BinaryIO, *, objects: bool) -> Any:
         known = torch.serialization.safe_globals([StandIn, *((each, name) for name, each in stand_ins.items())])
         try:
             with warnings.catch_warnings(), known:
-                warnings.simplefilter("ignore")  # of what a file is of: the errors say it
+                warnings.simplefilter("ignore")  # about the file: the errors below say it
                 return torch.load(file, map_location="cpu", weights_only=True)
         except UnpicklingError as error:
             name, made = _needed(str(error))
@@ -148,7 +148,7 @@ def _other_kind(file: BinaryIO) -> str | None:
         with zipfile.ZipFile(file) as archive:
             names = {name.rpartition("/")[2] for name in archive.namelist()}
             whole = archive.testzip() is None
-    except Exception:  # a damaged header makes zipfile raise a kind a field
+    except Exception:  # a damaged header makes zipfile raise a different error per field
         names, whole = set(), False
     if not whole:
         return f"a damaged file, whose check sums differ; {ANEW}"

@@ -54,7 +54,7 @@ class Processes:
         return values
 
     def first(self, work: Callable[[], T]) -> T:
-        """``work()`` in the first process alone; all get its result, or its error, which it alone has to say."""
+        """``work()`` in the first process alone; all get its result, or its error, which only the first one reports."""
         if not self.together:
             return work()
         answer: T | RobustAdaptError | None = None

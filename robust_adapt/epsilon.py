@@ -96,8 +96,8 @@ def _follow_ratio(state: State, constants: Constants, centre: float) -> State:
 class Rule(NamedTuple):
     """A row of the table: ``update(state, constants, progress, news)``, news where the averages have just moved.
 
-    defaults: of start, lower and upper those that it takes, in eighths of the target as its gains are. of_article: they
-    are eps, and every step is read without an average. trims: reads between ``ramp_end`` and ``TRIM_END`` only.
+    defaults: those of start, lower and upper that it takes, in eighths of the target, as its gains are. of_article:
+    they are plain eps, and no step is averaged. trims: it reads signals between ``ramp_end`` and ``TRIM_END`` only.
     """
 
     update: Callable[[State, Constants, float, bool], State]
@@ -122,10 +122,10 @@ class EpsilonController:
     """A rule with its memory, in the shape of a torch scheduler: ``.eps``, ``.step(...)``; it rests while ``frozen``.
 
     rule: a name of ``RULES``. target: the eps to reach; for ``gap`` and ``ratio`` what start, bounds and gains are
-    measured in, so that a target of 8/255 gives those of docs/epsilon.md; ``literal`` knows none. total_steps: needed
+    measured in, so that a target of 8/255 gives those of docs/epsilon.md; ``literal`` ignores it. total_steps: needed
     by ``ramp`` and ``ramp-trim``. every: steps between two updates of a feedback rule; its gains grow by as much.
     start, lower, upper: of the feedback rules; by default the rule's own. goal: 0.50 nat for ``gap``, 0.60 for
-    ``ratio`` and ``ramp-trim``, in [0.55, 0.80]. So many, as each rule has its own. Raises ``ConfigError``.
+    ``ratio`` and ``ramp-trim``, in [0.55, 0.80]. So many, because each rule has its own. Raises ``ConfigError``.
     """
 
     def __init__(

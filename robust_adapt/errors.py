@@ -46,7 +46,7 @@ class Stopped(KeyboardInterrupt):
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """The sentence for a name outside a table: the nearest known name, then all of them."""
     known = sorted(known)
-    lowered = {each.lower(): each for each in known}  # a name in other letters is as near as can be
+    lowered = {each.lower(): each for each in known}  # the same name in another case is the nearest
     nearest = difflib.get_close_matches(name[:80].lower(), lowered, n=1, cutoff=0.5) if isinstance(name, str) else []
     hint = f"did you mean {lowered[nearest[0]]!r}? " if nearest else ""
     return f"Expected a known {kind}, but got {shown(name)}; {hint}Known: {', '.join(known)}."

@@ -27,12 +27,12 @@ def feature_consistency(
 ) -> Tensor:
     """Mean distance between the features of clean and adversarial images: R of the article.
 
-    clean, adversarial: ``(N, ...)`` of one shape, any float dtype; flattened to ``(N, D)``. ``distance``:
-    ``squared`` L2 (the article's formula), ``plain`` L2 (its code), ``cosine`` (1 - cosine similarity, half the squared
-    distance of the directions; zero features have none, and theirs counts as zero). ``relative=True`` divides by the
-    clean norm (squared for ``squared``), so that shrinking all features does not lower it; ``cosine`` is so by itself,
-    the switch changes nothing there. ``detach_clean=True`` lets no gradient into the clean side. Returns a scalar >= 0;
-    0 when the two are equal. Raises ``DataError`` when the shapes differ.
+    clean, adversarial: ``(N, ...)`` of one shape, any float dtype; flattened to ``(N, D)``. ``distance``: ``squared``
+    L2 (the article's formula), ``plain`` L2 (its code), ``cosine`` (1 - cosine similarity, half the squared distance of
+    the directions; zero features have none, and theirs counts as zero). ``relative=True`` divides by the clean norm
+    (squared for ``squared``), so that shrinking all features does not lower it; ``cosine`` does not depend on the norm,
+    so the switch changes nothing there. ``detach_clean=True`` lets no gradient into the clean side. Returns a scalar >=
+    0; 0 when the two are equal. Raises ``DataError`` when the shapes differ.
     """
     check_known("distance", distance, DISTANCES)
     a, b = (side.flatten(1) for side in _pair("features", clean, adversarial, detach_clean))
@@ -89,7 +89,7 @@ CONSISTENCIES = {
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Highest wrong logit minus the right one, a sample: > 0 where the model errs (Carlini and Wagner, 2017).
+    """Highest wrong logit minus the right one, per sample: > 0 where the model errs (Carlini and Wagner, 2017).
 
     logits ``(N, C)``, labels ``(N,)``; returns ``(N,)``. Not clamped, so that the gradient does not end where the
     attack succeeds.

@@ -19,7 +19,7 @@ from robust_adapt.errors import ConfigError, first_line, shown, unknown_name
 
 ORIGINAL_WIDTH = 64
 LARGEST = 4096
-# name: (residual block, blocks a stage), both of robustbench.model_zoo.architectures.resnet
+# name: (residual block, blocks per stage), both of robustbench.model_zoo.architectures.resnet
 RESNETS = {
     "ResNet18": ("BasicBlock", (2, 2, 2, 2)),
     "ResNet34": ("BasicBlock", (3, 4, 6, 3)),
@@ -29,7 +29,7 @@ RESNETS = {
 
 
 class Normalize(nn.Module):
-    """(images - mean) / std a channel; mean and std ``(C,)`` buffers, in pixel units of [0, 1]."""
+    """(images - mean) / std per channel; mean and std ``(C,)`` buffers, in pixel units of [0, 1]."""
 
     mean: Tensor
     std: Tensor
@@ -50,7 +50,7 @@ class Normalize(nn.Module):
 def normalize(model: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
     """``model`` for normalised images -> a model for images in [0, 1], what every attack here expects.
 
-    mean, std: a value a channel, as given to ``torchvision.transforms.Normalize``, which it replaces.
+    mean, std: one value per channel, as given to ``torchvision.transforms.Normalize``, which it replaces.
     """
     check_model(model)
     return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), model=model))

@@ -45,7 +45,7 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(state: dict[str, Any]) -> None:
-    """Put back what ``random_states`` gave; those of GPUs where there are as many as then."""
+    """Put back what ``random_states`` gave; those of GPUs only where their number is the same."""
     torch.set_rng_state(state["torch"])
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))

@@ -32,22 +32,22 @@ class DiverseAttack(Attack):
 
     model: takes images ``(N, C, H, W)`` in [0, 1], returns logits; compiled and DDP models as they are.
     attacks: names of the table, torchattacks objects (their eps and step follow ours), or a mix of both.
-    eps: a float, or a tensor ``(N,)`` a sample; may be set between calls. Attacks that know only one eps are called
-    once for each distinct value, on its samples. norm: of the ball that every result is projected on, ``Linf``, ``L2``
-    or ``L1``; an attack with an eps of its own must be of that norm.
+    eps: a float, or a tensor ``(N,)``, one per sample; may be set between calls. Attacks that can take only one are
+    called once for each distinct value, on its samples. norm: of the ball that every result is projected on, ``Linf``,
+    ``L2`` or ``L1``; an attack with an eps of its own must be of that norm.
     mode: ``split``, each drawn attack gets its share of the batch (the cost of one attack); ``chain``, each starts
     from the last one's result (the article's code), projected around the *original* images after every stage;
     ``worst``, each sample keeps the result with the highest cross-entropy; ``concat``, all results, ``(K * N, ...)``.
     pick: ``random``, a random non-empty subset each call (the article); ``all``; or a weight for each attack: shares
     of the batch in ``split``, the odds of the one attack drawn in ``chain``, ``worst`` and ``concat``.
     steps, step_ratio, objective: of the attacks given by name, see ``make_attack``; one step_ratio for all of them that
-    have a step. seed: of draws and random starts; the caller's random state is never touched. stream: of random starts,
-    one for each process that trains with the others on the same draws. strict: refuse attacks that return clean images
-    where they fail, instead of a warning. Each of these settles something that no other does, hence their number.
+    have a step. seed: of draws and random starts; the caller's random state is never touched. stream: the number of
+    this process among those that share the draws of attacks, each with its own random starts. strict: refuse attacks
+    that return clean images where they fail, instead of a warning. So many, because none follows from another.
 
     Images may be a rounding error outside [0, 1], and are clamped. Results are in [0, 1], in the ball around them,
-    detached; the model leaves exactly as it came. ``last`` tells what the last call did, and one warning of a composer
-    that many images had no gradient. Raises ``DataError`` for images or labels that are not of this form,
+    detached; the model leaves exactly as it came. ``last`` tells what the last call did; a composer warns once where
+    most images had no gradient. Raises ``DataError`` for images or labels that are not of this form,
     ``ConfigError`` for the rest.
     """
 
@@ -207,7 +207,7 @@ class DiverseAttack(Attack):
 
     @contextlib.contextmanager
     def _members_ready(self, labels: Tensor | None) -> Iterator[list[Tensor]]:
-        """Every member sees float32 logits; ``labels`` are checked against the first ones, and gradients for 0."""
+        """Every member sees float32 logits; ``labels`` must fit the first ones; gradients are watched for 0."""
         span = None if labels is None or not labels.numel() else [int(bound) for bound in labels.aminmax()]
 
         def check(logits: Tensor) -> None:

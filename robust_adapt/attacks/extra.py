@@ -1,4 +1,4 @@
-"""Attacks in forms that torchattacks lacks: the strongest point, an unclamped margin, any loss, L1, an eps a sample."""
+"""Attacks in forms that torchattacks lacks: the strongest point, an unclamped margin, any loss, L1, SampleEps."""
 
 import dataclasses
 from collections.abc import Callable
@@ -106,7 +106,7 @@ class ObjectiveUPGD(torchattacks.UPGD):
         return self._loss(images)
 
 
-# What each attack of the PGD family is in terms of UPGD; gradients are scaled a sample, which a sign does not see.
+# What each attack of the PGD family is in terms of UPGD; gradients are scaled per sample, which leaves their sign.
 OBJECTIVE_OPTIONS: dict[str, dict[str, Any]] = {
     "upgd-margin": {},
     "fgsm": {"steps": 1, "decay": 0.0},
@@ -170,9 +170,9 @@ def adaptive_objective(
 class SampleEps:
     """Sizes that behave like one number beside a tensor: each of them meets its own sample.
 
-    values: ``(N,)``, or one for all. Minus, times or over a number they are sizes again; with a tensor ``(N, ...)``
-    they are a tensor of its type and shape. What torch does with a number it does with them, to the bit where the
-    values are equal; ``Tensor.uniform_`` too, from which torchattacks draws its random starts.
+    values: ``(N,)``, or one for all. Negated, or multiplied or divided by a number, they are sizes again; with a tensor
+    ``(N, ...)`` they are a tensor of its type and shape. What torch does with a number it does with them, to the bit
+    where the values are equal; ``Tensor.uniform_`` too, from which torchattacks draws its random starts.
     """
 
     def __init__(self, values: Tensor) -> None:

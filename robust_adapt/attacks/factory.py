@@ -31,7 +31,7 @@ def make_attack(
     step_ratio: step over eps, by default the attack's own, grown as the steps get fewer (at most 1); refused where the
     attack has no step (FGSM) or finds it by itself (APGD). objective: a loss to maximise in place of the attack's own,
     see ``adaptive_objective``; for the attacks of ``OBJECTIVE_OPTIONS``. options: arguments of the attack's class, such
-    as ``n_queries=100`` of ``square``, but its eps and step. Raises ``ConfigError``.
+    as ``n_queries=100`` of ``square``, except its eps and step. Raises ``ConfigError``.
     """
     check_known("attack", name, ATTACKS)
     model, spec = check_model(model), ATTACKS[name]
@@ -83,7 +83,7 @@ def _known(name: str, options: dict[str, Any]) -> dict[str, Any]:
 class Part:
     """A torchattacks object, its row of the table, and the attributes that hold its eps and its step, if any.
 
-    ratio: step over eps as it stands, None where it has not both.
+    ratio: step over eps as it stands, None where it lacks either.
     """
 
     attack: Attack
@@ -108,7 +108,7 @@ class Part:
         return cls(attack, row, eps, step, ratio)
 
     def set_eps(self, size: float | SampleEps) -> None:
-        """Tell the attack its eps and, where it has one, its step; one without eps keeps still."""
+        """Tell the attack its eps and, where it has one, its step; one without an eps is left alone."""
         if self.eps is None:
             return
         setattr(self.attack, self.eps, size)

@@ -1,4 +1,4 @@
-"""What attacks ask of images, labels and an eps a sample."""
+"""What attacks require of images and labels."""
 
 import math
 

@@ -93,9 +93,9 @@ def look(model: nn.Module, images: Tensor, *, training: bool = False, gradient: 
     """Float logits ``(N, classes)`` of images ``(N, C, H, W)`` in [0, 1] from one forward, as a model is attacked:
     frozen, with a random state of its own.
 
-    training: in training mode instead. gradient: go back to the images too. A compiled model is asked as it is written.
-    Raises ``DataError`` for images that do not fit, ``ConfigError`` where the model returns no logits, changes its
-    images, runs parts that PyTorch does not see, or has no gradient.
+    training: in training mode instead. gradient: ask for the gradient of the images too. A compiled model is asked
+    uncompiled. Raises ``DataError`` for images that do not fit, ``ConfigError`` where the model returns no logits,
+    changes its images, runs parts that PyTorch does not see, or has no gradient.
     """
     check_ready(model)
     inputs = images.detach().clone().requires_grad_(gradient)
@@ -139,5 +139,5 @@ def restored(model: nn.Module) -> Iterator[None]:
 
 
 def _buffers(module: nn.Module) -> dict[str, Tensor | None]:
-    """Those that a forward may put others in the place of; those of a ScriptModule are not Python's."""
+    """The buffers that a forward may replace; none of a ScriptModule, which does not keep them in Python."""
     return module._buffers if isinstance(module._buffers, dict) else {}

@@ -25,7 +25,7 @@ class Member:
     """An attack and all that a call of it needs to know, found out once.
 
     name: for sentences and statistics. attack: the torchattacks object. row: its row of the table, None without.
-    ratio: its step over eps. norm: of the ball. takes_sample_eps: whether an eps a sample is one call.
+    ratio: its step over eps. norm: of the ball. takes_sample_eps: whether one call can have an eps per sample.
     Raises ``ConfigError`` where its eps is of another norm.
     """
 
@@ -71,9 +71,9 @@ class Member:
     def run(self, images: Tensor, labels: Tensor, eps: float | Tensor, start: Tensor | None = None) -> Tensor:
         """Adversarial images from ``start`` (default: the images), projected on the ball around ``images``.
 
-        images: ``(N, C, H, W)`` in [0, 1]. eps: a float, or ``(N,)`` a sample; an attack that knows only one is called
-        once for each distinct value, on its samples. Float16 autocast is off inside. Raises ``ConfigError`` where the
-        attack cannot take such images.
+        images: ``(N, C, H, W)`` in [0, 1]. eps: a float, or ``(N,)``, one per sample; an attack that can take only one
+        is called once for each distinct value, on its samples. Float16 autocast is off inside. Raises ``ConfigError``
+        where the attack cannot take such images.
         """
         self._check_shape(images)
         start, underflows = images if start is None else start, self._underflows(images)

@@ -14,12 +14,13 @@ from robust_adapt.errors import ConfigError, DataError, shown
 def project(adversarial: Tensor, images: Tensor, eps: float | Tensor, *, norm: str = "Linf") -> Tensor:
     """``adversarial`` brought into the eps-ball around ``images`` and into [0, 1], detached.
 
-    First to the nearest point of the ball, then each pixel into [0, 1], which leads no farther from the image. That is
-    the nearest point in both for Linf; for L2 and L1 where ``adversarial`` is in [0, 1], else a nearer one can exist.
+    First to the nearest point of the ball, then each pixel into [0, 1], which never moves it away from the image. That
+    is the nearest point in both for Linf; for L2 and L1 where ``adversarial`` is in [0, 1], else a nearer one can
+    exist.
 
-    adversarial, images: ``(N, ...)``, the images in [0, 1]; eps: a float, or ``(N,)`` a sample. Pixels that are not
-    finite go back to the image: a failed attack is an unchanged sample, which the statistics count. Images of 16 bits
-    are projected in float32 and rounded towards the image, so that rounding leads nowhere out of the ball.
+    adversarial, images: ``(N, ...)``, the images in [0, 1]; eps: a float, or ``(N,)``, one per sample. Pixels that are
+    not finite go back to the image: a failed attack is an unchanged sample, which the statistics count. Images of 16
+    bits are projected in float32 and rounded towards the image, so that rounding never leaves the ball.
     """
     check_known("norm", norm, NORMS)
     check_tensor("images", images)
@@ -53,7 +54,7 @@ def _rounded_inwards(adversarial: Tensor, images: Tensor) -> Tensor:
 
 
 def _project_l1(delta: Tensor, size: Any) -> Tensor:
-    """Onto the L1 ball, a sample each (Duchi et al., 2008)."""
+    """Each sample onto the L1 ball (Duchi et al., 2008)."""
     flat = delta.flatten(1)
     magnitude = flat.abs()
     ordered = magnitude.sort(dim=1, descending=True).values

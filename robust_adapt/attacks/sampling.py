@@ -65,7 +65,7 @@ def mean_shares(pick: Pick, count: int, *, split: bool) -> list[float]:
 
 @dataclasses.dataclass(frozen=True)
 class CallStatistics:
-    """What one call did: images an attack, by name. Reading a share waits for the device, not before."""
+    """What one call did: the number of images per attack, by name. Reading a share waits for the device, not before."""
 
     attacks: dict[str, int]
     unchanged: Tensor
@@ -76,7 +76,7 @@ class CallStatistics:
     def of(
         cls, result: Tensor, images: Tensor, eps: float | Tensor, norm: str, attacks: dict[str, int]
     ) -> "CallStatistics":
-        """result: ``(K * N, ...)`` for images ``(N, ...)``; eps: a float, or ``(N,)`` a sample."""
+        """result: ``(K * N, ...)`` for images ``(N, ...)``; eps: a float, or ``(N,)``, one per sample."""
         copies = len(result) // max(1, len(images))
         delta = (result.view(copies, *images.shape) - images).flatten(2).float()
         size = delta.norm(p={"Linf": torch.inf, "L2": 2, "L1": 1}[norm], dim=2)

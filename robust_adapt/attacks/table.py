@@ -1,4 +1,4 @@
-"""What torchattacks offers, and what each attack of it is, costs and needs: one row an attack."""
+"""What torchattacks offers, and what each attack of it is, costs and needs: one row per attack."""
 
 import dataclasses
 from collections.abc import Callable
@@ -25,12 +25,12 @@ class AttackSpec:
     cls: the class that makes it, of torchattacks or a form of one. kind: ``max_loss`` looks for the point of highest
     loss at a given eps, ``success_only`` for a wrong point that suits it, ``min_norm`` for the nearest wrong point;
     ``black_box`` uses no gradient, ``noise`` no model. norm: of what it keeps small, ``none`` for noise. passes:
-    (forward, backward) passes an image for a number of steps and of classes; ``exact=False``: at most so many.
+    (forward, backward) passes per image, from the numbers of steps and classes; ``exact=False``: upper bounds.
     fails_clean: returns the clean image where it finds no wrong point. eps, step, steps: the attributes that hold eps,
     step size and number of steps, if any. ratio: step over eps by default. options: arguments that differ from
     torchattacks' defaults. sample_eps: False where eps must be one number, so that the samples of each eps are attacked
-    apart. needs: ``contiguous`` (channels-last images are copied), ``rgb``, ``square`` images. classes: the fewest that
-    it works with.
+    separately. needs: ``contiguous`` (channels-last images are copied), ``rgb``, ``square`` images. classes: the fewest
+    that it works with.
     """
 
     cls: type[Attack]
@@ -62,7 +62,7 @@ class AttackSpec:
 
 
 def _each(forward: float, backward: float, *, once: tuple[float, float] = (0, 0)) -> Passes:
-    """So many passes a step, and some once."""
+    """So many passes per step, plus some once."""
     return lambda steps, _: (forward * steps + once[0], backward * steps + once[1])
 
 

@@ -119,7 +119,7 @@ class Conditions:
         return self.fields() | {"attacks": list(self.names)} | ({"arithmetic": "fast"} if self.fast else {})
 
     def words(self) -> list[str]:
-        """What is not the default, beside the ball, as parts of a folder's name."""
+        """What differs from the default, apart from the ball, as parts of a folder's name."""
         told = {
             "-".join([self.version, *(self.attacks or ())]): self.version != "standard",
             f"seed{self.seed}": self.seed != 0,

@@ -46,8 +46,8 @@ def autoattack(
     the standard version. Flags equal those of ``AutoAttack.run_standard_evaluation`` with this seed and batch size.
     state_dir: the same call with it goes on after a crash. shard: (index, count), one process of several that share
     ``state_dir``; each returns the whole result. report: called after each batch. return_adversarial: keep the images
-    in the record. strict: refuse a model that AutoAttack's own checks object to. Each of the eight stands alone. Raises
-    ``ConfigError``, ``DataError``, and ``CheckpointError`` for another run's state, a damaged one, or a full disk.
+    in the record. strict: refuse a model that AutoAttack's own checks object to. So many, as none follows from another.
+    Raises ``ConfigError``, ``DataError``, and ``CheckpointError`` for another run's state, a damaged one, a full disk.
     """
     run = Run(model, split, Conditions.of(conditions))
     return run.finish(state_dir, shard, report, keep_images=return_adversarial, strict=strict)

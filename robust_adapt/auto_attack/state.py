@@ -1,6 +1,6 @@
-"""A run of AutoAttack on disk: one file a finished batch, so that a killed run goes on and several processes share it.
+"""A run of AutoAttack on disk: one file per finished batch, so that a killed run goes on and processes share it.
 
-A file is written whole or not at all and never changed, hence nothing needs a lock.
+A file is written whole or not at all and never changed, so nothing needs a lock.
 """
 
 import hashlib

@@ -46,7 +46,7 @@ class BenchmarkOptions:
     """The model saw extra or synthetic images (known for RobustBench's own entries)."""
     out: Path | None = None
     """Folder of the record and the state; the same command goes on from it after a crash. By default
-    runs/benchmark-MODEL and what of the conditions is not the default."""
+    runs/benchmark-MODEL, followed by the conditions that are not the default."""
     model_dir: Path = Path("models")
     """Where RobustBench's models are kept."""
     offline: bool = False
@@ -161,7 +161,7 @@ def show_benchmark(record: Any) -> None:
 
 
 def default_folder(options: BenchmarkOptions) -> Path:
-    """runs/benchmark-MODEL and what of the conditions is not the default: each state has a folder of its own."""
+    """runs/benchmark-MODEL, followed by the conditions that are not the default: each state has its own folder."""
     usual, data, model = BenchmarkOptions(model_name=options.model_name), options.data, options.model
     told = [
         (options.model_name, True),

@@ -76,7 +76,7 @@ def evaluate(arguments: Sequence[str]) -> int:
 
 
 def show_sanity(record: Any) -> None:
-    """A line a check: status, figure, and what to do next unless it passed."""
+    """One line per check: status, figure, and what to do next unless it passed."""
     colours = {"pass": "green", "skip": "dim", "warn": "yellow", "fail": "bold red"}
     columns = [Column(name, overflow="fold") for name in ("", "check", "figure", "what to do")]
     title = f"Is this robustness real? {record.n} images of {reporting.plain(record.data)}"

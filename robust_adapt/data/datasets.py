@@ -72,7 +72,7 @@ def read_dataset(dataset: Dataset[Any]) -> tuple[Split, Counter[str]]:
 
 
 def say(name: str, notes: Counter[str], count: int) -> list[str]:
-    """Log of how many images what was changed; the notes, for the title that stands in every record."""
+    """Log how many images each change was made to; returns the notes, for the title in every record."""
     if notes:
         changed = ", ".join(f"{notes[note]} are {note}" for note in sorted(notes))
         log.warning("%s: of %d images %s.", name, count, changed)
@@ -104,7 +104,7 @@ def read_picture(image: Any) -> tuple[Any, list[str]]:
 def _is_turned(image: Any) -> bool:
     try:
         return image.getexif().get(0x0112) in range(2, 9)
-    except Exception:  # a damaged EXIF block, of which PIL raises a kind a format, says nothing of the pixels
+    except Exception:  # PIL raises a different error per format; a damaged EXIF block says nothing of the pixels
         return False
 
 
@@ -220,7 +220,7 @@ def _class_number(label: Any, index: int) -> int:
         value = label.item() if hasattr(label, "item") else np.asarray(label).item()
         if 0 <= value < LIMIT and value == int(value):
             return int(value)
-    except (TypeError, ValueError, RuntimeError):  # none, or several numbers: said below
+    except (TypeError, ValueError, RuntimeError):  # no number, or several: refused below
         pass
     if isinstance(value, str):
         cure = f"give its number, classes.index({shown(value)})"

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 LOSSY = (".jpg", ".jpeg", ".jfif", ".webp", ".avif")
 MORE = (".gif", ".jfif", ".avif")  # image files that ImageFolder passes over without a word
 LITTER = ("__MACOSX", "@eaDir")  # unpacked by a Mac, thumbnails of a NAS: beside names that begin with a dot
-DECODING = 2  # counts up where the pixels of a file become others, so that no cache of before is used
+DECODING = 2  # goes up when decoding gives other pixels, so that no older cache is used
 
 
 def read_folder(root: Path, size: int | None) -> tuple[tuple[Split, Split], tuple[str, ...], list[str]]:
@@ -66,7 +66,7 @@ def readable(name: str) -> str:
 
 
 def _say_order(root: Path, classes: tuple[str, ...]) -> list[str]:
-    """ImageFolder sorts names as text, 10 before 2; whoever counts classes by their numbers is told so."""
+    """ImageFolder sorts names as text, 10 before 2; the title says so, for those who count classes by their numbers."""
     counted = sorted(classes, key=_by_number)
     if counted == list(classes):
         return []
@@ -124,7 +124,7 @@ def _few(names: list[str], count: int) -> str:
 
 
 def _refusal(refused: dict[str, Exception], root: Path, count: int) -> str:
-    """One sentence for every file that cannot be used: how many, a few names, a cure a kind."""
+    """One sentence for every file that cannot be used: how many, a few names, one cure per kind of trouble."""
     kinds: dict[str, list[str]] = {}
     for path, error in refused.items():
         kinds.setdefault(str(error) if isinstance(error, Unfit) else UNREADABLE, []).append(os.path.relpath(path, root))
@@ -152,7 +152,7 @@ def _cached(
     key = listing.hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "robust_adapt"
     target = cache / f"{key[:32]}.npz"
-    with contextlib.suppress(Exception):  # absent, cut, damaged, of another kind: NumPy and zipfile raise a kind each
+    with contextlib.suppress(Exception):  # absent, cut, damaged, another kind: NumPy and zipfile raise various errors
         with np.load(target, allow_pickle=False) as stored:  # each member with a check sum, which is looked at
             images: np.ndarray = stored["images"]
             counts = json.loads(str(stored["notes"]))
@@ -188,7 +188,7 @@ def _read(path: str, *, size: int | None) -> tuple[np.ndarray | Exception, list[
             raise FileNotFoundError("there is no file")
         with PIL.Image.open(path) as image:
             picture, notes = read_picture(image)
-    except Exception as error:  # of a damaged file PIL raises a kind a format
+    except Exception as error:  # for a damaged file PIL raises a different error per format
         return error, []
     picture = picture.convert("RGB")
     if size is not None and picture.size != (size, size):

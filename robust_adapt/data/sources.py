@@ -42,7 +42,7 @@ class ImageData:
         return self.train.shape[-1]
 
     def check(self) -> None:
-        """Raise ``DataError`` unless every split is one, of images of one shape, with labels of the classes."""
+        """Raise ``DataError`` unless every split is valid, of images of one shape, with labels of the classes."""
         for split in (self.train, self.validation, self.test):
             split.check()
             if split.shape[1:] != self.train.shape[1:]:
@@ -58,7 +58,7 @@ class ImageData:
                 )
 
     def statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and deviation a channel of the training images, in [0, 1] units. Raises ``DataError`` without any."""
+        """Mean and deviation per channel of the training images, in [0, 1] units. Raises ``DataError`` without any."""
         if not len(self.train):
             raise DataError(
                 f"Expected training images, but {self.title} is a test set only; train on another data set and judge "
@@ -175,7 +175,7 @@ def _cifar10(config: DataConfig, *, train: bool) -> Split:
 
     try:
         dataset = CIFAR10(config.root, train=train, download=not config.offline)
-    except Exception as error:  # no network, no copy, a damaged one, a name that is no path: a kind each
+    except Exception as error:  # no network, no copy, a damaged one, an invalid path: a different error each
         reason = "downloads are off" if config.offline else f"the download failed ({error})"
         raise DataError(
             f"Expected CIFAR-10 in {config.root!r}, but it is not there, or damaged, and {reason}; put "
@@ -195,7 +195,7 @@ def _cifar10_1(root: Path) -> Split:
         )
     try:
         images, labels = (np.asarray(np.load(root / name, allow_pickle=False)) for name in CIFAR10_1)
-    except Exception as error:  # NumPy raises a kind a damage
+    except Exception as error:  # NumPy raises a different error for each damage
         raise DataError(
             f"Expected CIFAR-10.1 in {str(root)!r}, but a file of it cannot be read: {first_line(error)}; take the "
             "pair again."

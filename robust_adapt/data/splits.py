@@ -1,6 +1,6 @@
 """Images and labels as one thing to index: in the order that figures take, and in shuffled batches for training.
 
-Training batches are augmented a sample each, on the device.
+Training batches are augmented sample by sample, on the device.
 """
 
 import hashlib
@@ -48,8 +48,8 @@ class Split:
         return Split(self.images[index], self.labels[index])
 
     def first(self, n: int | None) -> "Split":
-        """The first n samples of the one order in which every figure takes them, each class in its share in every
-        beginning; all of them, in that order, where n is None."""
+        """The first n samples of the one order in which every figure takes them, of which every prefix holds each class
+        in its share; all of them where n is None."""
         return self.take(stratified_order(self.labels, seed=0)[:n])
 
     def tensors(self, device: str | torch.device | None = None) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,7 @@ class Split:
             )
 
     def statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and deviation a channel of the images, in [0, 1] units."""
+        """Mean and deviation per channel of the images, in [0, 1] units."""
         count = np.intp(self.images.numel() // self.shape[1])
         mean = (_channel_sums(self, lambda pixels: pixels) / count).astype(np.float32)
         centre = mean[:, None, None]
@@ -90,7 +90,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random crop out of an image padded with black by ``crop`` pixels, random horizontal flip; a draw a sample."""
+    """Random crop out of an image padded with black by ``crop`` pixels, random horizontal flip; one draw per sample."""
 
     crop: int = 0
     flip: bool = False
@@ -133,7 +133,7 @@ class Batches:
         self.format = torch.channels_last if channels_last else torch.contiguous_format
 
     def __len__(self) -> int:
-        """Whole batches an epoch."""
+        """Whole batches per epoch."""
         return len(self.images) // self.batch_size
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -177,7 +177,7 @@ def augment(
 
 
 def stratified_order(labels: Tensor, *, seed: int) -> Tensor:
-    """A seeded order of the samples in which every beginning holds each class in its share. labels ``(N,)``."""
+    """A seeded order of the samples of which every prefix holds each class in its share. labels ``(N,)``."""
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     position = torch.empty(len(labels), dtype=torch.float64)
     for label in torch.unique(labels):
@@ -197,7 +197,7 @@ def _generator(*numbers: int) -> torch.Generator:
 
 
 def _channel_sums(split: Split, term: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """A float32 sum a channel of a term of the pixels in [0, 1], ``PART`` images at a time.
+    """A float32 sum per channel of a term of the pixels in [0, 1], ``PART`` images at a time.
 
     The additions are those of numpy over all images at once, to the bit: a model's first layer holds the result. Of
     several channels it adds up each image, then the images in turn; of one channel all pixels, half and half.

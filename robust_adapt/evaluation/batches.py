@@ -1,4 +1,4 @@
-"""The one loop over batches in which models are judged: exact arithmetic, a random state of its own, ask again."""
+"""The one loop over batches in which models are judged: in exact arithmetic, with its own random state."""
 
 import contextlib
 import dataclasses
@@ -59,7 +59,7 @@ class Trial:
         return answers
 
     def figures(self, split: Split, row: Row) -> dict[str, Tensor]:
-        """``clean_right``, ``right`` and ``l2`` under a row, a value a sample; of all processes.
+        """``clean_right``, ``right`` and ``l2`` under a row, one value per sample, from all processes.
 
         Of an attack without a bound also ``right in the ball`` and ``l2 in the ball``, of the same images projected.
         """

@@ -44,12 +44,12 @@ def evaluate_model(
     """Accuracy of a model on the first n images in the order of ``Split.first``, under every row, in float32.
 
     model: takes images in [0, 1]; put on the device by the caller, left as it came. ball: the budget. rows: names of
-    ``ROWS``, by default all of the norm, ``rows_of_norm(ball.norm)``. limits: most images of an attack, by its name
-    (``DEFAULT_LIMITS``): the first of those n. seed: of random starts. report: called with each finished row.
-    processes: share the batches; the flags are those of one process. The worst case is over the clean images and every
-    row in the ball on all n. ``dataclasses.replace`` names the record's model, data, split and config. Each parameter
-    is a condition of the figures, or says how to compute them, so that there are many. Raises ``DataError`` for a split
-    that is none, ``ConfigError`` for an unknown row or one of another norm.
+    ``ROWS``, by default all of the norm, ``rows_of_norm(ball.norm)``. limits: the most images that an attack runs on,
+    by its name (``DEFAULT_LIMITS``); they are the first of those n. seed: of random starts. report: called with each
+    finished row. processes: share the batches; the flags are those of one process. The worst case is over the clean
+    images and every row in the ball on all n. ``dataclasses.replace`` names the record's model, data, split and config.
+    So many parameters, because each is a condition of the figures or says how to compute them. Raises
+    ``DataError`` for an invalid split, ``ConfigError`` for an unknown row or one of another norm.
     """
     begin, limits = time.monotonic(), DEFAULT_LIMITS if limits is None else limits
     names, model = _chosen(rows, ball.norm), check_model(model)
@@ -124,7 +124,7 @@ def _chosen(rows: Sequence[str] | None, norm: str) -> list[str]:
 
 
 class Measurement:
-    """The rows of one model on the first images of a split; what serves two rows is crafted once."""
+    """The rows of one model on the first images of a split; images that serve two rows are crafted once."""
 
     def __init__(self, trial: Trial, split: Split) -> None:
         self.trial, self.split = trial, split
@@ -132,7 +132,7 @@ class Measurement:
         self.sha256 = functools.cache(lambda n: split.take(slice(n)).sha256)
 
     def record(self, name: str, limit: int | None) -> AttackRecord:
-        """Of one row, on the first ``limit`` images."""
+        """The record of one row, on the first ``limit`` images."""
         begin, row, ball = time.monotonic(), ROWS[name], self.trial.ball
         figures = self.figures(row, min(len(self.split), limit or len(self.split)))
         inside = row.bounded and row.attack is not None
@@ -149,7 +149,7 @@ class Measurement:
         )
 
     def worst_case(self, records: Sequence[AttackRecord]) -> AttackRecord:
-        """Over the clean images and the rows in the ball that are of all images."""
+        """The record over the clean images and the rows in the ball that ran on all images."""
         n, ball, clean = len(self.split), self.trial.ball, self.figures(ROWS["Clean"], len(self.split))["right"]
         right = clean.clone()
         for row in records:
@@ -168,7 +168,7 @@ class Measurement:
         )
 
     def figures(self, row: Row, n: int) -> dict[str, Tensor]:
-        """Of ``Trial.figures`` on the first n images; those of clean images and of attacks without a bound are kept."""
+        """``Trial.figures`` on the first n images; those of clean images and of unbounded attacks are kept."""
         key = row.attack, n
         if row.bounded and key in self.made:
             return self.made[key]

@@ -10,8 +10,8 @@ from robust_adapt.ball import NORMS
 class Row:
     """One attack of an evaluation.
 
-    norms: of the balls that it is a row of. bounded: the result is projected on the ball before the model is asked.
-    options: of ``Member.named``.
+    norms: of the balls whose evaluation has this row. bounded: the result is projected on the ball before the model is
+    asked. options: of ``Member.named``.
     """
 
     attack: str | None

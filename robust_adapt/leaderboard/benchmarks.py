@@ -72,8 +72,8 @@ def benchmark(
     model: for images in [0, 1], on its own device. conditions: a ball alone means AutoAttack's standard version. out: a
     folder for ``benchmark.json`` and the state, from which the same call goes on after a crash. shard: (index, count),
     one process of several with the same ``out``, of which the first writes the record. The images are taken in the
-    order of ``Split.first``, and the record says where they are a subset. Each of the eight is asked for by itself,
-    hence so many. Raises ``ConfigError``, ``DataError``, ``CheckpointError``.
+    order of ``Split.first``, and the record says where they are a subset. Eight parameters, because none follows from
+    another. Raises ``ConfigError``, ``DataError``, ``CheckpointError``.
     """
     check_data(data)
     if n is not None:

@@ -18,7 +18,7 @@ EVALUATION, WORST_CASE = "evaluation.json", "Worst case"
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """Right or wrong an image. images: a hash of the images and labels; budget: what they were attacked with.
+    """Right or wrong per image. images: a hash of the images and labels; budget: what they were attacked with.
 
     conditions: all else that the flags may depend on, beside the model.
     """
@@ -32,10 +32,9 @@ class Flags:
 def compare(a: str | Path, b: str | Path) -> dict[str, Comparison]:
     """McNemar's test on every row that two records share: run folders, benchmark folders, or their JSON files.
 
-    The worst case over other rows in one record than in the other is left out; so are rows that do not say of which
-    images they are. Other seeds, devices and versions are in each row's ``notes``. Raises
-    ``CheckpointError`` for a path without a record, ``DataError`` where they share no row, or not the images and the
-    budget of one.
+    Left out are a worst case over different rows, and rows that do not say which images they are of. Other seeds,
+    devices and versions are in each row's ``notes``. Raises ``CheckpointError`` for a path without a record,
+    ``DataError`` where they share no row, or where a shared row has other images or another budget.
     """
     flags_a, flags_b = recorded_flags(a), recorded_flags(b)
     shared = [

@@ -85,7 +85,7 @@ def zoo_entry(name: str, dataset: str = "cifar10", threat: str = "Linf") -> dict
     check_known(f"threat model of {dataset}", threat, boards[dataset])
     known = boards[dataset][threat]
     if name not in known:
-        lowered = {each.lower(): each for each in known}  # a name in other letters is as near as can be
+        lowered = {each.lower(): each for each in known}  # the same name in another case is the nearest
         near = [
             repr(lowered[each]) for each in difflib.get_close_matches(shown(name).lower(), lowered, n=3, cutoff=0.4)
         ]

@@ -16,7 +16,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and I
 def draw_curves(
     runs: dict[str, tuple[Sequence[EpochRecord], Sequence[StepRecord]]], path: Path, *, norm: str = "Linf"
 ) -> None:
-    """Losses, validation accuracies and eps over epochs, a colour a run. Writes a PNG."""
+    """Losses, validation accuracies and eps over epochs, one colour per run. Writes a PNG."""
     figure, ((losses, accuracies, sizes),) = _figure(1, 3, (13, 3.8))
     scale = 255 if norm == "Linf" else 1
     for colour, (given, (epochs, steps)) in zip(COLOURS, runs.items(), strict=False):
@@ -42,7 +42,7 @@ def draw_curves(
 
 
 def draw_cases(cases: Sequence[Case], path: Path, ball: Ball) -> None:
-    """A row a test image: clean, attacked, the difference around grey, each with all models' answers.
+    """One row per test image: clean, attacked, the difference around grey, each with all models' answers.
 
     White is a difference of eps; in other norms than Linf, which bound no pixel, the largest difference there is.
     """

@@ -142,7 +142,7 @@ def markdown_table(records: Sequence[EvaluationRecord]) -> str:
 
 
 def csv_table(records: Sequence[EvaluationRecord]) -> str:
-    """One line an attack and model, plain numbers, each with its conditions: the records need not be alike."""
+    """One line per attack and model, plain numbers, each with its conditions: the records need not be alike."""
     out = io.StringIO()
     of_row = ["name", "norm", "eps", "steps", "n", "correct", "accuracy", "low", "high", "mean_l2"]
     of_record = ["split", "seed", "exact", "images_sha256", "device", "commit"]

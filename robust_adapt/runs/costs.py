@@ -1,4 +1,4 @@
-"""What a run costs before it runs: passes an image from the table, minutes from a short probe of real steps."""
+"""What a run costs before it runs: passes per image from the table, minutes from a short probe of real steps."""
 
 import dataclasses
 import itertools

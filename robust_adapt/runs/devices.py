@@ -29,10 +29,10 @@ _TORCHRUN = {"TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE", "WORLD_SIZE"}
 
 
 def launch(device: str = "auto", *, devices: int = 1, nodes: int = 1, precision: Precision = "32-true") -> Fabric:
-    """Fabric with all its processes running; more than one are ``devices`` on each of ``nodes`` machines.
+    """Fabric with all its processes running; ``devices`` of them on each of ``nodes`` machines.
 
-    torchrun's own numbers come before ours. Where nobody has started the other processes Fabric does, by running this
-    very command again: whatever stands before this call happens in each of them. Raises ``ConfigError``.
+    torchrun's own numbers take precedence. Where nobody has started the other processes Fabric does, by running this
+    very command again: so whatever comes before this call is done in each of them. Raises ``ConfigError``.
     """
     check_whole("devices", devices, example=1)
     check_whole("nodes", nodes, example=1)
@@ -116,8 +116,8 @@ def load_together(processes: Processes, load: Callable[[], T]) -> T:
 
 
 def _end_with(parent: int) -> None:
-    """End this process once the one that started it has: it may wait for files that nobody writes any more. What a
-    broken message to the dead one has to say is said first."""
+    """End this process once the one that started it has: it may wait for files that nobody writes any more. It stays
+    a little longer, so that the error of a message to the dead one can be printed."""
     while os.getppid() == parent:
         time.sleep(_LOOK_SECONDS)
     time.sleep(_GRACE_SECONDS)

@@ -38,8 +38,8 @@ def evaluate(
     """Evaluate a run's best model on the test split; the record lands in its folder as ``evaluation.json``.
 
     ball: the budget, by default that of the training. data: by default what its config names; a ``DataError`` where
-    that is not what it was trained on. rows, n, report: as in ``evaluate_model``, n by default of the run's config.
-    fabric: of several processes, which share the batches; the flags are those of one.
+    that is not what it was trained on. rows, n, report: as in ``evaluate_model``, n by default from the run's config.
+    fabric: of several processes, which share the batches; the flags equal those of one process.
     """
     run, data = _with_data(run, data)
     settings, processes = run.config.evaluation, Processes.of(fabric) if fabric is not None else ALONE

@@ -80,10 +80,10 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def resumed_config(folder: Path, stored: Config, given: Config) -> Config:
-    """The config that the run in ``folder`` goes on with: its own, with what may change as it is given.
+    """The config that the run in ``folder`` goes on with: its own, except that what may change is as given.
 
-    Raises ``ConfigError`` where another recipe or another value of any other field is given. A ``data.validation``
-    that is not set is no other value.
+    Raises ``ConfigError`` where another recipe or another value of any other field is given. An unset
+    ``data.validation`` is no difference.
     """
     if given.recipe != stored.recipe:
         raise ConfigError(

@@ -80,7 +80,7 @@ def train(
         processes.first(lambda: _open(stack, folder, config, resume))
         np.random.seed(config.seed + processes.index)
         random.seed(config.seed + processes.index)
-        if processes.together:  # a dropout mask of its own each; one process goes on from the draws of its weights
+        if processes.together:  # each its own dropout masks; a single process goes on from the draws of its weights
             torch.manual_seed(config.seed + processes.index)
         run = _start(parts, config, folder, data, resume=resume)
         record = _run_record(run, data, given=given)
@@ -114,7 +114,7 @@ def _start(parts: training.Parts, config: Config, folder: Path, data: ImageData,
 
 
 def _changes(state: dict[str, Any], processes: int) -> list[str]:
-    """A sentence for each reason why a run that goes on from a checkpoint is not the uninterrupted one to the bit."""
+    """One sentence for each reason why the resumed run is not bit-identical to an uninterrupted one."""
     before, now, count = state["versions"], upstream.versions(), len(state["random"])
     changed = [f"{name} {before[name]} -> {now.get(name)}" for name in before if before[name] != now.get(name)]
     said = [f"Resumed with other versions, so not to the bit: {', '.join(changed)}."] if changed else []

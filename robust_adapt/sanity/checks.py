@@ -73,7 +73,8 @@ def same_alone(subject: Subject) -> Answer:
 
 
 def is_right(subject: Subject) -> Answer:
-    """Clean accuracy above that of always the commonest class, by its interval, on 50 images or more; else warn."""
+    """Clean accuracy above that of always saying the commonest class, by its interval, on 50 images or more; else
+    warn."""
     n, clean = subject.n, accuracy(subject.clean)
     low, _ = wilson(int(subject.clean.sum()), n)
     constant = int(subject.split.labels.bincount().max()) / n

@@ -106,7 +106,8 @@ class Subject:
         """True for each sample that the model gets right under an attack.
 
         eps: by default that of the ball. source: the model that the attack sees, by default the judged one. among: the
-        others are False. options: of ``Member.named``. Raises ``NoAnswer`` where there is an ``obstacle``.
+        images to attack, the others are False. options: of ``Member.named``. Raises ``NoAnswer`` where there is an
+        ``obstacle``.
         """
         if self.obstacle is not None:
             raise NoAnswer(self.obstacle)
@@ -139,14 +140,14 @@ class Subject:
 
     @cached_property
     def logits(self) -> tuple[Tensor, Tensor]:
-        """Of all images, twice, from different random states."""
+        """The logits of all images, twice, from different random states."""
         batches = [images for images, _ in self.split.batches(self.effort.batch_size, self.device)]
         first, second = (torch.cat([self.ask(images, seed=seed) for images in batches]) for seed in (0, 1))
         return first, second
 
     @cached_property
     def change(self) -> float:
-        """Between the two passes, over the logits' spread."""
+        """The largest difference between the two passes, over the logits' spread."""
         self.need_finite()
         first, second = self.logits
         return float((first - second).abs().max() / first.std().clamp_min(1e-12))
@@ -158,7 +159,7 @@ class Subject:
 
     @cached_property
     def gradients(self) -> list[Tensor | None]:
-        """The largest absolute value of each image's gradient, a batch each; None where nothing leads to the images."""
+        """The largest absolute value of each image's gradient, by batches; None where nothing leads to the images."""
 
         def largest(images: Tensor, labels: Tensor) -> Tensor | None:
             inputs = images.clone().requires_grad_()

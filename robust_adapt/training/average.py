@@ -16,7 +16,7 @@ class WeightAverage:
     decay: a step; warmed up as min(decay, (1 + t) / (10 + t)), without which a short run averages over its random
     start. Integer buffers are copied. The module is a deep copy in eval mode, of what is inside DDP or torch.compile.
     Parts that ``model.modules()`` does not name, such as those in a plain list, stay as they were: no forward runs here
-    that could tell.
+    that could find them.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9995) -> None:

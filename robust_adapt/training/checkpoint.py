@@ -104,7 +104,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Be the only writer of a run folder, which is made where it is absent. Raises ``CheckpointError``.
 
     The lock is the operating system's, on the file ``.lock``: it goes with its process, however that ends. On a file
-    system without locks, and where Python has no ``fcntl``, there is none.
+    system without locks, and where Python has no ``fcntl``, nothing is locked.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def _exists(path: Path) -> bool:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except (OSError, ValueError) as error:  # no right to look, a name too long, a name that is none
+    except (OSError, ValueError) as error:  # no right to look, a name too long or invalid
         raise CheckpointError(f"Expected a folder that can be read, but got: {error}; give another one.") from error
     return True
 

@@ -51,7 +51,7 @@ def rests(verdicts: Sequence[str]) -> bool:
 
 
 def keep_good(run: Training) -> None:
-    """What trouble goes back to from now on: a copy in memory, which checkpoints carry."""
+    """Keep the present state, in memory, as the one that the run goes back to in trouble; checkpoints carry it."""
     run.good = copy.deepcopy(run.state_dict())
 
 
@@ -62,7 +62,7 @@ def watch(run: Training, figures: dict[str, Tensor]) -> None:
 
 
 def goes_bad(run: Training) -> bool:
-    """Whether a number is not finite: the run has then gone back, once, to a tenth of the learning rate.
+    """Whether a number is not finite; the run has then gone back, once, with a tenth of the learning rate.
 
     Of several numbers that went bad at one step the cause of the others is named. Raises ``RobustAdaptError`` the
     second time.

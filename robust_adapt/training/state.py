@@ -1,4 +1,4 @@
-"""Where a run stands, what of it survives, and its clock."""
+"""Where a run stands, what of it is saved, and its clock."""
 
 import copy
 import dataclasses
@@ -52,7 +52,7 @@ class Records:
     probes: list[BrakeRecord] = dataclasses.field(default_factory=list)
 
     def until(self, position: Position) -> "Records":
-        """Without the records of what comes after ``position``: that is done again."""
+        """The records up to ``position``; what comes after it is done again."""
         return Records(
             [record for record in self.steps if record.step <= position.step],
             [record for record in self.epochs if record.epoch < position.epoch],
@@ -104,7 +104,8 @@ class Training:
         return states | {"position": plain, "total_steps": self.total_steps, "random": random}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put the state back, which stays as it is; random states where as many processes wrote it as there are now."""
+        """Put the state back without changing it; random states only where as many processes wrote it as there are
+        now."""
         for name, part in self._stateful().items():  # torch's optimizers would go on in these very tensors
             part.load_state_dict(copy.deepcopy(state[name]) if name == "optimizer" else state[name])
         if len(state["random"]) == self.parts.processes.count:

@@ -1,4 +1,4 @@
-"""Is this machine ready: one row a fact, each with the exact command that mends it."""
+"""Is this machine ready: one row per fact, each with the exact command that mends it."""
 
 import importlib.resources
 import shutil
