@@ -62,7 +62,7 @@ def logits_of(
 
 
 def check_logits(logits: Any, images: Tensor, *, training: bool = False) -> int:
-    """The number of classes, or ``ConfigError`` where these are no float logits ``(N, classes >= 2)`` of the images.
+    """The number of classes, or ``ConfigError`` where these are not float logits ``(N, classes >= 2)`` of the images.
 
     training: whether the model was in training mode, which the sentence then says.
     """

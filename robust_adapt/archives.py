@@ -49,7 +49,7 @@ _MADE = {"SETITEM": OrderedDict, "append": list, "extend": list}
 
 
 class StandIn:
-    """What an object of a class that torch does not know becomes: none of its code runs, and nothing of it is kept."""
+    """In place of an object of a class that torch does not know: no code of it runs, and nothing of it is kept."""
 
     made: type = object
 
@@ -134,7 +134,7 @@ def _needed(text: str) -> tuple[str | None, type]:
 
 
 def _other_kind(file: BinaryIO) -> str | None:
-    """What a file is that ``torch.save`` has not written, or not to its end, and the likely fix; else None.
+    """What kind of file this is and the likely fix, where ``torch.save`` did not write it to its end; else None.
 
     torch itself does not look at the check sums of a zip file. Before torch 1.6 there were none.
     """

@@ -33,7 +33,7 @@ def fast_arithmetic() -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _arithmetic(*, fast: bool) -> Iterator[None]:
-    """TF32 or none is said in both of torch's interfaces: where they disagree, reading the old one raises."""
+    """TF32 is set in both of torch's interfaces: where they disagree, reading the old one raises."""
     cudnn = torch.backends.cudnn
     timed, repeatable = cudnn.benchmark, cudnn.deterministic
     with _ieee_precision(), torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
@@ -108,7 +108,7 @@ def fast_copy(model: nn.Module, images: Tensor, *, compiled: bool | None = None)
     """A copy in eval mode with batch-norm folded into convolutions, channels-last, and on a GPU compiled.
 
     images: a few, on the model's device: a model that cannot be traced, or whose logits on them would change by more
-    than 0.1 %, keeps its batch-norm. compiled: on a CPU compiling takes longer than it saves, hence by default not.
+    than 0.1 %, keeps its batch-norm. compiled: by default on a GPU only; on a CPU compiling takes longer than it saves.
     """
     plain = copied(model).eval()
     fast = _folded(plain, images).to(memory_format=torch.channels_last)

@@ -24,7 +24,7 @@ class _Capture:
 
     def keep(self, _module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
         if self.kept is not None:
-            given = [*inputs, *named.values()]  # of a Linear there is one
+            given = [*inputs, *named.values()]  # a Linear has one input
             self.kept.append(given[0] if self.of_input else output)
 
     def __reduce__(self) -> tuple[type, tuple[()]]:

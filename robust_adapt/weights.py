@@ -28,7 +28,8 @@ _COUNTED = "num_batches_tracked"  # torch before 0.4.1 did not keep it, and torc
 @dataclass(frozen=True)
 class FileModel:
     """A model with the weights of a file; normalised: by mean and deviation, carried or given; picked: which of several
-    weights, and without which tensors, as a name goes on; note: that and the normalisation."""
+    weights were taken and how many tensors left, in words that follow a name; note: these words and those on the
+    normalisation."""
 
     model: nn.Module
     normalised: bool
@@ -38,7 +39,7 @@ class FileModel:
 
 @dataclass(frozen=True)
 class _Set:
-    """Tensors of a file that lie in one dict behind one prefix, without it, and the others of that dict."""
+    """The tensors of one dict of a file that share a prefix, named without it, and the dict's other tensors."""
 
     place: tuple[str, ...]
     prefix: str
@@ -82,7 +83,7 @@ def model_of_file(
 
 
 def architecture(settings: ModelConfig) -> str:
-    """As a name says it: the width where it is not the usual one."""
+    """The architecture in words, with its width where that is not the usual one."""
     return settings.name + (f" of width {settings.width}" if settings.width != ModelConfig().width else "")
 
 
@@ -143,7 +144,7 @@ def _put(model: nn.Module, tensors: dict[str, Tensor]) -> Exception | None:
 
 
 def _normalisation(beside: dict[str, Tensor], channels: int) -> list[str]:
-    """The names of a mean and its deviation among tensors; none where there are none."""
+    """The names of a mean and its deviation among tensors; empty where there are none."""
     for name in sorted((each for each in beside if _last(each) in _DEVIATION), key=len):
         other = name.removesuffix(_last(name)) + _DEVIATION[_last(name)]
         if other in beside and beside[name].numel() == beside[other].numel() in (1, channels):

@@ -24,7 +24,7 @@ _TOLERANCE, _SAME = 1e-4, 1e-2
 Found = list[tuple[str, int, str]]  # (check, how many images or times, what it says)
 
 
-def usable(split: Split | tuple[Tensor, Tensor]) -> Split:
+def as_split(split: Split | tuple[Tensor, Tensor]) -> Split:
     """A split, also of float32 images in [0, 1] and their labels. Raises ``DataError``."""
     if isinstance(split, Split):
         split.check()
@@ -67,7 +67,7 @@ def question_model(model: nn.Module, images: Tensor, labels: Tensor, log: Log, *
     finally:
         sys.settrace(tracer)  # the last check switches a debugger or a coverage tool off
     if not randomised and RANDOMISED not in [name for name, _, _ in found]:
-        found += _of_the_batch(model, images)
+        found += _batch_dependence(model, images)
     return found
 
 
@@ -77,7 +77,7 @@ def same_answers(one: Tensor, other: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _of_the_batch(model: nn.Module, images: Tensor) -> Found:
+def _batch_dependence(model: nn.Module, images: Tensor) -> Found:
     """An attacker chooses the images of a batch, a user does not: a robust answer is one of the image alone."""
     half = (len(images) + 1) // 2
     with crafting(model):

@@ -49,16 +49,16 @@ def autoattack(
     in the record. strict: refuse a model that AutoAttack's own checks object to. So many, as none follows from another.
     Raises ``ConfigError``, ``DataError``, and ``CheckpointError`` for another run's state, a damaged one, a full disk.
     """
-    run = Run(model, split, Conditions.of(conditions))
+    run = AutoAttackRun(model, split, Conditions.of(conditions))
     return run.finish(state_dir, shard, report, keep_images=return_adversarial, strict=strict)
 
 
-class Run:
+class AutoAttackRun:
     """AutoAttack of one model on one split. answers: the model's logits of the first batch, which identify it."""
 
     def __init__(self, model: nn.Module, split: Split | tuple[Tensor, Tensor], conditions: Conditions) -> None:
         self.model = check_model(model)
-        self.split = model_checks.usable(split)
+        self.split = model_checks.as_split(split)
         self.conditions = conditions
         self.device = model_device(self.model, self.split.labels.device)
         with self._computing():

@@ -109,7 +109,7 @@ def _conditions(options: BenchmarkOptions) -> Any:
 
 
 def _load(options: BenchmarkOptions, *, own: bool) -> Any:
-    """The data of a run folder where none are named (own), else those that are."""
+    """The run folder's own data where none are named (own), else the named ones."""
     from robust_adapt import runs
     from robust_adapt.data import load_data
 

@@ -49,7 +49,7 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def _resumed(arguments: Sequence[str], options: TrainOptions, out: Path) -> Config:
-    """The config of the run in ``out`` with the flags that are given; a line where there is no run to resume."""
+    """The config of the run in ``out`` with the flags that are given; says so where there is no run to resume."""
     from robust_adapt.training.checkpoint import can_resume, check_code, read_config
 
     config = options.config

@@ -71,7 +71,7 @@ def read_dataset(dataset: Dataset[Any]) -> tuple[Split, Counter[str]]:
     return Split(images, labels), notes
 
 
-def say(name: str, notes: Counter[str], count: int) -> list[str]:
+def log_changes(name: str, notes: Counter[str], count: int) -> list[str]:
     """Log how many images each change was made to; returns the notes, for the title in every record."""
     if notes:
         changed = ", ".join(f"{notes[note]} are {note}" for note in sorted(notes))

@@ -16,7 +16,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from robust_adapt.data.datasets import CURES, EXPECTED, UNREADABLE, Unfit, read_picture, say
+from robust_adapt.data.datasets import CURES, EXPECTED, UNREADABLE, Unfit, log_changes, read_picture
 from robust_adapt.data.splits import Split
 from robust_adapt.errors import DataError, first_line, shown
 from robust_adapt.files import whole_file
@@ -56,7 +56,7 @@ def read_folder(root: Path, size: int | None) -> tuple[tuple[Split, Split], tupl
         for part, files in zip(images, (train, test), strict=True)
     )
     copy = "JPEG copy" if any(path.lower().endswith(LOSSY) for path in train) else "folder copy"
-    said = [copy, *say(str(root), notes, count), *_say_order(root, classes)]
+    said = [copy, *log_changes(str(root), notes, count), *_say_order(root, classes)]
     return (one, other), tuple(map(readable, classes)), said
 
 

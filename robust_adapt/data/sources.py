@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from robust_adapt.config import DataConfig
-from robust_adapt.data.datasets import read_dataset, say
+from robust_adapt.data.datasets import log_changes, read_dataset
 from robust_adapt.data.folders import read_folder, readable
 from robust_adapt.data.splits import Augmentation, Split, stratified_order
 from robust_adapt.errors import ConfigError, DataError, first_line, shown, unknown_name
@@ -119,7 +119,7 @@ def from_datasets(
             "the order of their numbers."
         )
     (one, notes), (other, more) = read_dataset(train), read_dataset(test)
-    said = say(title, notes + more, len(one) + len(other))
+    said = log_changes(title, notes + more, len(one) + len(other))
     title = f"{title} ({', '.join(said)})" if said else title
     return _hold_out(config or DataConfig(name=title), title, (one, other), tuple(classes), Augmentation())
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from robust_adapt.answers import check_count
 from robust_adapt.auto_attack import AutoAttackRecord, Conditions, Progress
-from robust_adapt.auto_attack.run import Run
+from robust_adapt.auto_attack.run import AutoAttackRun
 from robust_adapt.auto_attack.state import Shard
 from robust_adapt.ball import Ball
 from robust_adapt.checks import check_whole
@@ -78,7 +78,7 @@ def benchmark(
     check_data(data)
     if n is not None:
         check_whole("n", n)
-    run = Run(model, data.test.first(n), Conditions.of(conditions))
+    run = AutoAttackRun(model, data.test.first(n), Conditions.of(conditions))
     check_count(run.answers, len(data.classes), data.title)
     try:
         record = run.finish(Path(out) / STATE if out is not None else None, shard, report)

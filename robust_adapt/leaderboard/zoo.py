@@ -69,7 +69,7 @@ def load_zoo_model(
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether a file is there. Raises ``CheckpointError`` where it is, and is no file of tensors."""
+    """Whether a file is there. Raises ``CheckpointError`` for one that is not a file of tensors."""
     if path.is_file():
         read_tensors(path)
     return path.is_file()

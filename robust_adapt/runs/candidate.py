@@ -53,11 +53,11 @@ def find_model(
 ) -> Candidate:
     """The model of a run folder, a checkpoint file, ``module:function`` or a RobustBench name, in this order.
 
-    data: whose classes and image size a checkpoint file needs. threat: of the RobustBench name. model: the architecture
-    of a checkpoint file that lies in no run folder, with the mean and deviation that its images are normalised by,
-    where its weights do not carry them; where neither has them, the candidate's name says so. trust_code: run the
-    ``module:function`` that a run's config names; one that ``name`` or ``model`` names is run anyway. Raises
-    ``CheckpointError``, ``ConfigError``.
+    data: whose classes and image size a checkpoint file needs. threat: the threat model of a RobustBench name,
+    ``Linf``, ``L2`` or ``corruptions``. model: the architecture of a checkpoint file that lies in no run folder, with
+    the mean and deviation that its images are normalised by, where its weights do not carry them; where neither has
+    them, the candidate's name says so. trust_code: run the ``module:function`` that a run's config names; one that
+    ``name`` or ``model`` names is run anyway. Raises ``CheckpointError``, ``ConfigError``.
     """
     check_name(name, threat=threat)
     path, settings = Path(name), model or ModelConfig()

@@ -64,7 +64,7 @@ def read_evaluation(
     run: Run, ball: Ball, data: ImageData, *, rows: Sequence[str] | None = None, n: int | None = None
 ) -> EvaluationRecord | None:
     """The record that ``evaluate`` left in a run's folder, where it is of the same weights, config, images, budget and
-    rows; its versions and its device may be others. None where there is no such record, or it is damaged."""
+    rows; its versions and its device may differ. None where there is no such record, or it is damaged."""
     try:
         text = (run.folder / "evaluation.json").read_text(encoding="utf-8")
         record = EvaluationRecord.from_dict(json.loads(text))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robust_adapt.auto_attack import Conditions, autoattack
-from robust_adapt.sanity.subject import ATTACKS, Subject, accuracy, half_width
+from robust_adapt.sanity.subject import ATTACKS_OF, Subject, accuracy, half_width
 from robust_adapt.statistics import wilson
 
 Answer = tuple[str, str, str, dict[str, float]]
@@ -147,7 +147,7 @@ def beats_one_step(subject: Subject) -> Answer:
 def beats_square(subject: Subject) -> Answer:
     """Queries without gradients break at most 1 % that the gradient attacks leave (warn to 3 %)."""
     queries, white_box = subject.effort.queries, subject.white_box
-    flags = subject.flags(ATTACKS[subject.ball.norm][3], n_queries=queries, among=white_box)
+    flags = subject.flags(ATTACKS_OF[subject.ball.norm][3], n_queries=queries, among=white_box)
     return _leftover(subject, flags, f"Square ({queries} queries)")
 
 

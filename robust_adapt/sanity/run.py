@@ -19,7 +19,7 @@ from robust_adapt.errors import ConfigError
 from robust_adapt.models import weights_hash
 from robust_adapt.records import Judgement, Record
 from robust_adapt.sanity.checks import CHECKS
-from robust_adapt.sanity.subject import ATTACKS, Effort, Evidence, NoAnswer, Subject
+from robust_adapt.sanity.subject import ATTACKS_OF, Effort, Evidence, NoAnswer, Subject
 
 STATUSES = ("skip", "pass", "warn", "fail")  # from what counts for nothing to the worst
 
@@ -69,7 +69,7 @@ def check_sanity(
     split.check()
     if evidence.standard is not None:
         evidence = dataclasses.replace(evidence, standard=check_model(evidence.standard, "standard"))
-    check_known("norm of the sanity checks", ball.norm, ATTACKS)
+    check_known("norm of the sanity checks", ball.norm, ATTACKS_OF)
     if ball.eps == 0:
         raise ConfigError("Expected `eps` > 0, but got 0; without a perturbation there is nothing to check.")
     subject = Subject(model, split.first(effort.n), ball, effort, evidence)

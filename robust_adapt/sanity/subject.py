@@ -24,7 +24,7 @@ from robust_adapt.models import model_device
 from robust_adapt.statistics import wilson
 
 # norm: one step, many steps, many steps on the margin, queries only
-ATTACKS = {
+ATTACKS_OF = {
     "Linf": ("fgsm", "pgd", "upgd-margin", "square"),
     "L2": ("pgdl2", "pgdl2", "apgd-l2", "square-l2"),
 }
@@ -188,7 +188,7 @@ class Subject:
 
     @cached_property
     def one_step(self) -> Tensor:
-        return self.flags(ATTACKS[self.ball.norm][0], steps=1)  # of eps
+        return self.flags(ATTACKS_OF[self.ball.norm][0], steps=1)  # of eps
 
     @cached_property
     def pgd(self) -> Tensor:
@@ -196,7 +196,7 @@ class Subject:
 
     def under_pgd(self, **options: Any) -> Tensor:
         """``flags`` under PGD; options: of ``flags``."""
-        return self.flags(ATTACKS[self.ball.norm][1], **{"steps": self.effort.steps, "step_ratio": 0.25} | options)
+        return self.flags(ATTACKS_OF[self.ball.norm][1], **{"steps": self.effort.steps, "step_ratio": 0.25} | options)
 
     def under_noise(self) -> Tensor:
         """True for each sample that the model gets right under random noise: uniform in Linf, of length eps in L2."""
@@ -224,7 +224,7 @@ class Subject:
     @cached_property
     def white_box(self) -> Tensor:
         """What stands against all gradients: PGD on both losses, one step."""
-        name, steps = ATTACKS[self.ball.norm][2], 2 * self.effort.steps
+        name, steps = ATTACKS_OF[self.ball.norm][2], 2 * self.effort.steps
         return self.flags(name, steps=steps, among=self.strong_pgd & self.one_step)
 
 

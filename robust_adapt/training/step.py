@@ -49,12 +49,12 @@ class Parts:
 def train_step(parts: Parts, config: Config, images: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
     """Craft, one forward over adversarial and (where needed) clean images, one update; returns 0-d tensors.
 
-    images ``(B, C, H, W)`` float in [0, 1], labels ``(B,)``. Keys: loss, adv_loss, adv_accuracy, and where clean
-    images were seen clean_loss, clean_accuracy, and consistency, feature_norm; with attacks unchanged_share;
-    gradients, weights: the largest magnitude in them. Clean images that only the rule of eps needs are measured, not
-    trained on. Modules in eval mode stay so, but a model that is so as a whole is put in training mode. With several
-    processes images and labels are this one's share of the batch, and the figures those of the whole. Raises
-    ``ConfigError`` where memory does not suffice.
+    images ``(B, C, H, W)`` float in [0, 1], labels ``(B,)``. Keys: loss, adv_loss, adv_accuracy, and where clean images
+    were seen clean_loss, clean_accuracy, and consistency, feature_norm; with attacks unchanged_share; gradients,
+    weights: the largest magnitude in them. Clean images that only the rule of eps needs are measured, not trained on.
+    Modules in eval mode stay so, unless all are: then the model is put in training mode. With several processes images
+    and labels are this one's share of the batch, and the figures those of the whole. Raises ``ConfigError`` where
+    memory does not suffice.
     """
     modes = {part: part.training for part in parts.model.modules()}
     judged = not any(mode for part, mode in modes.items() if part._parameters)  # wrappers have none

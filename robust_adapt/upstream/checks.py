@@ -61,7 +61,7 @@ def bf16_is_fast(device: "torch.device | str") -> bool:
 
 def channels_last_corrupts(model: "torch.nn.Module", device: "torch.device | str") -> bool:
     """Whether training a model channels-last writes past the end of memory on some CPUs: oneDNN's AVX2 gradient of a
-    strided 1 x 1 convolution of fewer than 8 channels does. Asked of the layers alone, so that all CPUs do the same."""
+    strided 1 x 1 convolution of fewer than 8 channels does. Told by the layers alone, so that all CPUs do the same."""
     import torch
 
     narrow = (
