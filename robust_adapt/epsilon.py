@@ -1,7 +1,5 @@
 """How eps moves: the rules as pure functions, state in and state out, and the controller that remembers the state.
-
-Losses and accuracies come in, an eps goes out. The signals are g = L_adv - L_clean in nats and r = A_adv / A_clean.
-"""
+Losses and accuracies come in, an eps goes out. The signals are g = L_adv - L_clean in nats and r = A_adv / A_clean."""
 
 import dataclasses
 import math
@@ -106,10 +104,12 @@ class Rule(NamedTuple):
     goal: float | None = None
     of_article: bool = False
     trims: bool = False
+    by_class: bool = False  # training.ClassEps shares it out
 
 
 RULES = {
     "constant": Rule(lambda state, *_: state),
+    "class-wise": Rule(lambda state, *_: state, by_class=True),
     "literal": Rule(literal, LOSSES, {"start": 0.05, "lower": 0.01, "upper": 0.3}, of_article=True),
     "ramp": Rule(ramp),
     "gap": Rule(gap, LOSSES, {"start": 2, "lower": 1, "upper": 12}, goal=0.5),

@@ -59,6 +59,26 @@ def kl_consistency(clean_logits: Tensor, adversarial_logits: Tensor, *, detach_c
     return F.kl_div(adversarial.log_softmax(1), clean.log_softmax(1), log_target=True, reduction="batchmean")
 
 
+def logit_consistency(clean_logits: Tensor, adversarial_logits: Tensor, *, detach_clean: bool = False) -> Tensor:
+    """Mean squared L2 distance between logits (adversarial logit pairing, Kannan et al., 2018). Both ``(N, C)``.
+
+    Against the attack's own start it is the term of FGSM-PGI (Jia et al., 2022), whose mean over the classes too makes
+    their weight of 10 one of 1 here where there are 10 classes.
+    """
+    clean, adversarial = _pair("logits", clean_logits, adversarial_logits, detach_clean)
+    return (clean - adversarial).square().sum(1).mean()
+
+
+def nuclear_consistency(clean_logits: Tensor, adversarial_logits: Tensor, *, detach_clean: bool = False) -> Tensor:
+    """Nuclear norm of the batch's differences of logits over N, the term of NuAT (Sriramanan et al., 2021).
+
+    Both logits ``(N, C)``. It grows with the root of N at most: a weight belongs to its batch size.
+    """
+    clean, adversarial = _pair("logits", clean_logits, adversarial_logits, detach_clean)
+    values: Tensor = torch.linalg.svdvals(clean - adversarial)
+    return values.sum() / len(clean)
+
+
 @dataclasses.dataclass(frozen=True)
 class Consistency:
     """A formula that keeps a model's answers to clean and adversarial images together, and how it is asked.
@@ -85,6 +105,8 @@ CONSISTENCIES = {
     "features": Consistency(feature_consistency, features=True, options=("distance", "relative", "detach_clean")),
     "softmax": Consistency(softmax_consistency),
     "kl": Consistency(kl_consistency),
+    "logits": Consistency(logit_consistency),
+    "nuclear": Consistency(nuclear_consistency),
 }
 
 

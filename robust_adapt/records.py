@@ -14,10 +14,8 @@ from robust_adapt.files import write_atomically
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """A frozen row that survives a round trip through JSON; unknown keys of newer versions are ignored.
-
-    ``from_dict`` raises ``DataError`` where a field is missing or of another type.
-    """
+    """A frozen row that survives a round trip through JSON; unknown keys of newer versions are ignored, and
+    ``from_dict`` raises ``DataError`` where a field is missing or of another type."""
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -111,6 +109,7 @@ class EpochRecord(_TrainingMeans):
     validation_adversarial: float
     validation_attack: str
     validation_n: int
+    weights: str = ""
     best: bool
     seconds: float
     cpu_seconds: float

@@ -75,6 +75,7 @@ def batch(model, channels=3, count=4):
 def assert_in_ball(name, adversarial, images, eps=None):
     eps = eps_of(name) if eps is None else eps
     size = (adversarial - images).flatten(1).norm(p=float(norm_of(name).replace("Linf", "inf").lstrip("L")), dim=1)
+    eps = 3 * eps if ATTACKS[name].leaves_ball else eps  # N-FGSM: a start of 2 eps and a step of eps
     assert adversarial.shape == images.shape and adversarial.dtype == images.dtype
     assert adversarial.isfinite().all() and adversarial.min() >= 0 and adversarial.max() <= 1
     assert (size <= eps * (1 + 1e-5) + 1e-6).all() and not adversarial.requires_grad

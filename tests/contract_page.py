@@ -27,8 +27,8 @@ contiguous copies. *an eps a sample*: attacks that know only one eps are called 
 `apgd` is APGD in its max-loss form (`perturb(best_loss=True)`): every sample ends at its point of highest loss.
 `apgd-success` is what `torchattacks.APGD` does when called: the clean image where it fails. `upgd-margin` maximises the
 unclamped margin. `autoattack` is torchattacks' with 10 steps where the official one has 100: no AutoAttack figure.
-`apgd-l1` comes from pyautoattack. The clean image where an attack fails is no training example: `DiverseAttack` warns,
-and `strict=True` refuses.
+`apgd-l1` comes from pyautoattack. `nfgsm` leaves the ball by design, by up to 2 eps. The clean image where an attack
+fails is no training example: `DiverseAttack` warns, and `strict=True` refuses.
 """
 
 SIGNATURES = {

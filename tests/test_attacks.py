@@ -13,10 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from robust_adapt.attacks import ATTACKS, DiverseAttack, check_images, crafting, make_attack, project, spec_of
+from robust_adapt.attacks import (
+    ATTACKS,
+    DiverseAttack,
+    adaptive_objective,
+    check_images,
+    crafting,
+    make_attack,
+    project,
+    spec_of,
+)
 from robust_adapt.attacks.composer import MODES
 from robust_adapt.attacks.extra import OBJECTIVE_OPTIONS
+from robust_adapt.ball import Ball
 from robust_adapt.errors import ConfigError, DataError
+from robust_adapt.evaluation.batches import Trial
+from robust_adapt.evaluation.rows import Row
 from robust_adapt.losses import margin
 
 EPS = 8 / 255
@@ -170,6 +182,29 @@ def test_fgsm_by_hand(channel_means, images, labels):
     assert torch.allclose(compose(channel_means, ["fgsm"])(images, labels), images + EPS * sign, atol=1e-6)
 
 
+def test_nfgsm_is_the_step_of_its_authors_outside_the_ball(small_net, images, labels):
+    """de Jorge et al. (2022), their code for one batch: start, gradient, step, each cut to [0, 1] only."""
+    images[0] = images[0].round()
+    attack = compose(small_net, ["nfgsm"], seed=9)
+    ours = attack(images, labels)
+    torch.manual_seed(random.Random(9).getrandbits(48))
+    delta = torch.empty_like(images).uniform_(-2 * EPS, 2 * EPS)
+    delta = torch.max(torch.min(1 - images, delta), 0 - images).requires_grad_()
+    F.cross_entropy(small_net(images + delta), labels).backward()
+    theirs = images + torch.max(torch.min(1 - images, delta + EPS * delta.grad.sign()), 0 - images)
+    assert torch.allclose(ours, theirs.detach(), atol=1e-6)
+    assert 2 < attack.last.mean_size <= 3.0001
+    assert_in_ball(
+        compose(small_net, [make_attack("nfgsm", small_net, eps=EPS, noise=0.5)])(images, labels), images, 1.5 * EPS
+    )
+
+
+def test_nfgsm_is_judged_by_what_is_in_the_ball(leads, channel_means, monkeypatch):
+    monkeypatch.setattr(Trial, "_ask_again", lambda _, images, labels, found: {"far": (found - images).abs()})
+    far = Trial(channel_means, Ball("Linf", EPS)).figures(leads, Row("nfgsm"))["far"]
+    assert EPS - 1e-6 < far.max() < EPS + 1e-6
+
+
 def test_a_single_attack_is_the_bare_one_at_the_same_price(channel_means, images, labels):
     ours = compose(channel_means, ["pgd"], seed=9)(images, labels)
     forwards, channel_means.forwards = channel_means.forwards, 0
@@ -184,6 +219,42 @@ def test_the_margin_attack_goes_on_where_the_sample_is_misclassified(small_net, 
     adversarial = compose(small_net, ["upgd-margin"])(images, labels)
     assert (adversarial - images).abs().amax((1, 2, 3)).min() > 0.9 * EPS
     assert margin(small_net(adversarial), labels).mean() > margin(small_net(images), labels).mean()
+
+
+# starts
+
+
+@pytest.mark.parametrize(("name", "far"), [("fgsm", 0), ("ffgsm", 1), ("pgd", 1), ("nfgsm", 2), ("upgd-margin", 1)])
+def test_the_start_is_where_the_gradient_is_taken(name, far, small_net, images, labels):
+    attack = compose(small_net, [name], keep_start=True, steps=1)
+    attack(images, labels)
+    size = (attack.last_start - images).abs().amax((1, 2, 3))
+    assert (size <= far * EPS + 1e-6).all() and (size >= 0.9 * far * EPS).all()
+    assert "get_logits" not in vars(attack.attacks[0])
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_a_start_of_signs_is_that_of_gat(adaptive, small_net, images, labels):
+    """Sriramanan et al.: half of eps in random signs, a step of eps from there, back into the ball."""
+    objective = adaptive_objective(lambda x: (small_net(x), None), weight=0.0, on="softmax") if adaptive else None
+    attack = compose(small_net, ["fgsm"], start="signs", keep_start=True, objective=objective)
+    ours = attack(images, labels)
+    delta = attack.last_start - images
+    torch.testing.assert_close(delta.abs(), torch.full_like(delta, EPS / 2))
+    assert 0.3 < (delta > 0).float().mean() < 0.7
+    start = attack.last_start.clone().requires_grad_()
+    F.cross_entropy(small_net(start), labels).backward()
+    theirs = images + (start.detach() + EPS * start.grad.sign() - images).clamp(-EPS, EPS)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_starts_of_a_split_batch_are_in_the_order_of_the_images(small_net, images, labels):
+    attack = compose(small_net, ["fgsm", "ffgsm"], keep_start=True)
+    attack(images, labels)
+    size = (attack.last_start - images).abs().amax((1, 2, 3))
+    assert ((size == 0).sum(), (size > 0.9 * EPS).sum()) == (3, 3)
+    error = error_of(ConfigError, compose, small_net, TRIO, mode="chain", keep_start=True)
+    assert error == "Expected the mode 'split' with keep_start, but got 'chain'; use mode=\"split\"."
 
 
 # modes

@@ -86,8 +86,8 @@ def test_the_budget_is_the_target_unless_it_is_given():
         (lambda: AttackConfig(steps=0), "Expected `steps` > 0, but got 0; give a positive number."),
         (
             lambda: ControllerConfig(rule="rampe"),
-            "Expected a known rule, but got 'rampe'; did you mean 'ramp'? Known: constant, gap, literal, ramp, "
-            "ramp-trim, ratio.",
+            "Expected a known rule, but got 'rampe'; did you mean 'ramp'? Known: class-wise, constant, gap, "
+            "literal, ramp, ramp-trim, ratio.",
         ),
         (
             lambda: ControllerConfig(ramp_end=0.0),

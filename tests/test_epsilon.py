@@ -357,8 +357,8 @@ def test_a_missing_signal_is_named(rule):
         (
             "trim",
             {},
-            "Expected a known rule, but got 'trim'; did you mean 'ramp-trim'? Known: constant, gap, literal, ramp, "
-            "ramp-trim, ratio.",
+            "Expected a known rule, but got 'trim'; did you mean 'ramp-trim'? Known: class-wise, constant, gap, "
+            "literal, ramp, ramp-trim, ratio.",
         ),
         ("ratio", {"goal": 0.5}, "Expected `goal` in [0.55, 0.80] for the rule 'ratio', but got 0.5."),
         ("ramp-trim", {"goal": 0.9}, "Expected `goal` in [0.55, 0.80] for the rule 'ramp-trim', but got 0.9."),

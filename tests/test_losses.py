@@ -18,7 +18,9 @@ from robust_adapt.losses import (
     cross_entropy,
     feature_consistency,
     kl_consistency,
+    logit_consistency,
     margin,
+    nuclear_consistency,
     softmax_consistency,
 )
 
@@ -219,3 +221,29 @@ def test_a_consistency_reads_its_part_of_the_answers(name):
     part = 1 if CONSISTENCIES[name].features else 0
     expected = CONSISTENCIES[name].formula(clean[part], adversarial[part])
     assert torch.equal(CONSISTENCIES[name](clean, adversarial), expected)
+
+
+def test_logit_consistency_is_the_classes_times_the_mean_square_of_pgi():
+    clean, adversarial = pair(5, 7)
+    expected = 7 * F.mse_loss(adversarial, clean)
+    torch.testing.assert_close(logit_consistency(clean, adversarial), expected)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (12, 4)])
+def test_nuclear_consistency_is_that_of_nuat(shape):
+    """Their line: torch.norm(out - adv_out, "nuc") / B; NumPy's nuclear norm here."""
+    clean, adversarial = pair(*shape)
+    expected = np.linalg.norm((clean - adversarial).numpy(), "nuc") / shape[0]
+    assert nuclear_consistency(clean, adversarial).item() == pytest.approx(expected)
+    gradient = torch.autograd.grad(nuclear_consistency(clean, adversarial.requires_grad_()), adversarial)[0]
+    left, _, right = torch.linalg.svd(adversarial.detach() - clean, full_matrices=False)
+    torch.testing.assert_close(gradient, left @ right / shape[0])
+
+
+def test_nuclear_consistency_is_0_where_nothing_differs_and_lets_no_gradient_into_a_detached_side():
+    clean, _ = pair(5, 7)
+    clean.requires_grad_()
+    loss = nuclear_consistency(clean, clean.detach().clone().requires_grad_())
+    loss.backward()
+    assert loss == 0 and clean.grad.isfinite().all()
+    assert not nuclear_consistency(clean, clean.detach(), detach_clean=True).requires_grad

@@ -182,5 +182,5 @@ def test_who_takes_an_objective(small_net):
     )
     with pytest.raises(ConfigError, match="^Expected names of attacks with an objective, but got PGD; name it.$"):
         compose(small_net, [torchattacks.PGD(small_net)], objective=objective)
-    with pytest.raises(ConfigError, match="^Expected a known consistency, but got 'logits'"):
-        adaptive_objective(lambda x: (small_net(x), None), on="logits")
+    with pytest.raises(ConfigError, match="^Expected a known consistency, but got 'logit'"):
+        adaptive_objective(lambda x: (small_net(x), None), on="logit")

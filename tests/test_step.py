@@ -17,7 +17,7 @@ from torch import nn
 from robust_adapt import runs, training
 from robust_adapt.attacks import DiverseAttack
 from robust_adapt.ball import Ball
-from robust_adapt.config import BrakeConfig, ControllerConfig, ModelConfig
+from robust_adapt.config import AttackConfig, BrakeConfig, ControllerConfig, LossConfig, ModelConfig
 from robust_adapt.data import load_data
 from robust_adapt.errors import ConfigError, Stopped
 from robust_adapt.evaluation import evaluate_model
@@ -356,3 +356,54 @@ def test_another_error_of_a_model_passes_as_it_is(monkeypatch, tmp_path):
     monkeypatch.setattr(Limited, "error", RuntimeError("my own"))
     with pytest.raises(RuntimeError, match=r"^my own$"):
         train(of("Limited", epochs=1), tmp_path)
+
+
+# the anchor of R
+
+
+def test_r_against_the_start_of_the_attack_is_the_loss_of_pgi(monkeypatch):
+    """Jia et al.: cross-entropy at the end + 10 times the mean squared difference of the logits at start and end."""
+    loss = LossConfig(consistency=1.0, consistency_on="logits", anchor="start", label_smoothing=0.1)
+    attack = AttackConfig(attacks=("nfgsm",))
+    config = dataclasses.replace(of("net", channels_last=False), attack=attack, loss=loss)
+    parts = built(config)
+    parts.model.get_submodule("model.drop").p = 0.0
+    images, labels = next(parts.batches.epoch(0))
+    model, crafted = copy.deepcopy(parts.model), []
+    call = DiverseAttack.__call__
+    monkeypatch.setattr(DiverseAttack, "__call__", lambda *args: crafted.append(call(*args)) or crafted[-1])
+    figures = training.train_step(parts, config, images, labels, 0.5)
+    end, start = model.train()(torch.cat([crafted[0], parts.attack.last_start])).chunk(2)
+    assert not torch.equal(parts.attack.last_start, images)
+    expected = F.cross_entropy(end, labels, label_smoothing=0.1) + 10 * F.mse_loss(end, start)
+    torch.testing.assert_close(figures["loss"], expected.detach())
+    assert "clean_loss" not in figures
+
+
+def test_a_rule_reads_clean_images_also_where_r_has_another_anchor():
+    loss = LossConfig(consistency=1.0, consistency_on="logits", anchor="start")
+    attack = AttackConfig(attacks=("nfgsm",))
+    config = dataclasses.replace(of("net", controller=ruled("gap")), attack=attack, loss=loss)
+    parts = built(config)
+    figures = training.train_step(parts, config, *next(parts.batches.epoch(0)), 0.5)
+    assert {"clean_loss", "clean_accuracy", "consistency"} <= figures.keys()
+
+
+def test_the_start_as_an_anchor_leaves_no_place_for_a_clean_loss():
+    with pytest.raises(ConfigError) as caught:
+        LossConfig(clean=1.0, consistency=2.0, anchor="start")
+    assert str(caught.value) == (
+        "Expected R and no clean loss with `anchor` start, but got weights 2.0 and 1.0; set `consistency` above 0 and "
+        "`clean` to 0."
+    )
+
+
+@pytest.mark.parametrize("on", ["logits", "nuclear"])
+def test_r_of_logits_can_be_in_the_loss_and_in_the_attack(on):
+    attack = AttackConfig(attacks=("fgsm",), start="signs", adaptive=1.0)
+    loss = LossConfig(clean=1.0, adversarial=0.0, consistency=4.0, consistency_on=on, consistency_ramp=1.0)
+    config = dataclasses.replace(of("net"), attack=attack, loss=loss)
+    parts = built(config)
+    figures = training.train_step(parts, config, *next(parts.batches.epoch(0)), 0.5)
+    torch.testing.assert_close(figures["loss"], figures["clean_loss"] + 2.0 * figures["consistency"])
+    assert figures["consistency"] > 0

@@ -15,14 +15,15 @@ from robust_adapt.answers import is_compiled, logits_of, watched
 from robust_adapt.attacks.extra import Objective
 from robust_adapt.attacks.inputs import check_images, check_span, need_labels
 from robust_adapt.attacks.isolation import crafting, look
-from robust_adapt.attacks.member import Member, check_failures, warn_of_flat
+from robust_adapt.attacks.member import Member, check_failures, members_of, warn_of_flat
 from robust_adapt.attacks.projection import check_size
 from robust_adapt.attacks.sampling import CallStatistics, check_pick, draw, parts_of_batch
 from robust_adapt.ball import NORMS, check_eps
-from robust_adapt.checks import check_known, check_model, check_number, check_seed, check_tensor
-from robust_adapt.errors import ConfigError, shown
+from robust_adapt.checks import check_known, check_model, check_seed, check_tensor
+from robust_adapt.errors import ConfigError
 from robust_adapt.models import model_device
 
+STARTS = ("own", "signs")
 MODES = ("split", "chain", "worst", "concat")
 CHECK_EVERY = 100
 
@@ -43,12 +44,14 @@ class DiverseAttack(Attack):
     steps, step_ratio, objective: of the attacks given by name, see ``make_attack``; one step_ratio for all of them that
     have a step. seed: of draws and random starts; the caller's random state is never touched. stream: the number of
     this process among those that share the draws of attacks, each with its own random starts. strict: refuse attacks
-    that return clean images where they fail, instead of a warning. So many, because none follows from another.
+    that return clean images where they fail, instead of a warning. start: ``own``, each attack's; ``signs``, eps / 2
+    away in random signs, as in GAT and NuAT (Sriramanan et al., 2020 and 2021; theirs is then one step of ``fgsm``).
+    keep_start: ``last_start`` are the images at which the last call began. So many, because none follows from another.
 
-    Images may be a rounding error outside [0, 1], and are clamped. Results are in [0, 1], in the ball around them,
-    detached; the model leaves exactly as it came. ``last`` tells what the last call did; a composer warns once where
-    most images had no gradient. Raises ``DataError`` for images or labels that are not of this form,
-    ``ConfigError`` for the rest.
+    Images may be a rounding error outside [0, 1], and are clamped. Results are in [0, 1], in the ball around them (but
+    where an attack leaves it by design, ``leaves_ball`` of the table), detached; the model leaves exactly as it came.
+    ``last`` tells what the last call did; a composer warns once where most images had no gradient. Raises
+    ``DataError`` for images or labels that are not of this form, ``ConfigError`` for the rest.
     """
 
     def __init__(
@@ -66,26 +69,22 @@ class DiverseAttack(Attack):
         seed: int = 0,
         stream: int = 0,
         strict: bool = False,
+        start: str = "own",
+        keep_start: bool = False,
     ) -> None:
         check_known("mode", mode, MODES)
         check_known("norm", norm, NORMS)
         check_seed("seed", seed)
         check_seed("stream", stream)
+        check_known("start", start, STARTS)
+        if keep_start and mode != "split":
+            raise ConfigError(f"Expected the mode 'split' with keep_start, but got {mode!r}; use mode=\"split\".")
         super().__init__("DiverseAttack", check_model(model))
         self.norm, self.mode, self.stream = norm, mode, stream
         self.eps = eps
-        if isinstance(attacks, str) or not attacks:
-            mend = f"[{attacks!r}]" if attacks else '["pgd"]'
-            raise ConfigError(f"Expected a non-empty list of attacks, but got {shown(attacks)}; write {mend}.")
-        if step_ratio is not None:
-            check_number("step_ratio", step_ratio, low=0, inside=True)
-        objects = [attack for attack in attacks if isinstance(attack, Attack)]
-        if step_ratio is not None and len(objects) == len(attacks):
-            raise ConfigError(f"Expected names of attacks with a step_ratio, but got {objects[0].attack}; name it.")
-        if objective is not None and objects:
-            raise ConfigError(f"Expected names of attacks with an objective, but got {objects[0].attack}; name it.")
-        made = {"steps": steps, "step_ratio": step_ratio, "objective": objective}
-        self.members = [self._member(attack, made) for attack in attacks]
+        self.members = members_of(attacks, self.model, norm, steps=steps, step_ratio=step_ratio, objective=objective)
+        for member in self.members:
+            member.signs, member.keeps_start = start == "signs", keep_start
         self.names = [member.name for member in self.members]
         self.attacks = [member.attack for member in self.members]  # torchattacks tells these of its modes and devices
         self.pick = check_pick(pick, len(attacks))
@@ -93,6 +92,7 @@ class DiverseAttack(Attack):
         self._random = random.Random(seed)
         self._calls, self._looked, self._warned = 0, False, False
         self.last: CallStatistics | None = None
+        self.keep_start, self.last_start = keep_start, torch.empty(0)
         check_failures(self.members, strict=strict)
 
     @property
@@ -109,12 +109,6 @@ class DiverseAttack(Attack):
         else:
             value = check_eps(float(value) if isinstance(value, Tensor) else value, norm=self.norm)
         self._eps = value
-
-    def _member(self, attack: str | Attack, made: dict[str, Any]) -> Member:
-        if not isinstance(attack, Attack):
-            return Member.named(attack, self.model, self.norm, **made)
-        attack.set_model(check_model(attack.model))
-        return Member.of(attack, self.norm)
 
     def __call__(self, inputs: Tensor, labels: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
         """Adversarial images for ``inputs`` ``(N, C, H, W)`` in [0, 1] and ``labels`` ``(N,)``."""
@@ -161,6 +155,7 @@ class DiverseAttack(Attack):
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Run the drawn attacks; ``__call__`` has checked the input and prepared the model."""
         images, labels = images.detach(), labels.detach()
+        self.last_start = images.clone() if self.keep_start else self.last_start
         drawn = draw(self.pick, len(self.members), split=self.mode == "split", source=self._random)
         self._counts: Counter[str] = Counter()
         if self.mode == "split":
@@ -203,7 +198,10 @@ class DiverseAttack(Attack):
         """One attack on a part of the batch, from ``start`` (default: the images)."""
         eps = self._eps.to(images.device)[part] if isinstance(self._eps, Tensor) else self._eps
         self._counts[member.name] += len(images)
-        return member.run(images, labels, eps, start)
+        result = member.run(images, labels, eps, start)
+        if self.keep_start:
+            self.last_start[part] = member.start
+        return result
 
     @contextlib.contextmanager
     def _members_ready(self, labels: Tensor | None) -> Iterator[list[Tensor]]:

@@ -1,4 +1,4 @@
-"""Attacks in forms that torchattacks lacks: the strongest point, an unclamped margin, any loss, L1, SampleEps."""
+"""Attacks in forms that torchattacks lacks: strongest point, wide start, plain margin, any loss, L1, eps a sample."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,6 +24,30 @@ class BestAPGD(torchattacks.APGD):
         images, labels = images.detach().to(self.device), labels.detach().to(self.device)
         strongest: Tensor = self.perturb(images, labels, best_loss=True)[1]
         return strongest
+
+
+class NFGSM(torchattacks.FFGSM):
+    """N-FGSM (de Jorge et al., 2022): one step from a start wider than the ball, neither of them clipped to it.
+
+    noise: the start is uniform in +-``noise * eps``. The step is ``alpha``, by default eps. Both are cut to [0, 1]
+    only, so that results lie up to ``noise * eps + alpha`` from the image: for training, not for judging at this eps.
+    """
+
+    def __init__(self, model: nn.Module, eps: float = 8 / 255, alpha: float = 8 / 255, noise: float = 2.0) -> None:
+        super().__init__(model, eps, alpha)
+        check_number("noise", noise, low=0, example=2.0)
+        self.noise = noise
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Adversarial images in [0, 1]; where the attack is targeted, towards its labels."""
+        images, labels = images.detach().to(self.device), labels.detach().to(self.device)
+        wanted = self.get_target_label(images, labels) if self.targeted else labels
+        width = self.noise * self.eps
+        start = (images + torch.empty_like(images).uniform_(-width, width)).clamp(0, 1).requires_grad_(True)
+        loss = cross_entropy(self.get_logits(start), wanted)
+        (gradient,) = torch.autograd.grad(-loss if self.targeted else loss, start)
+        adversarial: Tensor = (start + self.alpha * gradient.sign()).clamp(0, 1).detach()
+        return adversarial
 
 
 class APGDL1(torchattacks.attack.Attack):

@@ -125,7 +125,8 @@ class Part:
             return
         own = getattr(self.attack, "norm", self.row.norm)
         if own != norm:
-            fitting = [row for row, one in ATTACKS.items() if one.norm == norm and one.kind == "max_loss"]
+            rows = [(row, one) for row, one in ATTACKS.items() if one.norm == norm and not one.leaves_ball]
+            fitting = [row for row, one in rows if one.kind == "max_loss"]
             raise ConfigError(
                 f"Expected attacks of the {norm} ball, but got {name!r}, whose eps is of the {own} ball; "
                 f"take {' or '.join(map(repr, fitting[:3]))}, or norm={own!r}."

@@ -62,7 +62,21 @@ def _repeatable_backward(model: nn.Module) -> contextlib.AbstractContextManager[
 
 
 @contextlib.contextmanager
-def float32_logits(attack: Attack, see: Observer, watch: Observer | None, *, contiguous: bool) -> Iterator[None]:
+def _instead(attack: Attack, method: str, function: Callable[..., Tensor]) -> Iterator[None]:
+    """``function`` in the place of a method of one attack, an instance attribute: that of the class stays."""
+    before = attack.__dict__.get(method)
+    attack.__dict__[method] = function
+    try:
+        yield
+    finally:
+        del attack.__dict__[method]
+        if before is not None:  # an attack inside two others
+            attack.__dict__[method] = before
+
+
+def float32_logits(
+    attack: Attack, see: Observer, watch: Observer | None, *, contiguous: bool
+) -> contextlib.AbstractContextManager[None]:
     """Let an attack see logits as float32, whatever autocast does to the model (bf16 breaks some of them).
 
     see: is called with the logits first, watch with the gradients of the images. contiguous: these too, whatever
@@ -79,14 +93,20 @@ def float32_logits(attack: Attack, see: Observer, watch: Observer | None, *, con
         see(logits)
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
-    before = attack.__dict__.get("get_logits")
-    attack.__dict__["get_logits"] = get_logits  # an instance attribute: get_logits of the class stays what it is
-    try:
-        yield
-    finally:
-        del attack.__dict__["get_logits"]
-        if before is not None:  # an attack inside two others
-            attack.__dict__["get_logits"] = before
+    return _instead(attack, "get_logits", get_logits)
+
+
+def first_asked(attack: Attack, method: str, starts: list[Tensor]) -> contextlib.AbstractContextManager[None]:
+    """Add to ``starts`` the images that an attack first asks about by ``method``, ``get_logits`` or ``get_loss``."""
+    inner = getattr(attack, method)
+
+    def ask(inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not starts:
+            starts.append(inputs.detach().clone())
+        answer: Tensor = inner(inputs, *args, **kwargs)
+        return answer
+
+    return _instead(attack, method, ask)
 
 
 def look(model: nn.Module, images: Tensor, *, training: bool = False, gradient: bool = False) -> Tensor:

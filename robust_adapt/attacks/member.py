@@ -12,11 +12,11 @@ from torchattacks.attack import Attack
 from robust_adapt.answers import need_gradient
 from robust_adapt.attacks.extra import MarginUPGD, Objective, ObjectiveUPGD, SampleEps
 from robust_adapt.attacks.factory import make_attack, parts_of
-from robust_adapt.attacks.isolation import Observer, float32_logits
+from robust_adapt.attacks.isolation import Observer, first_asked, float32_logits
 from robust_adapt.attacks.projection import project
 from robust_adapt.attacks.table import ATTACKS
-from robust_adapt.checks import check_known
-from robust_adapt.errors import ConfigError
+from robust_adapt.checks import check_known, check_model, check_number
+from robust_adapt.errors import ConfigError, shown
 
 FLAT = 0.5  # a few images without a gradient are ordinary in training, most of a batch are not
 
@@ -26,12 +26,17 @@ class Member:
 
     name: for sentences and statistics. attack: the torchattacks object. row: its row of the table, None without.
     ratio: its step over eps. norm: of the ball. takes_sample_eps: whether one call can have an eps per sample.
+    leaves_ball: as the table says; its results are cut to [0, 1] only. signs: it starts eps / 2 away in random signs.
+    start: the images at which the last call began, where ``keeps_start``; the clean ones of an attack that asks about
+    none.
     Raises ``ConfigError`` where its eps is of another norm.
     """
 
     def __init__(self, name: str, attack: Attack, norm: str) -> None:
         self.name, self.attack, self.norm, self.parts = name, attack, norm, parts_of(attack)
         self.row, self.ratio = self.parts[0].row, self.parts[0].ratio
+        self.signs, self.keeps_start, self.start = False, False, torch.empty(0)
+        self.leaves_ball = self.row is not None and self.row.leaves_ball
         if self.row is not None:
             self.takes_sample_eps = self.row.eps is None or self.row.sample_eps
         else:  # a wrapper may take the batch apart
@@ -42,6 +47,7 @@ class Member:
     @classmethod
     def of(cls, attack: Attack, norm: str) -> "Member":
         """A torchattacks object as it stands: its step keeps its ratio to whatever eps a call has."""
+        attack.set_model(check_model(attack.model))
         return cls(attack.attack, attack, norm)
 
     @classmethod
@@ -76,6 +82,10 @@ class Member:
         where the attack cannot take such images.
         """
         self._check_shape(images)
+        if self.signs and (start is None or start is images):
+            width: Any = 0.5 * (SampleEps(eps) if isinstance(eps, Tensor) else eps)
+            signs = torch.empty_like(images).bernoulli_().mul_(2).sub_(1)
+            start = project(images + width * signs, images, eps, norm=self.norm)
         start, underflows = images if start is None else start, self._underflows(images)
         size: float | SampleEps
         if not isinstance(eps, Tensor) or not eps.ndim:
@@ -83,10 +93,13 @@ class Member:
         elif self.takes_sample_eps:
             size = SampleEps(eps.to(images.device))
         else:
-            result = torch.empty_like(images)
+            result, starts = torch.empty_like(images), images.clone()
             for value in eps.unique().tolist():
                 rows = eps == value
                 result[rows] = self.run(images[rows], labels[rows], value, start[rows])
+                if self.keeps_start:
+                    starts[rows] = self.start
+            self.start = starts
             return result
         for part in self.parts:
             part.set_eps(size)
@@ -94,13 +107,24 @@ class Member:
             start = start.float()
         if isinstance(self.attack, ObjectiveUPGD):
             self.attack.clean = images.float() if underflows else images
-        exact = torch.autocast(images.device.type, enabled=False) if underflows else contextlib.nullcontext()
-        with exact, warnings.catch_warnings():
+        seen: list[Tensor] = []
+        with contextlib.ExitStack() as stack:
+            if underflows:
+                stack.enter_context(torch.autocast(images.device.type, enabled=False))
+            if self.keeps_start:
+                method = "get_loss" if isinstance(self.attack, ObjectiveUPGD) else "get_logits"
+                stack.enter_context(first_asked(self.attack, method, seen))
+            stack.enter_context(warnings.catch_warnings())
             # SparseFool gives NumPy a tensor in a way that NumPy is about to forbid
             warnings.filterwarnings("ignore", category=DeprecationWarning, module="torchattacks")
             warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # Dynamo looks
             adversarial = self.attack(start.contiguous() if self.needs("contiguous") else start, labels)
-        return project(adversarial, images, eps, norm=self.norm).to(images.dtype)
+        if self.keeps_start:
+            self.start = seen[0].to(images.dtype) if seen else images
+        return self._project(adversarial, images, eps).to(images.dtype)
+
+    def _project(self, adversarial: Tensor, images: Tensor, eps: float | Tensor) -> Tensor:
+        return project(adversarial, images, torch.inf if self.leaves_ball else eps, norm=self.norm)
 
     def _underflows(self, images: Tensor) -> bool:
         """Whether a float32 model is under float16 autocast, where the gradients of images it is sure of become 0."""
@@ -153,6 +177,34 @@ class Member:
                 )
             stack.enter_context(need_gradient())
             yield
+
+
+def members_of(
+    attacks: Sequence[str | Attack],
+    model: nn.Module,
+    norm: str,
+    *,
+    steps: int | None,
+    step_ratio: float | None,
+    objective: Objective | None,
+) -> list[Member]:
+    """Names of the table, and objects as they stand. Raises ``ConfigError``, also for what objects leave unread."""
+    if isinstance(attacks, str) or not attacks:
+        mend = f"[{attacks!r}]" if attacks else '["pgd"]'
+        raise ConfigError(f"Expected a non-empty list of attacks, but got {shown(attacks)}; write {mend}.")
+    if step_ratio is not None:
+        check_number("step_ratio", step_ratio, low=0, inside=True)
+    objects = [attack for attack in attacks if isinstance(attack, Attack)]
+    if step_ratio is not None and len(objects) == len(attacks):
+        raise ConfigError(f"Expected names of attacks with a step_ratio, but got {objects[0].attack}; name it.")
+    if objective is not None and objects:
+        raise ConfigError(f"Expected names of attacks with an objective, but got {objects[0].attack}; name it.")
+    return [
+        Member.of(attack, norm)
+        if isinstance(attack, Attack)
+        else Member.named(attack, model, norm, steps=steps, step_ratio=step_ratio, objective=objective)
+        for attack in attacks
+    ]
 
 
 def check_failures(members: Sequence[Member], *, strict: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torchattacks as ta
 from torchattacks.attack import Attack
 
-from robust_adapt.attacks.extra import APGDL1, BestAPGD, MarginUPGD
+from robust_adapt.attacks.extra import APGDL1, NFGSM, BestAPGD, MarginUPGD
 
 Kind = Literal["max_loss", "success_only", "min_norm", "black_box", "noise"]
 Passes = Callable[[int, int], tuple[float, float]]
@@ -30,7 +30,8 @@ class AttackSpec:
     step size and number of steps, if any. ratio: step over eps by default. options: arguments that differ from
     torchattacks' defaults. sample_eps: False where eps must be one number, so that the samples of each eps are attacked
     separately. needs: ``contiguous`` (channels-last images are copied), ``rgb``, ``square`` images. classes: the fewest
-    that it works with.
+    that it works with. leaves_ball: its results may lie outside the ball by design and are not projected: for training
+    only.
     """
 
     cls: type[Attack]
@@ -48,6 +49,7 @@ class AttackSpec:
     sample_eps: bool = True
     needs: tuple[str, ...] = ()
     classes: int = 2
+    leaves_ball: bool = False
 
     @property
     def upstream(self) -> str:
@@ -129,6 +131,7 @@ ATTACKS: dict[str, AttackSpec] = {
     # Linf, with gradients, the strongest point found
     "fgsm": AttackSpec(ta.FGSM, "max_loss", "Linf", _each(1, 1)),
     "ffgsm": AttackSpec(ta.FFGSM, "max_loss", "Linf", _each(1, 1), step="alpha", ratio=1.25),
+    "nfgsm": AttackSpec(NFGSM, "max_loss", "Linf", _each(1, 1), step="alpha", ratio=1.0, leaves_ball=True),
     "bim": _pgd(ta.BIM),
     "rfgsm": _pgd(ta.RFGSM),
     "pgd": _pgd(ta.PGD),

@@ -84,6 +84,8 @@ class AttackConfig(Section):
     """Steps of the iterative attacks; by default each attack's own number."""
     step_ratio: Annotated[float | None, POSITIVE] = None
     """Step size over eps, of the attacks that have a step; by default each attack's own ratio."""
+    start: Literal["own", "signs"] = "own"
+    """Where attacks start: `own`, as each does by itself; `signs`, half of eps away in random signs (GAT, NuAT)."""
     strict: bool = False
     """Refuse attacks that return clean images where they fail."""
     adaptive: Annotated[float, Range(lambda weight: weight >= 0, ">= 0, the weight of R")] = 0.0
@@ -93,7 +95,8 @@ class AttackConfig(Section):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ControllerConfig(Section):
     rule: str = "constant"
-    """How eps moves: `constant`, `literal`, `ramp`, `gap`, `ratio` or `ramp-trim`."""
+    """How eps moves: `constant`, `literal`, `ramp`, `gap`, `ratio` or `ramp-trim`; `class-wise`: a share of the target
+    for each class, by its accuracy under the training attack."""
     target: Epsilon = Epsilon("8/255")
     """The eps to reach (what `gap` and `ratio` are measured in), also the budget of validation and evaluation."""
     ramp_end: Annotated[float, Range(lambda share: 0 < share <= 1, "in (0, 1], a share of the steps")] = 0.6
@@ -130,8 +133,11 @@ class LossConfig(Section):
     """Weight of the cross-entropy on adversarial images."""
     consistency: Annotated[float, _WEIGHT] = 0.0
     """Weight of the consistency term R."""
-    consistency_on: Literal["features", "softmax", "kl"] = "features"
-    """What R compares: features, probabilities (squared distance), or probabilities by KL divergence."""
+    consistency_on: Literal["features", "softmax", "kl", "logits", "nuclear"] = "features"
+    """What R compares: features, probabilities (squared distance), probabilities by KL divergence, logits (squared
+    distance), or the batch's logits by the nuclear norm of their differences."""
+    anchor: Literal["clean", "start"] = "clean"
+    """What R compares adversarial images with: the clean ones, or where their attack started."""
     distance: Literal["squared", "plain", "cosine"] = "squared"
     """Distance between features: squared L2 (the article's formula), plain L2 (its code), or cosine."""
     relative: bool = False
@@ -151,14 +157,21 @@ class LossConfig(Section):
         super().__post_init__()
         if self.clean + self.adversarial == 0:
             raise ConfigError("Expected a weight on clean or adversarial cross-entropy, but got 0 and 0.")
+        if self.anchor == "start" and (self.clean or not self.consistency):
+            raise ConfigError(
+                f"Expected R and no clean loss with `anchor` start, but got weights {self.consistency} and "
+                f"{self.clean}; set `consistency` above 0 and `clean` to 0."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Section):
-    name: Literal["sgd", "adam"] = "sgd"
-    """SGD with Nesterov momentum, or Adam."""
+    name: Literal["sgd", "adam", "muon"] = "sgd"
+    """SGD with Nesterov momentum, Adam, or Muon for the convolutions and SGD for the rest."""
     learning_rate: Annotated[float, POSITIVE] = 0.2
     """Peak learning rate."""
+    muon_rate: Annotated[float, POSITIVE] = 0.02
+    """Peak learning rate of Muon, under the same schedule."""
     momentum: Annotated[float, SHARE] = 0.9
     """Momentum of SGD."""
     weight_decay: Annotated[float, Range(lambda decay: decay >= 0, ">= 0", "; 0 is none")] = 5e-4

@@ -75,6 +75,8 @@ class Trial:
                 with member.ready():
                     if row.bounded:
                         adversarial = member.run(images, labels, self.ball.eps)
+                        if member.leaves_ball:  # judged by what of it is inside
+                            adversarial = project(adversarial, images, self.ball.eps, norm=self.ball.norm)
                     else:
                         adversarial = member.attack(images, labels).detach()
             figures = {"clean_right": (logits.argmax(1) == labels).cpu()} | self._ask_again(images, labels, adversarial)

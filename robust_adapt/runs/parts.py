@@ -15,7 +15,7 @@ from robust_adapt.attacks import ATTACKS, AdaptiveObjective, DiverseAttack, adap
 from robust_adapt.attacks.isolation import check_ready, look, restored
 from robust_adapt.config import Config, LossConfig
 from robust_adapt.data import Batches, ImageData
-from robust_adapt.epsilon import EpsilonController
+from robust_adapt.epsilon import RULES, EpsilonController
 from robust_adapt.errors import ConfigError
 from robust_adapt.features import FeatureTap
 from robust_adapt.losses import CONSISTENCIES
@@ -64,6 +64,9 @@ def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -
         braked=brake_is_on(config),
         average=average,
         tap=tap,
+        class_eps=training.ClassEps(data.train.labels.bincount(minlength=len(data.classes)) / len(data.train))
+        if RULES[config.controller.rule].by_class
+        else None,
     )
 
 
@@ -113,7 +116,10 @@ def _optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.name == "adam":
         return torch.optim.Adam(model.parameters(), **options)
-    return torch.optim.SGD(model.parameters(), momentum=settings.momentum, nesterov=settings.momentum > 0, **options)
+    options["momentum"] = settings.momentum
+    if settings.name == "muon":
+        return training.Muon(model, rate=settings.muon_rate, **options)
+    return torch.optim.SGD(model.parameters(), nesterov=settings.momentum > 0, **options)
 
 
 def _attack(config: Config, model: nn.Module, *, stream: int) -> DiverseAttack | None:
@@ -133,6 +139,8 @@ def _attack(config: Config, model: nn.Module, *, stream: int) -> DiverseAttack |
         seed=config.seed,
         stream=stream,
         strict=settings.strict,
+        start=settings.start,
+        keep_start=config.loss.anchor == "start",
     )
 
 

@@ -89,7 +89,7 @@ def _one_step(run: Training, images: Tensor, labels: Tensor) -> None:
     parts, config, position = run.parts, run.config, run.position
     progress = position.step / run.total_steps
     for group in parts.optimizer.param_groups:
-        group["lr"] = position.rate * learning_rate(config.optimizer, progress)
+        group["lr"] = position.rate * learning_rate(config.optimizer, progress) * group.get("ratio", 1.0)
     needs = parts.controller.needs
     position.eps = parts.controller.eps if parts.attack is not None else 0.0
     figures = train_step(parts, config, images, labels, progress)

@@ -42,17 +42,24 @@ def record_step(run: Training) -> None:
 
 
 def end_epoch(run: Training) -> None:
-    """Validate the weights that would be kept, keep them if they are the best so far, record the epoch."""
+    """Validate the weights that would be kept, keep them if they are the best so far, record the epoch.
+
+    These are the average's, and after the last step of a run the better of them and the last ones.
+    """
     parts, position = run.parts, run.position
-    judged = parts.average.module if parts.average is not None else parts.model
+    candidates = {"last": parts.model} if parts.average is None else {"average": parts.average.module}
+    if run.finished:  # before that the learning rate is too high for them to be worth a second validation
+        candidates["last"] = parts.model
     # nothing has changed yet, a resumed run validates again; but no process may leave the others waiting
     with contextlib.nullcontext() if parts.processes.together else run.stop.interrupting():
-        clean, adversarial = _validate(run, judged)
-    score = adversarial if parts.attack is not None else clean
+        found = {name: _validate(run, model) for name, model in candidates.items()}
+    which = 1 if parts.attack is not None else 0
+    kept = max(found, key=lambda name: found[name][which])
+    (clean, adversarial), score = found[kept], found[kept][which]
     best = score > position.best
     if best:
         position.best = score
-        parts.processes.first(lambda: save_weights(run.folder / BEST, judged.state_dict()))
+        parts.processes.first(lambda: save_weights(run.folder / BEST, candidates[kept].state_dict()))
     run.tick()
     record = EpochRecord(
         epoch=position.epoch,
@@ -63,6 +70,7 @@ def end_epoch(run: Training) -> None:
         validation_adversarial=adversarial,
         validation_attack=f"{STRONG_ATTACKS[run.config.attack.norm].upper()}-{run.config.validation_steps}",
         validation_n=len(parts.validation),
+        weights=kept,
         best=best,
         seconds=round(position.seconds, 2),
         cpu_seconds=round(position.cpu_seconds, 2),

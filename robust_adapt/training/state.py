@@ -113,5 +113,5 @@ class Training:
         vars(self.position).update(copy.deepcopy(state["position"]))
 
     def _stateful(self) -> dict[str, Any]:
-        parts = {name: getattr(self.parts, name) for name in ("model", "average", "optimizer", "controller", "attack")}
-        return {name: part for name, part in parts.items() if part is not None}
+        names = ("model", "average", "optimizer", "controller", "attack", "class_eps")
+        return {name: part for name in names if (part := getattr(self.parts, name)) is not None}

@@ -19,6 +19,7 @@ from robust_adapt.errors import enough_memory
 from robust_adapt.features import FeatureTap
 from robust_adapt.random_states import random_fork
 from robust_adapt.training.average import WeightAverage
+from robust_adapt.training.class_eps import ClassEps
 
 WATCHED = ("loss", "gradients", "weights")  # figures that must stay finite, causes first
 
@@ -40,6 +41,7 @@ class Parts:
     braked: bool = False
     average: WeightAverage | None = None
     tap: FeatureTap | None = None
+    class_eps: ClassEps | None = None
     processes: Processes = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,12 +99,18 @@ def _forward_and_backward(
     adversarial = images
     if parts.attack is not None:
         parts.attack.eps = parts.controller.eps
+        if parts.class_eps is not None:
+            parts.attack.eps = parts.class_eps.of(labels, target=parts.controller.eps, progress=progress)
         with parts.fabric.autocast():
             adversarial = parts.attack(images, labels).to(images.dtype)
     repeats = len(adversarial) // len(images)
     together = parts.attack is not None and bool(config.loss.clean or config.loss.consistency)
     seen = max(1, round(config.loss.clean_share * len(images)))  # batches are shuffled: the first ones are a sample
-    everything = torch.cat([adversarial, images[:seen]]) if together else adversarial
+    anchor, started = images, config.loss.anchor == "start"
+    if started:
+        assert parts.attack is not None
+        anchor = parts.attack.last_start.to(images.dtype)
+    everything = torch.cat([adversarial, anchor[:seen]]) if together else adversarial
     everything = everything.contiguous(memory_format=parts.batches.format)
     with answered_by_all():
         if parts.tap is not None:
@@ -111,7 +119,10 @@ def _forward_and_backward(
             logits, features = parts.forward(everything), None
         figures = combine(logits, features, labels, repeats, config.loss, progress, clean=together)
         parts.fabric.backward(figures["loss"])
-    if parts.controller.needs and not together:
+    if parts.class_eps is not None:
+        named = labels.repeat(repeats)
+        parts.class_eps.update(logits[: len(named)].detach().argmax(1) == named, named, parts.processes)
+    if parts.controller.needs and (started or not together):
         figures |= _clean_signals(parts, config.loss, images[: max(2, seen)], labels)  # batch-norm may refuse one
     return figures
 
@@ -147,7 +158,7 @@ def combine(
     clean: bool,
 ) -> dict[str, Tensor]:
     """Total loss and figures of a forward over ``repeats * B`` adversarial images, then (``clean``) the first clean
-    ones of the batch."""
+    ones of the batch, or with ``config.anchor`` the starts of their attack."""
     count = repeats * len(labels)
     adversarial, adversarial_labels = logits[:count], labels.repeat(repeats)
     figures = _measured("adv", adversarial, adversarial_labels, config)
@@ -155,8 +166,9 @@ def combine(
     if clean:
         ordinary = logits[count:]
         known = labels[: len(ordinary)]
-        figures |= _measured("clean", ordinary, known, config)
-        total = config.adversarial * figures["adv_loss"] + config.clean * figures["clean_loss"]
+        if config.anchor == "clean":
+            figures |= _measured("clean", ordinary, known, config)
+            total = config.adversarial * figures["adv_loss"] + config.clean * figures["clean_loss"]
         if config.consistency:
             partners = [start + row for start in range(0, count, len(labels)) for row in range(len(known))]
             pair = (ordinary.repeat(repeats, 1), adversarial[partners])
