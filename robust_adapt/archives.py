@@ -59,6 +59,9 @@ class StandIn:
     def __setstate__(self, state: Any) -> None:
         pass
 
+    def __setitem__(self, key: Any, value: Any) -> None:  # newer versions of torch say so by themselves
+        raise UnpicklingError(f"Can only SETITEM for dict, but got {type(self)}")
+
 
 def read_tensors(path: Path, payload: bytes | None = None, *, objects: bool = False) -> Any:
     """What ``torch.save`` wrote to a file (payload: its bytes, where they are at hand), on the CPU.
@@ -76,8 +79,9 @@ def read_tensors(path: Path, payload: bytes | None = None, *, objects: bool = Fa
         raise CheckpointError(f"Expected a file of tensors at {path}, but got: {error}; {hint(path)}.") from error
     except Exception as error:  # torch raises half a dozen kinds for a damaged or hostile file
         named, cause = _NAMED.search(str(error)), error
+        complete = zipfile.is_zipfile(path) or "persistent_load" in str(error)  # of source, in files before torch 1.6
         found = f"one that is truncated or damaged ({type(error).__name__}); {ANEW}"
-        if isinstance(error, UnpicklingError) and (named or zipfile.is_zipfile(path)):
+        if isinstance(error, UnpicklingError) and (named or complete):
             what = f"one with an object of Python ({named[1]})" if named else "one that is not of tensors alone"
             found = f"{what}, which can run code while it is read; {CONVERT}"
     raise CheckpointError(f"Expected a file of tensors at {path}, but got {of_file(found, path)}.") from cause

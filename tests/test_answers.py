@@ -225,7 +225,7 @@ def one_situation(form, modes, door, training):
 @pytest.mark.filterwarnings("ignore")  # a floor of AutoAttack's own, and of torch about quantised tensors
 def test_every_answer_is_judged_rightly_or_cured_by_its_sentence():
     one_situation()
-    assert len(SEEN) >= 125 and {door for *_, door, _ in SEEN} == set(DOORS)
+    assert len(SEEN) >= 100 and {door for *_, door, _ in SEEN} == set(DOORS)
 
 
 # the first look of a training

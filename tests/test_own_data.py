@@ -245,7 +245,7 @@ FROM_0 = "count classes from 0"
         (np.array([0, 0, 1, 0]), "array([0, 0, 1, 0])", ONE_HOT),
         ([0, 0, 1, 0], "[0, 0, 1, 0]", ONE_HOT),
         ("c", "'c'", "give its number, classes.index('c')"),
-        (np.str_("c"), "np.str_('c')", "give its number, classes.index('c')"),
+        (np.str_("c"), repr(np.str_("c")), "give its number, classes.index('c')"),
         (1.5, "1.5", FROM_0),
         (torch.tensor(1.5), "tensor(1.5000)", FROM_0),
         (-1, "-1", FROM_0),

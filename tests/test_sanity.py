@@ -303,13 +303,13 @@ def test_a_double_model_and_images_of_another_size_are_refused(model, digits):
         ),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(5, 10)),
-            "addmm: mat1 and mat2 shapes cannot be multiplied (6x64 and 5x10)",
+            "mat1 and mat2 shapes cannot be multiplied (6x64 and 5x10)",
             "look at their shape and type, and at the device of both.",
         ),
     ):
         with pytest.raises(DataError) as caught:
             quick(wrong, digits)
-        assert str(caught.value) == (
+        assert str(caught.value).replace("addmm: ", "") == (  # which newer versions of torch say
             f"Expected images that the model takes, but got a Tensor of shape (6, 1, 8, 8), and it says: {said}; {mend}"
         )
 

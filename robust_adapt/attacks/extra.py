@@ -1,6 +1,7 @@
 """Attacks in forms that torchattacks lacks: strongest point, wide start, plain margin, any loss, L1, eps a sample."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -231,3 +232,14 @@ class SampleEps:
             draws, low, high = args
             return torch.addcmul(low, draws.uniform_(), high - low)
         return func(*args, **kwargs)
+
+    @classmethod
+    @functools.cache
+    def in_one_call(cls) -> bool:
+        """Whether torch lets sizes into ``Tensor.uniform_``, as version 2.6 does not: then each value is a call."""
+        one = cls(torch.ones(1))
+        try:
+            torch.empty(0).uniform_(one, one)  # type: ignore[arg-type]  # no numbers are drawn
+        except TypeError:
+            return False
+        return True

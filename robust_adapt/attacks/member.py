@@ -90,7 +90,7 @@ class Member:
         size: float | SampleEps
         if not isinstance(eps, Tensor) or not eps.ndim:
             size = float(eps)
-        elif self.takes_sample_eps:
+        elif self.takes_sample_eps and SampleEps.in_one_call():
             size = SampleEps(eps.to(images.device))
         else:
             result, starts = torch.empty_like(images), images.clone()
