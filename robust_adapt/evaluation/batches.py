@@ -1,6 +1,7 @@
 """The one loop over batches in which models are judged: in exact arithmetic, with its own random state."""
 
 import contextlib
+import copy
 import dataclasses
 import itertools
 import math
@@ -55,7 +56,9 @@ class Trial:
                 stack.enter_context(exact_arithmetic())
                 for model in dict.fromkeys((source or self.model, self.model)):
                     stack.enter_context(crafting(model, seed=self.seed * 1_000_003 + number))
-                answers.append(question(images, labels))
+                answer = question(images, labels)
+            del images, labels  # what is kept moves into their room; else it pins a batch of memory each time (glibc)
+            answers.append(copy.deepcopy(answer))
         return answers
 
     def figures(self, split: Split, row: Row) -> dict[str, Tensor]:
