@@ -79,12 +79,16 @@ def read_tensors(path: Path, payload: bytes | None = None, *, objects: bool = Fa
         raise CheckpointError(f"Expected a file of tensors at {path}, but got: {error}; {hint(path)}.") from error
     except Exception as error:  # torch raises half a dozen kinds for a damaged or hostile file
         named, cause = _NAMED.search(str(error)), error
-        complete = zipfile.is_zipfile(path) or "persistent_load" in str(error)  # of source, in files before torch 1.6
         found = f"one that is truncated or damaged ({type(error).__name__}); {ANEW}"
-        if isinstance(error, UnpicklingError) and (named or complete):
+        if isinstance(error, UnpicklingError) and (named or _is_whole(path, str(error))):
             what = f"one with an object of Python ({named[1]})" if named else "one that is not of tensors alone"
             found = f"{what}, which can run code while it is read; {CONVERT}"
     raise CheckpointError(f"Expected a file of tensors at {path}, but got {of_file(found, path)}.") from cause
+
+
+def _is_whole(path: Path, said: str) -> bool:
+    """Whether torch came to the objects of a file: a zip file, or with the source of modules, before torch 1.6."""
+    return "persistent_load" in said or zipfile.is_zipfile(path)
 
 
 def of_file(text: str, path: Path) -> str:

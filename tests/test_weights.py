@@ -664,3 +664,13 @@ def test_the_folder_of_another_tool(tmp_path):
         runs.check_name(str(tmp_path))
     torch.save(digits_net().state_dict(), tmp_path / "model.pt")
     runs.check_name(str(tmp_path / "model.pt"))
+
+
+def test_a_zip_file_that_says_it_is_one_of_several_is_damaged(tmp_path):
+    path = tmp_path / "net.pt"
+    torch.save({"a": torch.ones(2)}, path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x06\x07") + 4] = 1  # the disk of the ZIP64 directory, which zipfile.is_zipfile raises about
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        read_tensors(path)
