@@ -154,31 +154,29 @@ def run(plan: Plan, name: str, seed: int, epochs: float) -> None:
 
 
 def row(plan: Plan, name: str, seeds: Sequence[int]) -> dict[str, Any] | None:
-    """Validation of the weights that were kept, the mean over seeds; None where nothing is recorded yet."""
-    kept, records, progress = [], [], []
-    for seed in seeds:
-        folder = plan.folder(name, seed)
-        if not (folder / "epochs.jsonl").exists():
-            continue
-        epochs = read_lines(folder / "epochs.jsonl", EpochRecord)
-        kept.append(max((each for each in epochs if each.best), key=lambda each: each.step))
-        records.append(epochs[-1])
-        total = RunRecord.from_dict(json.loads((folder / "run.json").read_text())).total_steps
-        progress.append(epochs[-1].step / total)
-    if not kept:
+    """Validation of the weights that were kept, a figure a seed; None where nothing is recorded yet."""
+    folders = {seed: plan.folder(name, seed) for seed in seeds if (plan.folder(name, seed) / "epochs.jsonl").exists()}
+    if not folders:
         return None
+    epochs = [read_lines(folder / "epochs.jsonl", EpochRecord) for folder in folders.values()]
+    kept = [max((each for each in one if each.best), key=lambda each: each.step) for one in epochs]
+    runs = [RunRecord.from_dict(json.loads((folder / "run.json").read_text())) for folder in folders.values()]
     return {
         "name": name,
-        "seeds": len(kept),
-        "done": min(progress),
+        "seeds": list(folders),
+        "done": min(one[-1].step / run.total_steps for one, run in zip(epochs, runs, strict=True)),
         "n": kept[0].validation_n,
         "attack": kept[0].validation_attack,
         "clean": [each.validation_clean for each in kept],
         "adversarial": [each.validation_adversarial for each in kept],
         "weights": [each.weights for each in kept],
-        "steps": [each.step for each in records],
-        "cpu_minutes": [each.cpu_seconds / 60 for each in records],
+        "steps": [one[-1].step for one in epochs],
+        "cpu_minutes": [one[-1].cpu_seconds / 60 for one in epochs],
         "arguments": RUNS[name],
+        "data": runs[0].data,
+        "commits": [run.commit for run in runs],
+        "versions": [run.versions for run in runs],
+        "device": [f"{run.device}, {run.threads} threads, {run.precision}" for run in runs],
     }
 
 
@@ -187,16 +185,15 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     attack = rows[0]["attack"] if rows else "attack"
     lines = [f"| run | seeds | clean | {attack} | steps | CPU minutes | done |", "|---|--:|--:|--:|--:|--:|--:|"]
     for each in sorted(rows, key=lambda one: -statistics.mean(one["adversarial"])):
-        cells = [each["name"], str(each["seeds"]), *(_spread(each[kind]) for kind in ("clean", "adversarial"))]
+        cells = [each["name"], str(len(each["seeds"])), *(_spread(each[kind]) for kind in ("clean", "adversarial"))]
         means = [f"{statistics.mean(each[kind]):.0f}" for kind in ("steps", "cpu_minutes")]
         lines.append("| " + " | ".join([*cells, *means, f"{100 * each['done']:.0f} %"]) + " |")
-    count = rows[0]["n"] if rows else 0
-    lines += [
-        "",
-        f"Accuracy in percent on {count} held-out training images, of the weights that were kept; CPU minutes",
-    ]
-    lines[-1] += " include the validation of every epoch."
-    return "\n".join(lines)
+    data, count = (rows[0]["data"], rows[0]["n"]) if rows else ("no data", 0)
+    note = (
+        f"Accuracy in percent on {count} held-out training images of {data}, of the weights that were kept; "
+        "CPU minutes include the validation of every epoch."
+    )
+    return "\n".join([*lines, "", note])
 
 
 def _spread(values: Sequence[float]) -> str:

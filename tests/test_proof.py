@@ -55,6 +55,8 @@ def test_the_table_of_finished_and_begun_runs(plan, capsys, monkeypatch):
     assert printed[2].startswith("| n-fgsm | 2 | ") and printed[2].endswith(" | 3 | 0 | 100 % |") and len(printed) == 5
     rows = json.loads((plan.out / "proof.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["n-fgsm"] and rows[0]["n"] == 40 and len(rows[0]["clean"]) == 2
+    assert rows[0]["seeds"] == [0, 1] and rows[0]["data"] == "digits" and "of digits, of the weights" in printed[-1]
+    assert len(rows[0]["commits"]) == len(rows[0]["versions"]) == 2
 
 
 def test_what_is_missing_is_trained_and_a_failure_leaves_the_others_their_turn(plan, capsys, monkeypatch):

@@ -104,8 +104,8 @@ class DiverseAttack(Attack):
     def eps(self, value: float | str | Tensor) -> None:
         if isinstance(value, Tensor) and value.ndim:
             check_tensor("eps", value, dims=1)
-            for bound in (value.max(), value.min()) if len(value) else ():
-                check_eps(float(bound), norm=self.norm)
+            for bound in torch.stack(value.aminmax()).tolist() if len(value) else ():  # waits for a GPU once
+                check_eps(bound, norm=self.norm)
         else:
             value = check_eps(float(value) if isinstance(value, Tensor) else value, norm=self.norm)
         self._eps = value

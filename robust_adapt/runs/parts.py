@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from robust_adapt import training, upstream
 from robust_adapt.answers import check_count, check_finite
@@ -64,10 +64,15 @@ def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -
         braked=brake_is_on(config),
         average=average,
         tap=tap,
-        class_eps=training.ClassEps(data.train.labels.bincount(minlength=len(data.classes)) / len(data.train))
+        class_eps=training.ClassEps(_frequencies(data).to(fabric.device))
         if RULES[config.controller.rule].by_class
         else None,
     )
+
+
+def _frequencies(data: ImageData) -> Tensor:
+    """The share of each class in the training images, ``(C,)``."""
+    return data.train.labels.bincount(minlength=len(data.classes)) / len(data.train)
 
 
 def build_for(config: Config, data: ImageData) -> nn.Module:
