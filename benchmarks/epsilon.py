@@ -17,6 +17,7 @@ from robust_adapt.config import AttackConfig, Config, ControllerConfig, DataConf
 from robust_adapt.recipes import recipe
 from robust_adapt.records import EpochRecord, StepRecord, read_lines
 from robust_adapt.reporting import COLOURS
+from robust_adapt.runs import train
 
 RULES = ("literal", "constant", "gap", "ratio", "ramp-trim")
 SMOOTH = 10  # step records in the moving mean of the gap
@@ -40,12 +41,11 @@ def config_of(rule: str, data: str) -> Config:
     )
 
 
-def run(rule: str, data: str, runs: Path, out: Path) -> None:
+def run(rule: str, data: str, folder: Path, out: Path) -> None:
     """Train by a rule and put its records, without folders of this machine, beside the others."""
-    config = config_of(rule, data)
-    folder, published = runs / rule, out / rule
+    config, published = config_of(rule, data), out / rule
     if not (published / "epochs.jsonl").exists():
-        runs.train(config, folder, resume=True)
+        train(config, folder, resume=True)
         publish(folder, published)
     last = read_lines(published / "epochs.jsonl", EpochRecord)[-1]
     print(
@@ -96,7 +96,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.draw:
         for rule in options.rules:
-            run(rule, options.data, options.runs, options.out)
+            run(rule, options.data, options.runs / rule, options.out)
     if all((options.out / rule / "epochs.jsonl").exists() for rule in RULES):
         draw(options.out)
 
