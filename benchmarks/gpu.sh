@@ -1,22 +1,81 @@
 #!/usr/bin/env bash
-# The table at full width, in slices that end within 8 minutes and go on where the last one stopped.
-# usage: benchmarks/gpu.sh FOLDER_OF_IMAGES RUNS [EPOCHS]      (call it until it says "done")
-set -euo pipefail
-images=$1 runs=$2 epochs=${3:-30}
-common=(--data.name "folder:$images" --model.width 64 --epochs "$epochs" --compile --checkpoint-minutes 1 --log-every 50)
-deadline=$((SECONDS + 440))
-for recipe in standard deepseek pgd; do
-  left=$((deadline - SECONDS))
-  [ "$left" -gt 30 ] || { echo "slice over: call again"; exit 75; }
-  [ -e "$runs/$recipe/finished" ] && continue
-  timeout --signal=INT "$left" python3 -m robust_adapt train "$recipe" "${common[@]}" --out "$runs/$recipe" --resume ||
-    { echo "slice over: call again"; exit 75; }
-  python3 -P "$(dirname "$0")/publish.py" "$runs/$recipe" "$runs/published/$recipe" --weights  # the table is made on these
-  touch "$runs/$recipe/finished"
+# Everything that waits for a GPU, in steps that go on where the last call stopped.
+#
+#   benchmarks/gpu.sh DATA OUT [EPOCHS]   call it until it prints "all done"; a call works for at most 8 minutes
+#   SMOKE=1 benchmarks/gpu.sh digits OUT    the same steps in their smallest form, in one call, on a CPU too
+#
+# DATA: a data set's name, as folder:PATH. OUT/NAME.done marks a finished step, OUT/home is what to bring home: records,
+# and weights in pieces of 15 MiB. Without a package index bring the wheels of torchattacks, robustbench, pyautoattack,
+# lightning-fabric, lightning-utilities, tyro, docstring-parser, typeguard, gdown, geotorch and
+# adversarial-robustness-toolbox, and say PYTHONPATH=their folder.
+set -uo pipefail
+data=$1 out=$2 epochs=${3:-30} smoke=${SMOKE:-}
+here=$(cd "$(dirname "$0")/.." && pwd)
+export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
+mkdir -p "$out/home"
+deadline=$((SECONDS + 450))
+[ -z "$smoke" ] || deadline=$((SECONDS + 3000))
+
+# step NAME COMMAND...: once; a failure is said and ends the call, the deadline interrupts what can go on.
+step() {
+  local name=$1 left=$((deadline - SECONDS)) code
+  shift
+  [ ! -e "$out/$name.done" ] || return 0
+  [ "$left" -gt 20 ] || { echo "slice over, next: $name; call again"; exit 75; }
+  echo "== $name"
+  timeout --signal=INT --kill-after=20 "$left" "$@"
+  code=$?
+  if [ "$code" -eq 0 ]; then
+    touch "$out/$name.done"
+  elif [ $((deadline - SECONDS)) -le 20 ]; then
+    echo "slice over in $name; call again"
+    exit 75
+  else
+    echo "$name failed with $code; what is done: $(cd "$out" && echo ./*.done)"
+    exit "$code"
+  fi
+}
+
+width=64 small=16 short=4 widths="16 64" batch=() rounds=10 many=10000 few=1000 seeds="0 1 2" judged=()
+if [ -n "$smoke" ]; then
+  width=4 small=4 short=1 epochs=1 widths=4 batch=(--batch-size 16) rounds=2 many=8 few=8 seeds=0
+  judged=(--evaluation.n 8 --evaluation.cw-n 4 --evaluation.deepfool-n 4)
+fi
+python3 -c "import art" 2>/dev/null && peers=() || peers=(--without-art)
+common=(--data.name "$data" --checkpoint-minutes 1 --log-every 50 "${batch[@]}")
+# shellcheck disable=SC2086
+{
+step doctor python3 -m robust_adapt doctor
+step tests python3 -m pytest -q -m gpu "$here/tests" -p no:cacheprovider
+step speed python3 -m benchmarks.speed --data "$data" --widths $widths "${batch[@]}" --rounds $rounds "${peers[@]}" \
+  --out "$out/home/speed.json"
+for seed in $seeds; do
+  for precision in 32-true bf16-mixed; do
+    name="$precision-$seed"
+    step "$name" python3 -m robust_adapt train one-step "${common[@]}" --model.width $small --epochs $short \
+      --seed $seed --precision $precision --out "$out/$name" --resume
+  done
 done
-left=$((deadline - SECONDS))
-[ "$left" -gt 120 ] || { echo "slice over: call again for the evaluation"; exit 75; }
-python3 -m robust_adapt table --standard "$runs/standard" --robust "$runs/deepseek" "$runs/pgd" --out "$runs/table"
-# files of at most 15 MiB for the way home
-for recipe in deepseek pgd; do split -b 15M -d "$runs/published/$recipe/best.pt" "$runs/published/$recipe/best.pt."; done
-echo done
+for recipe in standard one-step deepseek; do
+  step "$recipe" python3 -m robust_adapt train $recipe "${common[@]}" "${judged[@]}" --model.width $width \
+    --epochs "$epochs" --out "$out/$recipe" --resume
+  step "$recipe-published" python3 -m benchmarks.publish "$out/$recipe" "$out/home/$recipe" --weights
+done
+step table python3 -m robust_adapt table --standard "$out/standard" --robust "$out/deepseek" "$out/one-step" \
+  --out "$out/home/table"
+step autoattack-fast python3 -m robust_adapt benchmark "$out/deepseek" --data.name "$data" --n $many --fast \
+  --out "$out/autoattack-fast"
+step autoattack-exact python3 -m robust_adapt benchmark "$out/deepseek" --data.name "$data" --n $few \
+  --out "$out/autoattack-exact"
+}
+for name in fast exact; do cp "$out/autoattack-$name/benchmark.json" "$out/home/autoattack-$name.json"; done
+for folder in "$out"/bf16-mixed-* "$out"/32-true-*; do
+  case $folder in *.done) continue ;; esac
+  mkdir -p "$out/home/$(basename "$folder")"
+  cp "$folder"/{config,run}.json "$folder/epochs.jsonl" "$out/home/$(basename "$folder")"
+done
+for recipe in standard one-step deepseek; do
+  split -b 15M -d "$out/home/$recipe/best.pt" "$out/home/$recipe/best.pt."
+  rm "$out/home/$recipe/best.pt"
+done
+echo "all done"

@@ -27,6 +27,11 @@ def pgd() -> Config:
     return Config(recipe="pgd", attack=AttackConfig(attacks=("pgd",), steps=7, step_ratio=0.25))
 
 
+def one_step() -> Config:
+    """Wong et al. (2020): FGSM of 1.25 eps from a random start; the plain baseline of training with one step."""
+    return Config(recipe="one-step", attack=AttackConfig(attacks=("ffgsm",), step_ratio=1.25))
+
+
 def literal() -> Config:
     """The article to the letter: Adam, eps from 0.05 by its rule, random chains of FGSM, PGD, CW, clean mixed in."""
     return Config(
@@ -52,6 +57,7 @@ def deepseek() -> Config:
 RECIPES: dict[str, Callable[[], Config]] = {
     "standard": standard,
     "pgd": pgd,
+    "one-step": one_step,
     "literal": literal,
     "deepseek": deepseek,
 }

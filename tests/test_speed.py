@@ -1,0 +1,40 @@
+"""``benchmarks/speed.py``: the limit counts the passes of the recipe, and peers that do other work are refused."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from robust_adapt import recipes, runs
+from robust_adapt.data import load_data
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks import speed  # noqa: E402
+
+
+@pytest.mark.parametrize("name", speed.PASSES)
+def test_the_limit_has_the_passes_of_the_recipe(name):
+    plan = runs.plan_run(recipes.recipe(name), probe=0)
+    assert speed.PASSES[name] == (plan.crafting.forward, plan.training) and plan.signals == 0
+
+
+def test_contestants_begin_alike_and_reach_the_same_loss():
+    options = argparse.Namespace(batch_size=16, data="digits", device="cpu", compile=False, without_art=True, rounds=2)
+    data = load_data("digits")
+    every = speed.contestants("one-step", options, 4, data)
+    first = every[0].model.state_dict()
+    for one in every:
+        assert all(torch.equal(value, first[name]) for name, value in one.model.state_dict().items())
+    row = speed.compare("one-step", 4, options, data)
+    assert set(row["ratios"]) == {"one-step", "deepseek"} and len(row["seconds"]["limit of deepseek"]) == 2
+    assert all(low <= median <= high for ratios in row["ratios"].values() for median, low, high in ratios.values())
+    table = speed.markdown([row]).splitlines()
+    assert table[2].startswith("| one-step | 4 | ") and len(table) == 4
+
+
+def test_a_peer_that_does_other_work_is_refused():
+    speed.check_same({"torchattacks PGD loop": 2.0, "pgd": 2.1, "limit of pgd": 0.1})
+    with pytest.raises(SystemExit, match="ART reached a loss of 1.000, the plain loop 2.000"):
+        speed.check_same({"torchattacks PGD loop": 2.0, "ART": 1.0})
