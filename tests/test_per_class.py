@@ -1,11 +1,17 @@
 """Accuracy class by class: sums to the totals, names the worst class, weighs uneven classes alike."""
 
+import csv
 import dataclasses
+import io
 import json
 import random
+from pathlib import Path
 
 import pytest
+import torch
+from rich.console import Console
 
+from robust_adapt import reporting
 from robust_adapt.auto_attack import AutoAttackRecord, Conditions, autoattack
 from robust_adapt.ball import Ball
 from robust_adapt.errors import DataError
@@ -15,6 +21,7 @@ from robust_adapt.statistics import balanced_mean, per_class, wilson, worst_clas
 
 BALL = Ball("Linf", 8 / 255)
 NAMES = ["cat", "dog", "ox"]
+PUBLISHED = Path(__file__).parents[1] / "benchmarks/results/cifar10-jpeg-width16"
 
 
 @pytest.fixture
@@ -70,3 +77,59 @@ def test_labels_stand_in_the_records_in_the_order_of_the_flags(record, channel_m
     old = judged.to_dict()
     del old["labels"]
     assert AutoAttackRecord.from_dict(old).labels == []
+
+
+def test_every_output_names_the_worst_class(record):
+    text = reporting.markdown_table([record, dataclasses.replace(record, model="other")])
+    # cat leads by -10, 12, 20, 60 pixel values, dog by 4, 12, 40, ox by 4, 20, 40; below 16 they fall
+    sentence = "worst class: clean cat, 75.0 [30.1, 95.4] of 4; worst case dog, 33.3 [6.1, 79.2] of 3"
+    assert f"- means, {sentence}.\n" in text and f"- other, {sentence}.\n" in text
+    header = "| class | n | means, clean | means, worst case | other, clean | other, worst case |\n|---|--:|"
+    assert header in text
+    assert "| dog | 3 | 100.0 [43.9, 100.0] | 33.3 [6.1, 79.2] | 100.0" in text
+    console = Console(file=io.StringIO(), width=130)
+    console.print(reporting.terminal_table([record]))
+    assert sentence in " ".join(console.file.getvalue().split())
+    page = reporting.html_page([record], {})
+    assert '<table class="classes">' in page and "<td>dog</td><td>3</td>" in page and sentence in page
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO(reporting.csv_table([record])))}
+    worst = rows["Worst case"]
+    assert (worst["worst_class"], worst["worst_class_n"]) == ("dog", "3")
+    assert float(worst["worst_class_accuracy"]) == pytest.approx(1 / 3)
+    assert float(worst["mean_over_classes"]) == pytest.approx((2 / 4 + 2 / 3 + 1 / 3) / 3)
+
+
+def test_uneven_classes_get_a_balanced_mean(channel_means, leads):
+    uneven = leads.take(torch.tensor([0, 3, 4, 5, 6, 7, 9]))  # of class 0 five, one of each of the others
+    record = evaluate_model(channel_means, uneven, BALL, rows=["Clean", "FGSM"])
+    assert reporting.class_sentence({"clean": record.attacks[0].flags}, record.labels, NAMES) == (
+        "worst class: clean cat, 75.0 [30.1, 95.4] of 4; mean over classes: clean 91.7"
+    )
+
+
+def test_names_of_classes_take_no_effect(record):
+    strange = dataclasses.replace(record, classes=["[red]<b>|x", "=1+1", "ok"])
+    assert "[red]&lt;b>\\|x" in reporting.markdown_table([strange])
+    assert "<b>" not in reporting.html_page([strange], {})
+    console = Console(file=io.StringIO(), width=130)
+    console.print(reporting.terminal_table([strange]))
+    assert "[red]<b>|x" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(("count", "tables"), [(20, 1), (21, 0)])
+def test_many_classes_get_the_sentence_alone(record, count, tables):
+    rows = [dataclasses.replace(row, flags="1" * 2 * count) for row in (record.attacks[0], record.worst_case)]
+    many = dataclasses.replace(record, attacks=rows[:1], worst_case=rows[1], labels=[*range(count)] * 2, classes=[])
+    text = reporting.markdown_table([many])
+    assert "- means, worst class: clean 0, 100.0 [" in text and text.count("| class |") == tables
+
+
+@pytest.mark.parametrize("name", ["table.json", "deepseek/all_test_images.json"])
+def test_records_without_labels_are_read_and_say_nothing_of_classes(name):
+    values = json.loads((PUBLISHED / name).read_text())
+    records = [EvaluationRecord.from_dict(each) for each in (values if isinstance(values, list) else [values])]
+    assert all(record.labels == [] == record.classes for record in records)
+    text = reporting.markdown_table(records) + reporting.html_page(records, {})
+    assert "class:" not in text and "| class |" not in text
+    rows = list(csv.DictReader(io.StringIO(reporting.csv_table(records))))
+    assert {row["worst_class"] for row in rows} == {""}
