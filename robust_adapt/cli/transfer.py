@@ -22,7 +22,7 @@ from robust_adapt.reporting import plain
 from robust_adapt.reporting.text import cell
 
 WIDEST = 100
-EPS = {"Linf": "8/255", "L2": 0.5}
+EPS = {"Linf": 8 / 255, "L2": 0.5}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robust_adapt.archives import read_tensors
 from robust_adapt.data import Split
-from robust_adapt.errors import CheckpointError
+from robust_adapt.errors import CheckpointError, first_line
 from robust_adapt.evaluation.batches import Trial
 from robust_adapt.evaluation.rows import ROWS
 from robust_adapt.files import whole_file
@@ -31,7 +31,7 @@ def save_adversarial(folder: Path, row: str, trial: Trial, split: Split, images:
                 torch.save(kept, file)
         except (OSError, RuntimeError) as error:  # torch says in its own way that a disk is full
             raise CheckpointError(
-                f"Expected to write {path}, but got: {error}; make room, then run the same call again."
+                f"Expected to write {path}, but got: {first_line(error)}; make room, then run the same call again."
             ) from error
 
     trial.processes.first(write)
