@@ -14,8 +14,11 @@ from rich.console import Console
 from robust_adapt import reporting
 from robust_adapt.auto_attack import AutoAttackRecord, Conditions, autoattack
 from robust_adapt.ball import Ball
+from robust_adapt.cli.benchmark import show_benchmark
+from robust_adapt.data import Augmentation, ImageData
 from robust_adapt.errors import DataError
 from robust_adapt.evaluation import evaluate_model
+from robust_adapt.leaderboard import BenchmarkRecord, benchmark
 from robust_adapt.records import EvaluationRecord
 from robust_adapt.statistics import balanced_mean, per_class, wilson, worst_class
 
@@ -133,3 +136,16 @@ def test_records_without_labels_are_read_and_say_nothing_of_classes(name):
     assert "class:" not in text and "| class |" not in text
     rows = list(csv.DictReader(io.StringIO(reporting.csv_table(records))))
     assert {row["worst_class"] for row in rows} == {""}
+
+
+def test_a_benchmark_names_the_worst_class(channel_means, leads, capsys):
+    data = ImageData("leads", leads, leads, leads, tuple(NAMES), Augmentation())
+    conditions = Conditions(BALL, "custom", ["apgd-ce"], {"apgd": {"n_restarts": 1}})
+    record = benchmark(channel_means, data, conditions)
+    assert (record.classes, record.autoattack.labels) == (NAMES, leads.first(None).labels.tolist())
+    assert BenchmarkRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+    line = "worst class: clean cat, 75.0 [30.1, 95.4] of 4; AutoAttack dog, 33.3 [6.1, 79.2] of 3\n"
+    show_benchmark(record)
+    assert line in capsys.readouterr().out
+    show_benchmark(dataclasses.replace(record, autoattack=dataclasses.replace(record.autoattack, labels=[])))
+    assert "worst class" not in capsys.readouterr().out
