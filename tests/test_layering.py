@@ -33,7 +33,7 @@ LIGHT = [
     *(f"robust_adapt.{name}" for name in ("errors", "ball", "checks", "files", "records", "config", "recipes")),
 ]
 LIGHT += [f"robust_adapt.{name}" for name in ("epsilon", "reporting", "cli")]
-MANY = {"DiverseAttack", "EpsilonController", "autoattack", "benchmark", "evaluate_model"}
+MANY = {"DiverseAttack", "EpsilonController", "autoattack", "benchmark", "evaluate", "evaluate_model"}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

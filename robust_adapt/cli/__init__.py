@@ -24,6 +24,7 @@ COMMANDS = {  # each and the file of its function, which is imported when it is 
     "table": "table",
     "benchmark": "benchmark",
     "compare": "compare",
+    "transfer": "transfer",
     "submit": "submit",
 }
 

@@ -14,7 +14,7 @@ from robust_adapt.cli.terminal import Devices, TrustCode, console, names_data, r
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import write_json
-from robust_adapt.reporting import plain
+from robust_adapt.reporting import class_sentence, plain
 
 MARK = "not comparable"
 ATTACKED = ("eps", "version", "attacks", "seed", "fast", "more_data", "devices")
@@ -147,6 +147,8 @@ def show_benchmark(record: Any) -> None:
         table.add_row(row.name, f"{100 * row.accuracy:.2f}", interval, str(row.attacked), str(row.fooled), mark)
     console.print(table)
     lines = [f"robust: {run.correct} of {run.n}, {100 * run.accuracy:.2f} % {marked}"]
+    judged = {"clean": run.clean_flags, "AutoAttack": run.flags}
+    lines += [plain(text) for text in [class_sentence(judged, run.labels, record.classes)] if text]
     lines += [f"{each}: {each.group} {marked}" for each in record.place.standings] if record.place else []
     if record.place and len(record.place.standings) == 2:
         lines.append("no place within the ResNet-18 class: this model is not one")

@@ -32,6 +32,8 @@ class EvaluateOptions:
     """Test images of the sanity checks."""
     standard: Path | None = None
     """Folder of a run without adversarial training, whose adversarial images the sanity checks try on this one."""
+    save_adversarial: bool = False
+    """Keep the adversarial images of each row in the ball, float32, in the run folder's `adversarial`."""
     devices: Devices = 1
     trust_code: TrustCode = False
     data: DataConfig = DataConfig()
@@ -59,6 +61,7 @@ def evaluate(arguments: Sequence[str]) -> int:
             rows=options.rows,
             fabric=fabric,
             report=lambda row: status.update(row_text(row)),
+            save_adversarial=options.save_adversarial,
         )
     console.print(reporting.terminal_table([record]))
     if options.sanity and processes.is_first:

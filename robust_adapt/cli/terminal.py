@@ -5,7 +5,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,14 +65,21 @@ def read_recipe(options: Any, arguments: Sequence[str], command: str) -> Any:
 
 
 def read_of_run(options: Any, arguments: Sequence[str], command: str, folder: str) -> Any:
-    """``read``, where the field ``folder`` may name a run: then its data stand unless `--data.*` says otherwise."""
+    """``read``, where the field ``folder`` may name a run, or several models: then the data of the first run stand
+    unless `--data.*` says otherwise."""
     given = read(options, arguments, command)
-    run = getattr(given, folder)
-    if not (Path(run) / "config.json").exists():
+    named = getattr(given, folder)
+    run = next(iter(run_folders(named if isinstance(named, tuple) else [named])), None)
+    if run is None:
         return given
     from robust_adapt.training.checkpoint import read_config
 
-    return read(options, arguments, command, default=options(**{folder: run}, data=read_config(Path(run)).data))
+    return read(options, arguments, command, default=options(**{folder: named}, data=read_config(run).data))
+
+
+def run_folders(names: Iterable[str | Path]) -> list[Path]:
+    """Those of the names that are folders of runs."""
+    return [Path(name) for name in names if (Path(name) / "config.json").exists()]
 
 
 def names_data(arguments: Sequence[str]) -> bool:

@@ -1,7 +1,21 @@
 """Accuracy under attack; the same function for validation and test."""
 
+from robust_adapt.evaluation.adversarial import ADVERSARIAL
 from robust_adapt.evaluation.batches import Trial
 from robust_adapt.evaluation.measurement import evaluate_model, robust_flags
 from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, Row, rows_of_norm
+from robust_adapt.evaluation.transfer import TransferCell, TransferRecord, transfer_matrix
 
-__all__ = ["DEFAULT_LIMITS", "ROWS", "Row", "Trial", "evaluate_model", "robust_flags", "rows_of_norm"]
+__all__ = [
+    "ADVERSARIAL",
+    "DEFAULT_LIMITS",
+    "ROWS",
+    "Row",
+    "TransferCell",
+    "TransferRecord",
+    "Trial",
+    "evaluate_model",
+    "robust_flags",
+    "rows_of_norm",
+    "transfer_matrix",
+]

@@ -29,7 +29,8 @@ MEND = "lower `batch_size` of the evaluation."
 class Trial:
     """A model in eval mode, attacked in one ball, a batch at a time.
 
-    seed: of the random states. processes: each takes its own batches of the one-process run.
+    seed: of the random states. processes: each takes its own batches of the one-process run. keep: ``figures`` hold the
+    adversarial images too.
     """
 
     model: nn.Module
@@ -37,15 +38,13 @@ class Trial:
     batch_size: int = 250
     seed: int = 0
     processes: Processes = ALONE
+    keep: bool = False
 
-    def ask(
-        self, split: Split, question: Callable[[Tensor, Tensor], T], *, source: nn.Module | None = None, under: str = ""
-    ) -> list[T]:
+    def ask(self, split: Split, question: Callable[[Tensor, Tensor], T], *, under: str = "") -> list[T]:
         """``question(images, labels)`` of each of the process's batches, in exact arithmetic and a random state of its
         own; nothing that it does to the model stays.
 
-        images: float32 in [0, 1], on the model's device. source: another model that is attacked meanwhile. under: how
-        an error of memory names the question.
+        images: float32 in [0, 1], on the model's device. under: how an error of memory names the question.
         """
         device, answers = model_device(self.model), []
         for number in range(self.processes.index, math.ceil(len(split) / self.batch_size), self.processes.count):
@@ -54,17 +53,21 @@ class Trial:
                 stack.enter_context(enough_memory(f"batches of {len(part)} images{under}", MEND))
                 images, labels = part.tensors(device)
                 stack.enter_context(exact_arithmetic())
-                for model in dict.fromkeys((source or self.model, self.model)):
-                    stack.enter_context(crafting(model, seed=self.seed * 1_000_003 + number))
+                stack.enter_context(crafting(self.model, seed=self.seed * 1_000_003 + number))
                 answer = question(images, labels)
             del images, labels  # what is kept moves into their room; else it pins a batch of memory each time (glibc)
             answers.append(copy.deepcopy(answer))
         return answers
 
+    def craft(self, split: Split, row: Row) -> Split:
+        """The images of a split as a row makes them adversarial for this model, projected on the ball, as floats."""
+        return Split(dataclasses.replace(self, keep=True).figures(split, row)["images"], split.labels)
+
     def figures(self, split: Split, row: Row) -> dict[str, Tensor]:
         """``clean_right``, ``right`` and ``l2`` under a row, one value per sample, from all processes.
 
         Of an attack without a bound also ``right in the ball`` and ``l2 in the ball``, of the same images projected.
+        Where the trial keeps them, ``images`` are those in the ball, float32 on the CPU.
         """
         options = {"steps": row.steps, "step_ratio": row.step_ratio, **dict(row.options)}
         member = None if row.attack is None else Member.named(row.attack, self.model, self.ball.norm, **options)
@@ -84,10 +87,10 @@ class Trial:
                         adversarial = member.attack(images, labels).detach()
             figures = {"clean_right": (logits.argmax(1) == labels).cpu()} | self._ask_again(images, labels, adversarial)
             if not row.bounded:
-                inside = project(adversarial, images, self.ball.eps, norm=self.ball.norm)
-                again = self._ask_again(images, labels, inside)
+                adversarial = project(adversarial, images, self.ball.eps, norm=self.ball.norm)
+                again = self._ask_again(images, labels, adversarial)
                 figures |= {f"{name} in the ball": value for name, value in again.items()}
-            return figures
+            return figures | ({"images": adversarial.detach().cpu()} if self.keep else {})
 
         under = f" under {row.attack}" if row.attack else ""
         rounds = itertools.zip_longest(*self.processes.gather(self.ask(split, question, under=under)))

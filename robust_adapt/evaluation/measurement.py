@@ -1,8 +1,10 @@
 """Accuracy under every attack of the table: per-sample flags, intervals, the worst case."""
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,12 +16,13 @@ from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import ATTACKS
 from robust_adapt.attacks.isolation import look
 from robust_adapt.ball import Ball
-from robust_adapt.checks import check_known, check_model, check_seed, check_whole
+from robust_adapt.checks import check_model, check_seed, check_whole
 from robust_adapt.data import Split
 from robust_adapt.distributed import ALONE, Processes
 from robust_adapt.errors import ConfigError, shown
+from robust_adapt.evaluation.adversarial import save_adversarial as save_images
 from robust_adapt.evaluation.batches import Trial
-from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, Row, rows_of_norm
+from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, Row, check_row, rows_of_norm
 from robust_adapt.models import model_device, weights_hash
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import wilson
@@ -40,13 +43,15 @@ def evaluate_model(
     seed: int = 0,
     report: Callable[[AttackRecord], None] | None = None,
     processes: Processes = ALONE,
+    save_adversarial: str | Path | None = None,
 ) -> EvaluationRecord:
     """Accuracy of a model on the first n images in the order of ``Split.first``, under every row, in float32.
 
     model: takes images in [0, 1]; put on the device by the caller, left as it came. ball: the budget. rows: names of
     ``ROWS``, by default all of the norm, ``rows_of_norm(ball.norm)``. limits: the most images that an attack runs on,
     by its name (``DEFAULT_LIMITS``); they are the first of those n. seed: of random starts. report: called with each
-    finished row. processes: share the batches; the flags are those of one process. The worst case is over the clean
+    finished row. processes: share the batches; the flags are those of one process. save_adversarial: a folder for the
+    images of each row in the ball, which are then held in memory, a row at a time. The worst case is over the clean
     images and every row in the ball on all n. ``dataclasses.replace`` names the record's model, data, split and config.
     So many parameters, because each is a condition of the figures or says how to compute them. Raises
     ``DataError`` for an invalid split, ``ConfigError`` for an unknown row or one of another norm.
@@ -62,7 +67,8 @@ def evaluate_model(
     part = split.first(n)
     with exact_arithmetic():
         check_finite(look(model, part.take(slice(min(batch_size, LOOKED))).tensors(model_device(model))[0]))
-    measurement = Measurement(Trial(model, ball, batch_size, seed, processes), part)
+    folder = None if save_adversarial is None else Path(save_adversarial)
+    measurement = Measurement(Trial(model, ball, batch_size, seed, processes), part, folder)
     records = []
     for name in names:
         records.append(measurement.record(name, limits.get(ROWS[name].attack or "")))
@@ -87,6 +93,7 @@ def evaluate_model(
         seconds=round(time.monotonic() - begin, 1),
         config={},
         images_sha256=worst.images_sha256,
+        labels=part.labels.tolist(),
     )
 
 
@@ -110,24 +117,21 @@ def robust_flags(
 
 
 def _chosen(rows: Sequence[str] | None, norm: str) -> list[str]:
-    own = rows_of_norm(norm)
     if isinstance(rows, str) or (rows is not None and not rows):
         raise ConfigError(f"Expected a list of rows, one or more, but got {shown(rows)}; write ['PGD-20'].")
     for row in rows or ():
-        check_known("row of the evaluation", row, ROWS)
-        if row not in own:
-            raise ConfigError(
-                f"Expected rows of the {norm} ball, but got {row!r} of the {' and '.join(ROWS[row].norms)} ball; take "
-                f"{', '.join(own)}."
-            )
-    return own if rows is None else list(rows)
+        check_row(row, norm)
+    return rows_of_norm(norm) if rows is None else list(rows)
 
 
 class Measurement:
-    """The rows of one model on the first images of a split; images that serve two rows are crafted once."""
+    """The rows of one model on the first images of a split; images that serve two rows are crafted once.
 
-    def __init__(self, trial: Trial, split: Split) -> None:
-        self.trial, self.split = trial, split
+    folder: for the adversarial images of the rows in the ball, if they are to be kept.
+    """
+
+    def __init__(self, trial: Trial, split: Split, folder: Path | None = None) -> None:
+        self.trial, self.split, self.folder = trial, split, folder
         self.made: dict[tuple[str | None, int], dict[str, Tensor]] = {}
         self.sha256 = functools.cache(lambda n: split.take(slice(n)).sha256)
 
@@ -136,6 +140,8 @@ class Measurement:
         begin, row, ball = time.monotonic(), ROWS[name], self.trial.ball
         figures = self.figures(row, min(len(self.split), limit or len(self.split)))
         inside = row.bounded and row.attack is not None
+        if self.folder is not None and inside:
+            save_images(self.folder, name, self.trial, self.split, figures.pop("images"))
         return AttackRecord(
             name=name,
             norm=ball.norm if inside else ATTACKS[row.attack].norm if row.attack else "",
@@ -172,7 +178,8 @@ class Measurement:
         key = row.attack, n
         if row.bounded and key in self.made:
             return self.made[key]
-        figures = self.trial.figures(self.split.take(slice(n)), row)
+        trial = dataclasses.replace(self.trial, keep=self.folder is not None and row.attack is not None)
+        figures = trial.figures(self.split.take(slice(n)), row)
         if not row.bounded:
             self.made[key] = figures | {name: figures[f"{name} in the ball"] for name in ("right", "l2")}
         elif row.attack is None:

@@ -4,6 +4,8 @@ import dataclasses
 from typing import Any
 
 from robust_adapt.ball import NORMS
+from robust_adapt.checks import check_known
+from robust_adapt.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,3 +57,13 @@ DEFAULT_LIMITS: dict[str, int | None] = {"deepfool": 200, "eadl1": 200}  # a Pyt
 def rows_of_norm(norm: str) -> list[str]:
     """Names of the rows of an evaluation in a ball of this norm, in their order."""
     return [name for name, row in ROWS.items() if norm in row.norms]
+
+
+def check_row(row: object, norm: str) -> None:
+    """Raise ``ConfigError`` unless ``row`` names a row of an evaluation in a ball of this norm."""
+    check_known("row of the evaluation", row, ROWS)
+    if row not in (own := rows_of_norm(norm)):
+        raise ConfigError(
+            f"Expected rows of the {norm} ball, but got {row!r} of the {' and '.join(ROWS[str(row)].norms)} ball; take "
+            f"{', '.join(own)}."
+        )

@@ -1,5 +1,6 @@
 """Records in; terminal tables, markdown, CSV, pictures and one HTML page out."""
 
+from robust_adapt.reporting.classes import class_sentence
 from robust_adapt.reporting.pictures import COLOURS, draw_cases, draw_curves
 from robust_adapt.reporting.tables import (
     conditions,
@@ -13,6 +14,7 @@ from robust_adapt.reporting.text import plain
 
 __all__ = [
     "COLOURS",
+    "class_sentence",
     "conditions",
     "csv_table",
     "draw_cases",

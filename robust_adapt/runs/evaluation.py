@@ -14,7 +14,7 @@ from robust_adapt.attacks import DiverseAttack
 from robust_adapt.ball import Ball
 from robust_adapt.data import ImageData, check_data
 from robust_adapt.distributed import ALONE, Processes
-from robust_adapt.evaluation import DEFAULT_LIMITS, Row, evaluate_model, robust_flags, rows_of_norm
+from robust_adapt.evaluation import ADVERSARIAL, DEFAULT_LIMITS, Row, evaluate_model, robust_flags, rows_of_norm
 from robust_adapt.models import weights_hash
 from robust_adapt.records import Answer, AttackRecord, Case, EvaluationRecord, write_json
 from robust_adapt.runs.devices import device_of
@@ -34,12 +34,15 @@ def evaluate(
     n: int | None = None,
     fabric: Fabric | None = None,
     report: Callable[[AttackRecord], None] | None = None,
+    save_adversarial: bool = False,
 ) -> EvaluationRecord:
     """Evaluate a run's best model on the test split; the record lands in its folder as ``evaluation.json``.
 
     ball: the budget, by default that of the training. data: by default what its config names; a ``DataError`` where
     that is not what it was trained on. rows, n, report: as in ``evaluate_model``, n by default from the run's config.
-    fabric: of several processes, which share the batches; the flags equal those of one process.
+    fabric: of several processes, which share the batches; the flags equal those of one process. save_adversarial: keep
+    the images of each row in the ball in the folder's ``adversarial``, float32. Eight parameters, for the reason of
+    ``evaluate_model``.
     """
     run, data = _with_data(run, data)
     settings, processes = run.config.evaluation, Processes.of(fabric) if fabric is not None else ALONE
@@ -54,8 +57,9 @@ def evaluate(
         seed=settings.seed,
         report=report,
         processes=processes,
+        save_adversarial=run.folder / ADVERSARIAL if save_adversarial else None,
     )
-    record = dataclasses.replace(record, **_named(run, data))
+    record = dataclasses.replace(record, **_named(run, data), classes=list(data.classes))
     processes.first(lambda: write_json(run.folder / "evaluation.json", record))
     return record
 

@@ -146,13 +146,14 @@ def load_own_data(run: str | Path | Run, config: DataConfig | None = None) -> Im
     return data
 
 
-def check_own_data(run: Run, data: ImageData) -> None:
+def check_own_data(run: Path | Run, data: ImageData) -> None:
     """Raise ``DataError`` unless a run was trained beside these test images, told by their hash; by the title of the
     data where the run's record does not know it."""
-    record = read_record(run.folder)
+    folder = run.folder if isinstance(run, Run) else run
+    record = read_record(folder)
     if (record.test_sha256 != data.test.pixels_sha256) if record.test_sha256 else (record.data != data.title):
         raise DataError(
-            f"Expected runs of one data set, but got one of {shown(data.title)} and {run.folder} of other test images, "
+            f"Expected runs of one data set, but got one of {shown(data.title)} and {folder} of other test images, "
             f"those of {shown(record.data)}; make a table of each."
         )
 

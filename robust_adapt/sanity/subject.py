@@ -19,7 +19,7 @@ from robust_adapt.ball import Ball
 from robust_adapt.checks import check_seed, check_whole, device_errors
 from robust_adapt.data import Split
 from robust_adapt.errors import first_line
-from robust_adapt.evaluation import Trial
+from robust_adapt.evaluation import Row, Trial
 from robust_adapt.models import model_device
 from robust_adapt.statistics import wilson
 
@@ -106,13 +106,12 @@ class Subject:
         """True for each sample that the model gets right under an attack.
 
         eps: by default that of the ball. source: the model that the attack sees, by default the judged one. among: the
-        images to attack, the others are False. options: of ``Member.named``. Raises ``NoAnswer`` where there is an
-        ``obstacle``.
+        images to attack, the others are False. options: of ``Member.named``. Raises ``NoAnswer`` for an ``obstacle``.
         """
         if self.obstacle is not None:
             raise NoAnswer(self.obstacle)
         ball = self.ball if eps is None else Ball(self.ball.norm, eps)
-        member = Member.named(attack, source or self.model, ball.norm, **options)
+        member = Member.named(attack, self.model, ball.norm, **options)
 
         def stands(images: Tensor, labels: Tensor) -> Tensor:
             with member.ready():
@@ -121,16 +120,17 @@ class Subject:
 
         flags = torch.ones(self.n, dtype=torch.bool) if among is None else among.clone()
         trial = dataclasses.replace(self.trial, ball=ball, seed=self.effort.seed + seed)
-        part = self.split.take(flags.nonzero().squeeze(1))
-        flags[flags.clone()] = torch.cat([*trial.ask(part, stands, source=source), flags[:0]])
+        part, question = self.split.take(flags.nonzero().squeeze(1)), stands
+        if source is not None and len(part):
+            row = Row(attack, options=tuple(options.items()))
+            part, question = dataclasses.replace(trial, model=source).craft(part, row), self.right
+        flags[flags.clone()] = torch.cat([*trial.ask(part, question), flags[:0]])
         return flags
 
     @cached_property
     def obstacle(self) -> str | None:
-        """Why an attack on this model would say nothing, or None.
-
-        It fails on one image, its logits are not finite, or nothing leads from them back to the images.
-        """
+        """Why an attack on this model would say nothing, or None: it fails on one image, its logits are not finite, or
+        nothing leads from them back to the images."""
         try:
             self.need_finite()
             whole = len(self.alone) and all(gradient is not None for gradient in self.gradients)
