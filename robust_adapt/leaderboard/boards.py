@@ -26,12 +26,12 @@ class Board:
 
 
 BOARDS = {
-    ("cifar10", "Linf"): Board(images=10_000, ball=Ball("Linf", "8/255")),
+    ("cifar10", "Linf"): Board(images=10_000, ball=Ball("Linf", 8 / 255)),
     ("cifar10", "L2"): Board(images=10_000, ball=Ball("L2", 0.5)),
     ("cifar10", "corruptions"): Board(images=10_000),
-    ("cifar100", "Linf"): Board(images=10_000, ball=Ball("Linf", "8/255")),
+    ("cifar100", "Linf"): Board(images=10_000, ball=Ball("Linf", 8 / 255)),
     ("cifar100", "corruptions"): Board(images=10_000),
-    ("imagenet", "Linf"): Board(images=5_000, ball=Ball("Linf", "4/255")),
+    ("imagenet", "Linf"): Board(images=5_000, ball=Ball("Linf", 4 / 255)),
     ("imagenet", "corruptions"): Board(images=5_000),
     ("imagenet", THREE_D): Board(images=5_000),  # the board before it, by its other column
 }

@@ -154,7 +154,7 @@ def _corruptions(board: tuple[str, str]) -> tuple[str, ...]:
     from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
 
     dataset, threat = board
-    return CORRUPTIONS_DICT[BenchmarkDataset(dataset)][ThreatModel(threat)]
+    return tuple(CORRUPTIONS_DICT[BenchmarkDataset(dataset)][ThreatModel(threat)])
 
 
 def _batches(
