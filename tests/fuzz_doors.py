@@ -260,7 +260,7 @@ def _judges(folder):
         "shard": [(1, 1), (-1, 2)],
     }
     batch = {"model": SmallNet().eval(), "images": IMAGES, "labels": LABELS, "shard": (0, 1)}
-    placed = {"accuracy": 0.5, "norm": "Linf", "interval": (0.4, 0.6), "n": 100, "eps": "8/255"}
+    placed = {"accuracy": 0.5, "norm": "Linf", "n": 100, "eps": "8/255", "dataset": "cifar100"}
     quick = Conditions(Ball("Linf", 0.1), version="custom", attacks=["square"], settings={"square": {"n_queries": 1}})
     record = robust_adapt.benchmark(MODEL.eval(), DATA, quick, n=4)
     MODEL.load_state_dict(hooked_model().state_dict())
@@ -297,7 +297,7 @@ def _judges(folder):
         "place": door(
             robust_adapt.place,
             placed,
-            {"accuracy": SHARE, "norm": [*NAMES, "L1"], "interval": [(0.6, 0.4), (-1, 2)], "n": WHOLE, "eps": EPS},
+            {"accuracy": SHARE, "norm": [*NAMES, "L1"], "dataset": NAMES, "n": WHOLE, "eps": EPS},
         ),
         "submit": door(robust_adapt.submit, submission, {"name": outside, "model": MODELS}, typed=False),
         "load_zoo_model": Door(

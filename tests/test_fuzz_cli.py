@@ -55,6 +55,7 @@ def lines():
         flags({"--epochs": NO_NUMBER, "--out": st.just("")}).map(lambda flag: ["demo", flag[0], flag[1], "--x"]),
         st.tuples(commands, where).map(lambda drawn: [drawn[0], "--no-such-flag", drawn[1]]),
         where.map(lambda name: ["compare", f"no-{name}", "nowhere"]),
+        where.map(lambda name: ["leaderboard", f"no-{name}", "Linf"]),
         where.map(
             lambda name: ["submit", f"no-{name}", "--name", "A", "--title", "B", "--authors", "C", "--link", "D"]
         ),

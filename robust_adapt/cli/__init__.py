@@ -23,6 +23,7 @@ COMMANDS = {  # each and the file of its function, which is imported when it is 
     "evaluate": "evaluate",
     "table": "table",
     "benchmark": "benchmark",
+    "leaderboard": "leaderboard",
     "compare": "compare",
     "transfer": "transfer",
     "submit": "submit",

@@ -17,7 +17,7 @@ from robust_adapt.records import write_json
 from robust_adapt.reporting import class_sentence, plain
 
 MARK = "not comparable"
-ATTACKED = ("eps", "version", "attacks", "seed", "fast", "more_data", "devices")
+ATTACKED = ("eps", "version", "attacks", "seed", "fast", "devices")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,11 @@ class BenchmarkOptions:
     """A run folder, a checkpoint file, module:function, or a RobustBench name."""
     n: int | None = None
     """Test images, the first of a fixed, stratified order; by default all."""
-    norm: Literal["Linf", "L2", "L1", "corruptions"] = "Linf"
-    """The ball, or RobustBench's corruption protocol on CIFAR-10-C in `--data.root`."""
+    norm: Literal["Linf", "L2", "L1", "corruptions", "corruptions_3d"] = "Linf"
+    """The ball, or RobustBench's corruption protocol on CIFAR-10-C, CIFAR-100-C, ImageNet-C or (`corruptions_3d`)
+    ImageNet-3DCC in `--data.root`."""
     eps: Epsilon | None = None
-    """Budget; by default the leaderboard's: 8/255 of Linf, 0.5 of L2."""
+    """Budget; by default the leaderboard's: 8/255 of Linf, of ImageNet 4/255, 0.5 of L2."""
     version: Literal["standard", "plus", "rand", "custom"] = "standard"
     """AutoAttack's version; `rand` is for randomised models, `custom` runs `--attacks`."""
     attacks: tuple[str, ...] | None = None
@@ -65,10 +66,11 @@ def benchmark(arguments: Sequence[str]) -> int:
     from robust_adapt import leaderboard, runs
     from robust_adapt.distributed import Processes
 
-    if options.norm == "corruptions":
+    if options.norm.startswith("corruptions"):
         return _corruptions(options)
     conditions = _conditions(options)
-    runs.check_name(options.model_name, threat=options.norm)  # before the data, which may be a download
+    # before the data, which may be a download
+    runs.check_name(options.model_name, dataset=_dataset(options), threat=options.norm)
     fabric = runs.launch(options.device, devices=options.devices)
     processes = Processes.of(fabric)
     data = runs.load_together(processes, lambda: _load(options, own=not names_data(arguments)))
@@ -92,20 +94,23 @@ def benchmark(arguments: Sequence[str]) -> int:
 
 def _conditions(options: BenchmarkOptions) -> Any:
     from robust_adapt.auto_attack import Conditions
-    from robust_adapt.leaderboard import BOARDS
+    from robust_adapt.leaderboard import usual_ball
 
-    if options.eps is None and options.norm not in BOARDS:
-        raise ConfigError(
-            f"Expected `eps` for {options.norm}, which has no leaderboard whose eps could be meant; give one."
-        )
     return Conditions(
-        BOARDS[options.norm] if options.eps is None else Ball(options.norm, options.eps),
+        usual_ball(_dataset(options), options.norm) if options.eps is None else Ball(options.norm, options.eps),
         version=options.version,
         attacks=options.attacks,
         seed=options.seed,
         batch_size=options.batch_size,
         fast=options.fast,
     )
+
+
+def _dataset(options: BenchmarkOptions) -> str:
+    """Whose board is meant: RobustBench calls its data sets as `--data.name` does; all others are put beside CIFAR-10's
+    board."""
+    kind = options.data.name.partition(":")[0]
+    return kind if kind in ("cifar100", "imagenet") else "cifar10"
 
 
 def _load(options: BenchmarkOptions, *, own: bool) -> Any:
@@ -146,14 +151,10 @@ def show_benchmark(record: Any) -> None:
         interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
         table.add_row(row.name, f"{100 * row.accuracy:.2f}", interval, str(row.attacked), str(row.fooled), mark)
     console.print(table)
-    lines = [f"robust: {run.correct} of {run.n}, {100 * run.accuracy:.2f} % {marked}"]
     judged = {"clean": run.clean_flags, "AutoAttack": run.flags}
-    lines += [plain(text) for text in [class_sentence(judged, run.labels, record.classes)] if text]
-    lines += [f"{each}: {each.group} {marked}" for each in record.place.standings] if record.place else []
-    if record.place and len(record.place.standings) == 2:
-        lines.append("no place within the ResNet-18 class: this model is not one")
-    lines += [f"entries: {plain(record.place.source)}"] if record.place else []
-    lines += [f"{MARK} with the leaderboard: {plain('; '.join(record.reasons))}"] if record.reasons else []
+    classes = [plain(text) for text in [class_sentence(judged, run.labels, record.classes)] if text]
+    first = f"robust: {run.correct} of {run.n}, {100 * run.accuracy:.2f} % {marked}"
+    lines = [first, *classes, *place_lines(record)]
     for finding in run.findings:
         where = f" in {finding.attack}" if finding.attack else ""
         lines.append(f"[yellow]AutoAttack's check[/] {plain(finding.check)}{where}: {plain(finding.message)}")
@@ -162,12 +163,22 @@ def show_benchmark(record: Any) -> None:
         console.print(line, soft_wrap=True)
 
 
+def place_lines(record: Any) -> list[str]:
+    """The places of a record, and the reasons against a comparison, as lines for the terminal."""
+    marked = "" if record.comparable else f"({MARK})"
+    lines = [f"{each}: {each.group} {marked}" for each in record.place.standings] if record.place else []
+    if record.place and len(record.place.standings) == 2:
+        lines.append("no place within the ResNet-18 class: this model is not one")
+    lines += [f"entries: {plain(record.place.source)}"] if record.place else []
+    return lines + ([f"{MARK} with the leaderboard: {plain('; '.join(record.reasons))}"] if record.reasons else [])
+
+
 def default_folder(options: BenchmarkOptions) -> Path:
     """runs/benchmark-MODEL, followed by the conditions that are not the default: each state has its own folder."""
     usual, data, model = BenchmarkOptions(model_name=options.model_name), options.data, options.model
     told = [
         (options.model_name, True),
-        (Path(data.name.removeprefix("folder:")).name, data.name != usual.data.name),
+        (_word(data.name), data.name != usual.data.name),
         (f"{data.size}px", data.size != usual.data.size),
         (str(model.name), model.name != usual.model.name),
         (f"width{model.width}", model.width != usual.model.width),
@@ -175,10 +186,15 @@ def default_folder(options: BenchmarkOptions) -> Path:
         (f"eps{format_eps(options.eps or 0, options.norm)}", options.eps is not None),
         (f"n{options.n}", options.n is not None),
     ]
-    with_ball = dataclasses.replace(options, norm="Linf") if options.norm == "corruptions" else options
+    with_ball = dataclasses.replace(options, norm="Linf") if options.norm.startswith("corruptions") else options
     parts = [word for word, differs in told if differs] + _conditions(with_ball).words()
     slugs = [re.sub(r"[^A-Za-z0-9_-]+", "-", part).strip("-") or "model" for part in parts]  # harmless characters only
     return Path("runs") / f"benchmark-{'-'.join(slugs)}"
+
+
+def _word(name: str) -> str:
+    """A data set in a folder's name: the last part of the path of a folder, the kind of the others."""
+    return Path(name.removeprefix("folder:")).name if name.startswith("folder:") else name.partition(":")[0]
 
 
 def _show(status: Any, progress: Any, speed: str) -> None:
@@ -193,28 +209,36 @@ def _show(status: Any, progress: Any, speed: str) -> None:
 
 
 def _corruptions(options: BenchmarkOptions) -> int:
-    """RobustBench's corruption protocol, for which CIFAR-10 itself is not needed."""
+    """RobustBench's corruption protocol, for which the clean images are not needed."""
     usual = BenchmarkOptions(model_name=options.model_name)
     given = [f"--{name.replace('_', '-')}" for name in ATTACKED if getattr(options, name) != getattr(usual, name)]
     if given:
         raise ConfigError(
-            f"Expected no {' and no '.join(given)} with `--norm corruptions`, which runs no attack and is one process; "
-            "leave them out."
+            f"Expected no {' and no '.join(given)} with `--norm {options.norm}`, which runs no attack and is one "
+            "process; leave them out."
         )
     from robust_adapt import leaderboard, runs
 
-    runs.check_name(options.model_name, threat=options.norm)
-    leaderboard.find_corruptions(options.data.root)  # before the model, which may be a download
-    found = _find(options, leaderboard.blank_corruptions())
-    model = found.model.to(runs.launch(options.device).device)
+    board = (_dataset(options), options.norm)
+    images = leaderboard.find_board(*board).images
+    runs.check_name(options.model_name, dataset=board[0], threat=options.norm)
+    leaderboard.find_corruptions(options.data.root, board)  # before the model, which may be a download
+    found = _find(options, leaderboard.blank_corruptions(board[0]))
     record = leaderboard.corruption_accuracy(
-        model, options.data.root, n=options.n, batch_size=options.batch_size, name=found.name
+        found.model.to(runs.launch(options.device).device),
+        options.data.root,
+        board,
+        n=options.n,
+        batch_size=options.batch_size,
+        origin=dataclasses.replace(found, more_data=options.more_data or found.more_data),
     )
-    mark = "" if record.comparable else f" ({MARK}: {record.n} of {leaderboard.TEST_IMAGES} images each)"
+    mark = "" if record.comparable else f" ({MARK}: {record.n} of {images} images each)"
     for corruption, shares in record.accuracies.items():
         figures = " ".join(f"{100 * share:6.2f}" for share in shares)
         console.print(f"{corruption:<20} {figures}{mark}")
     console.print(f"mean over corruptions and severities: {100 * record.accuracy:.2f} %{mark}")
+    for line in place_lines(record):
+        console.print(line, soft_wrap=True)
     path = (options.out or default_folder(options)) / "corruptions.json"
     write_json(path, record)
     console.print(f"Written to {plain(str(path))}", soft_wrap=True)

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -16,10 +16,13 @@ from robust_adapt.ball import Ball
 from robust_adapt.checks import check_whole
 from robust_adapt.data import CIFAR10_CLASSES, ImageData, check_data
 from robust_adapt.errors import CheckpointError
-from robust_adapt.leaderboard.boards import BOARDS, TEST_IMAGES, Place, departures, is_resnet18, place
+from robust_adapt.leaderboard.boards import BOARDS, DEFAULT, Board, dataset_of, usual_ball
+from robust_adapt.leaderboard.places import Place, departures, is_resnet18, place
 from robust_adapt.records import Record, write_json
 
-RECORD, STATE, BOARD = "benchmark.json", "state", "CIFAR-10"
+RECORD, STATE = "benchmark.json", "state"
+Kind = TypeVar("Kind", bound=Record)
+CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,7 @@ class BenchmarkRecord(Record):
 def benchmark(
     model: nn.Module,
     data: ImageData,
-    conditions: Conditions | Ball = BOARDS["Linf"],
+    conditions: Conditions | Ball | None = None,
     *,
     n: int | None = None,
     out: str | Path | None = None,
@@ -70,16 +73,18 @@ def benchmark(
 ) -> BenchmarkRecord:
     """AutoAttack on the first n test images (all by default) of a data set, and the place that this would take.
 
-    model: for images in [0, 1], on its own device. conditions: a ball alone means AutoAttack's standard version. out: a
-    folder for ``benchmark.json`` and the state, from which the same call goes on after a crash. shard: (index, count),
-    one process of several with the same ``out``, of which the first writes the record. The images are taken in the
-    order of ``Split.first``, and the record says where they are a subset. Eight parameters, because none follows from
-    another. Raises ``ConfigError``, ``DataError``, ``CheckpointError``.
+    model: for images in [0, 1], on its own device. conditions: a ball alone means AutoAttack's standard version; by
+    default the Linf ball of the data's leaderboard, 8/255 where there is none. out: a folder for ``benchmark.json`` and
+    the state, from which the same call goes on after a crash. shard: (index, count), one process of several with the
+    same ``out``, of which the first writes the record. The images are taken in the order of ``Split.first``, and the
+    record says where they are a subset. Eight parameters, because none follows from another. Raises ``ConfigError``,
+    ``DataError``, ``CheckpointError``.
     """
     check_data(data)
     if n is not None:
         check_whole("n", n)
-    run = AutoAttackRun(model, data.test.first(n), Conditions.of(conditions))
+    chosen = Conditions.of(usual_ball(_board_data(data)) if conditions is None else conditions)
+    run = AutoAttackRun(model, data.test.first(n), chosen)
     check_count(run.answers, len(data.classes), data.title)
     try:
         record = run.finish(Path(out) / STATE if out is not None else None, shard, report)
@@ -106,34 +111,48 @@ def benchmark(
 
 def read_benchmark(path: str | Path) -> BenchmarkRecord:
     """The record in a file or in the folder of a benchmark. Raises ``CheckpointError``."""
-    path = Path(path) / RECORD if Path(path).is_dir() else Path(path)
+    return read_record(path, RECORD, BenchmarkRecord)
+
+
+def read_record(path: str | Path, name: str, kind: type[Kind]) -> Kind:
+    """What ``robust-adapt benchmark`` has written under a name: the file itself, or its folder."""
+    path = Path(path) / name if Path(path).is_dir() else Path(path)
     try:
-        return BenchmarkRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return kind.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(
             f"Expected the record of a benchmark in {path}, but got: {error}; `robust-adapt benchmark` writes one."
         ) from error
 
 
+def _board_data(data: ImageData) -> str | None:
+    """The data set of a board that these images are of: told by the title, which a copy of CIFAR-10 has too, and the
+    classes."""
+    dataset = dataset_of(data.title)
+    if dataset is None or len(data.classes) != CLASSES[dataset]:
+        return None
+    return dataset if dataset != DEFAULT or tuple(data.classes) == CIFAR10_CLASSES else None
+
+
 def _standing(
     record: AutoAttackRecord, data: ImageData, *, more_data: bool, resnet18: bool
 ) -> tuple[Place | None, list[str]]:
-    """The place, and every reason why the number is not comparable. A copy of CIFAR-10 is called one by its title."""
-    board = data.title.partition(" (")[0] == BOARD and tuple(data.classes) == CIFAR10_CLASSES
-    conditions, official = record.conditions, data.official or not board
-    if board and record.norm in BOARDS:
+    """The place, and every reason why the number is not comparable."""
+    dataset, conditions = _board_data(data), record.conditions
+    if dataset is not None and (dataset, record.norm) in BOARDS:
         standing = place(
             record.accuracy,
             conditions,
-            interval=(record.low, record.high),
+            dataset=dataset,
             n=record.n,
-            official=official,
+            official=data.official,
             more_data=more_data,
             resnet18=resnet18,
         )
         return standing, standing.reasons
-    reasons = [] if board else [f"{data.title} is another data set than the leaderboard's"]
-    reasons += [] if record.norm in BOARDS else [f"{record.norm} has no leaderboard"]
-    return None, reasons + departures(
-        conditions, record.n, of=TEST_IMAGES if board else len(data.test), official=official
-    )
+    usual = BOARDS.get((DEFAULT, record.norm), Board(images=0))
+    images = len(data.test) if dataset is None else BOARDS[dataset, "Linf"].images
+    reasons = [] if dataset else [f"{data.title} is another data set than the leaderboard's"]
+    reasons += [] if usual.ball and not dataset else [f"{record.norm} has no leaderboard"]
+    board = Board(images=images, ball=None if dataset else usual.ball)
+    return None, reasons + departures(conditions, record.n, board, official=data.official or not dataset)

@@ -1,31 +1,48 @@
-"""The place a model would take among the published entries, from a dated copy of the leaderboard's numbers."""
+"""What is published: the seven boards of RobustBench as a dated copy of their numbers, each with its protocol."""
 
 import csv
 import dataclasses
-from collections import Counter
 from functools import cache
 from importlib import resources
 
-from torch import nn
-
-from robust_adapt.auto_attack.records import Conditions
-from robust_adapt.ball import Ball, format_eps
-from robust_adapt.checks import check_known, check_number, check_whole
+from robust_adapt.ball import Ball
+from robust_adapt.checks import check_known
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import Record
 
 SOURCE = "RobustBench repository, commit 78fcc9e, 2025-03-31"
-TEST_IMAGES = 10_000
-BOARDS = {"Linf": Ball("Linf", 8 / 255), "L2": Ball("L2", 0.5)}
-CLASS = "ResNet-18 class"
+TITLES = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "ImageNet": "imagenet"}
+DEFAULT = "cifar10"
 RESNET18 = frozenset({"ResNet-18", "PreActResNet-18"})
+THREE_D = "corruptions_3d"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Board:
+    """The protocol of a board. images: of its test set; ball: None where corruptions take the place of an attack."""
+
+    images: int
+    ball: Ball | None = None
+
+
+BOARDS = {
+    ("cifar10", "Linf"): Board(images=10_000, ball=Ball("Linf", 8 / 255)),
+    ("cifar10", "L2"): Board(images=10_000, ball=Ball("L2", 0.5)),
+    ("cifar10", "corruptions"): Board(images=10_000),
+    ("cifar100", "Linf"): Board(images=10_000, ball=Ball("Linf", 8 / 255)),
+    ("cifar100", "corruptions"): Board(images=10_000),
+    ("imagenet", "Linf"): Board(images=5_000, ball=Ball("Linf", 4 / 255)),
+    ("imagenet", "corruptions"): Board(images=5_000),
+    ("imagenet", THREE_D): Board(images=5_000),  # the board before it, by its other column
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry(Record):
     """A published model. Accuracies in [0, 1]; robust is the best known: the external one where there is one.
 
-    more_data: trained with extra or synthetic images; eps as published, empty where it is not.
+    Under corruptions robust is the mean over them. data: what it saw beside the training set, such as ``extra`` or
+    ``50M synthetic``, empty for nothing. eps as published, empty where it is not.
     """
 
     rank: int
@@ -33,173 +50,69 @@ class Entry(Record):
     architecture: str
     clean: float
     robust: float
-    more_data: bool
+    data: str
     eps: str
     venue: str
+
+    @property
+    def more_data(self) -> bool:
+        return bool(self.data)
 
     @property
     def resnet18(self) -> bool:
         return self.architecture in RESNET18
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Standing(Record):
-    """A place among one group of entries, 1 is the best. best, worst: the places at both ends of the interval.
-
-    tied: entries with the same accuracy to the hundredth of a percent, which share the place; above and below: the
-    next better and the next worse entry, None at the ends.
-    """
-
-    group: str
-    place: int
-    best: int
-    worst: int
-    entries: int
-    tied: list[str]
-    above: str | None
-    below: str | None
-
-    def __str__(self) -> str:
-        span = "" if self.best == self.worst else f" (interval {self.best} to {self.worst})"
-        return f"place {self.place}{span} next to {self.entries} entries"
+def find_board(dataset: str, threat: str) -> Board:
+    """The protocol of a board, by RobustBench's names. Raises ``ConfigError`` where there is none."""
+    check_known("data set with a leaderboard", dataset, TITLES.values())
+    check_known(f"threat model with a leaderboard of {dataset}", threat, [t for d, t in BOARDS if d == dataset])
+    return BOARDS[dataset, threat]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Place(Record):
-    """Where a model would stand. comparable is False where ``reasons`` says why the places are only an orientation."""
+def usual_ball(dataset: str | None, norm: str = "Linf") -> Ball:
+    """The ball of a board, of CIFAR-10's for data without any (None). Raises ``ConfigError`` where there is none."""
+    board = BOARDS.get((dataset or DEFAULT, norm))
+    if board is None or board.ball is None:
+        raise ConfigError(f"Expected `eps` for {norm}, which has no leaderboard whose eps could be meant; give one.")
+    return board.ball
 
-    norm: str
-    accuracy: float
-    standings: list[Standing]
-    comparable: bool
-    reasons: list[str]
-    source: str = SOURCE
 
-    def sentence(self) -> str:
-        """The first standing in words, with every reason against it."""
-        first = self.standings[0]
-        shared = f", shared with {', '.join(first.tied)}" if first.tied else ""
-        against = f"; not comparable: {'; '.join(self.reasons)}" if self.reasons else ""
-        return f"{self.accuracy:.2%} would be {first}{shared}{against}."
+def dataset_of(title: str) -> str | None:
+    """RobustBench's name of the data set of a title, such as ``CIFAR-10 (JPEG copy)``; None for one without a board."""
+    return TITLES.get(title.partition(" (")[0])
 
 
 @cache
-def published(norm: str = "Linf") -> tuple[Entry, ...]:
-    """The entries of the CIFAR-10 leaderboard of a norm, best first: 99 of Linf, 21 of L2."""
-    check_known("norm with a leaderboard", norm, BOARDS)
-    path = resources.files("robust_adapt.leaderboard") / "snapshot" / f"cifar10_{norm}.csv"
+def published(dataset: str = DEFAULT, threat: str = "Linf") -> tuple[Entry, ...]:
+    """The entries of a board, best first; ``corruptions_3d`` has those of ``corruptions`` by their 3D accuracy.
+
+    Whether synthetic images were seen is noted by RobustBench for CIFAR-10 under attack; for CIFAR-100 it is taken from
+    the notes on the same names. Raises ``ConfigError`` where there is no such board.
+    """
+    find_board(dataset, threat)
+    path = resources.files("robust_adapt.leaderboard") / "snapshot" / "boards.csv"
     rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-    return tuple(
-        Entry(
-            rank=int(row["rank"]),
-            id=row["id"],
-            architecture=row["architecture"],
-            clean=round(float(row["clean"]) / 100, 6),
-            robust=round(float(row["best_known"]) / 100, 6),
-            more_data=row["additional_data"] == "True" or bool(row["synthetic"]),
-            eps=row["eps"],
-            venue=row["venue"],
-        )
-        for row in rows
+    column = "robust_3d" if threat == THREE_D else "robust"
+    own = [row for row in rows if (row["dataset"], row["threat"]) == (dataset, threat.removesuffix("_3d"))]
+    ranked = sorted(own, key=lambda row: -float(row[column]))
+    return tuple(_entry(rank, row, _share(row[column])) for rank, row in enumerate(ranked, 1))
+
+
+def _entry(rank: int, row: dict[str, str], robust: float) -> Entry:
+    amount = {"": "", "yes": "synthetic"}.get(row["synthetic"], f"{row['synthetic']} synthetic")
+    words = ["extra"] if row["additional_data"] == "True" else []
+    return Entry(
+        rank=rank,
+        id=row["id"],
+        architecture=row["architecture"],
+        clean=_share(row["clean"]),
+        robust=robust,
+        data=", ".join([*words, *([amount] if amount else [])]),
+        eps=row["eps"],
+        venue=row["venue"],
     )
 
 
-def place(
-    accuracy: float,
-    conditions: Conditions | Ball = BOARDS["Linf"],
-    *,
-    interval: tuple[float, float] | None = None,
-    n: int = TEST_IMAGES,
-    official: bool = True,
-    more_data: bool = False,
-    resnet18: bool = False,
-) -> Place:
-    """The places among all entries and those with the same use of data, and of a ResNet-18 within its class too.
-
-    accuracy: robust, in [0, 1]; interval: its low and high end. conditions, n, official (the pixels of CIFAR-10's own
-    test set): how the accuracy was measured; anything but the leaderboard's own protocol makes the result not
-    comparable. more_data: the model saw extra or synthetic images. resnet18: it is a ResNet-18 or PreActResNet-18
-    (``is_resnet18`` tells). Raises ``ConfigError``.
-    """
-    conditions = Conditions.of(conditions)
-    check_number("accuracy", accuracy, low=0, high=1, example=0.5)
-    check_whole("n", n)
-    low, high = interval or (accuracy, accuracy)
-    if not 0 <= low <= accuracy <= high <= 1:
-        raise ConfigError(
-            f"Expected 0 <= low <= accuracy <= high <= 1, but got {low}, {accuracy}, {high}; divide percent by 100."
-        )
-    entries = published(conditions.ball.norm)
-    data = "with extra or synthetic data" if more_data else "without extra data"
-    groups = {"all": list(entries), data: [entry for entry in entries if entry.more_data == more_data]}
-    if resnet18:
-        names = {"all": CLASS, data: f"{CLASS}, {data}"}
-        groups |= {names[name]: [entry for entry in group if entry.resnet18] for name, group in groups.items()}
-    reasons = departures(conditions, n, official=official)
-    return Place(
-        norm=conditions.ball.norm,
-        accuracy=accuracy,
-        standings=[_standing(name, group, accuracy, low, high) for name, group in groups.items()],
-        comparable=not reasons,
-        reasons=reasons,
-    )
-
-
-def departures(conditions: Conditions, n: int, *, of: int = TEST_IMAGES, official: bool = True) -> list[str]:
-    """What is not the leaderboard's protocol, in words. n, of: images, and those of the whole test set."""
-    ball, version = conditions.ball, conditions.version
-    board = BOARDS.get(ball.norm, ball)
-    eps, usual = format_eps(ball.eps, ball.norm), format_eps(board.eps, ball.norm)
-    words = {
-        f"{n} of {of} test images": n != of,
-        "not the official test images": not official,
-        f"eps {eps}, not {usual}": abs(ball.eps - board.eps) > 1e-6,
-        f"version {version}, not standard": version != "standard",
-        "fast arithmetic": conditions.fast,
-    }
-    return [reason for reason, departs in words.items() if departs]
-
-
-def is_resnet18(model: nn.Module) -> bool:
-    """Whether a model is a ResNet-18 or PreActResNet-18 of any width and anyone's code, told by its layers.
-
-    The 18 are one linear layer and 17 convolutions that see neighbours: the first one, and four stages of two blocks of
-    two, each stage twice as wide as the one before. A convolution a stage more, mostly of one pixel, is a shortcut: all
-    stages but the first have one, or none has; then eight modules of two convolutions must show the blocks.
-    """
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
-    every = Counter(layer.out_channels for layer in layers)
-    seeing = Counter(layer.out_channels for layer in layers if max(layer.kernel_size) > 1)
-    stages = [max(every, default=0) / 2**number for number in range(4)]  # from the widest, the last one
-    heads = sum(isinstance(layer, nn.Linear) for layer in model.modules())
-    if heads != 1 or not Counter(4 * stages) <= seeing:
-        return False
-    if len(layers) == 17:
-        pairs = [sum(isinstance(part, nn.Conv2d) for part in each.modules()) == 2 for each in model.modules()]
-        return sum(pairs) >= 8
-    return len(layers) in (20, 21) and Counter(4 * stages + stages[:3]) <= every
-
-
-def _standing(name: str, group: list[Entry], accuracy: float, low: float, high: float) -> Standing:
-    def better_than(share: float) -> list[Entry]:
-        return [entry for entry in group if _hundredths(entry.robust) > _hundredths(share)]
-
-    group = sorted(group, key=lambda entry: -entry.robust)
-    better = better_than(accuracy)
-    tied = [entry.id for entry in group if _hundredths(entry.robust) == _hundredths(accuracy)]
-    worse = group[len(better) + len(tied) :]
-    return Standing(
-        group=name,
-        place=len(better) + 1,
-        best=len(better_than(high)) + 1,
-        worst=len(better_than(low)) + 1,
-        entries=len(group),
-        tied=tied,
-        above=better[-1].id if better else None,
-        below=worse[0].id if worse else None,
-    )
-
-
-def _hundredths(accuracy: float) -> int:
-    """Leaderboards print percent with two decimals, and what they print is what ties."""
-    return round(accuracy * 10_000)
+def _share(percent: str) -> float:
+    return round(float(percent) / 100, 6)

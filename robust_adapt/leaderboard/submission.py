@@ -15,9 +15,9 @@ from robust_adapt.checks import check_model, unwrap
 from robust_adapt.errors import CheckpointError, ConfigError, shown
 from robust_adapt.files import write_atomically
 from robust_adapt.leaderboard.benchmarks import BenchmarkRecord
+from robust_adapt.leaderboard.boards import DEFAULT
 from robust_adapt.models import ORIGINAL_WIDTH, RESNETS, Normalize, weights_hash
 
-DATASET = "cifar10"
 # RobustBench takes models that answer the same each time, image by image, with gradients that say something
 REFUSED = (
     model_checks.RANDOMISED,
@@ -84,7 +84,7 @@ _FORM = """{draft}# New model: {name}
 - Weights sha256: {run.fingerprint[weights]}
 
 ## Model zoo
-- [x] The state dict is `{file}`, for `load_model("{name}", model_dir=<this folder>, threat_model="{run.norm}")`.
+- [x] The state dict is `{file}`, for `load_model("{name}", <this folder>, "{dataset}", "{run.norm}")`.
 - {builder}
 """
 
@@ -153,7 +153,7 @@ def submit(
         )
     entry = _entry(record, paper)
     check_entry(entry)
-    weights, file = io.BytesIO(), f"{DATASET}/{run.ball.norm}/{paper.name}"
+    weights, file = io.BytesIO(), f"{entry['dataset']}/{run.ball.norm}/{paper.name}"
     torch.save({_zoo_key(key): value.detach().cpu() for key, value in model.state_dict().items()}, weights)
     built = "`model.py` builds the model: its `build` is the `model` of the entry in the zoo."
     form = _FORM.format(
@@ -187,7 +187,7 @@ def _entry(record: BenchmarkRecord, paper: Paper) -> dict[str, Any]:
         "authors": paper.authors,
         "additional_data": record.more_data,
         "number_forward_passes": 1,
-        "dataset": DATASET,
+        "dataset": record.place.dataset if record.place else DEFAULT,
         "venue": paper.venue,
         "architecture": paper.architecture,
         "eps": str(run.ball).split()[1],

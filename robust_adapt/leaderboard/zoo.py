@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from robust_adapt.archives import read_tensors
 from robust_adapt.checks import check_known
 from robust_adapt.errors import CheckpointError, ConfigError, UpstreamError, first_line, shown
 from robust_adapt.files import file_sha256
+from robust_adapt.leaderboard.boards import BOARDS, published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,8 @@ def load_zoo_model(
     ``CheckpointError`` for a file that is absent and may not be downloaded or is not a checkpoint, ``UpstreamError``
     where the download fails.
     """
-    ids, path = zoo_entry(name, dataset, threat)["gdrive_id"], Path(model_dir) / dataset / threat / f"{name}.pt"
+    ids, threat = zoo_entry(name, dataset, threat)["gdrive_id"], threat.removesuffix("_3d")
+    path = Path(model_dir) / dataset / threat / f"{name}.pt"
     files = [path] if ids is not None else []
     if isinstance(ids, list):
         files = [path.with_name(f"{name}.pt_m{number}.pt") for number in range(len(ids))]
@@ -76,21 +79,41 @@ def _is_readable(path: Path) -> bool:
 
 
 def zoo_entry(name: str, dataset: str = "cifar10", threat: str = "Linf") -> dict[str, Any]:
-    """What the zoo knows about a name. Raises ``ConfigError`` for an unknown one."""
+    """What the zoo knows about a name; models under ``corruptions_3d`` are those under ``corruptions``.
+
+    Raises ``ConfigError`` for an unknown one, with the board that it is on, or else the nearest names.
+    """
     upstream.prepare()
     from robustbench.model_zoo import model_dicts
 
-    boards = {kind.value: {each.value: names for each, names in table.items()} for kind, table in model_dicts.items()}
-    check_known("data set of RobustBench", dataset, boards)
-    check_known(f"threat model of {dataset}", threat, boards[dataset])
-    known = boards[dataset][threat]
+    zoo = {kind.value: {each.value: names for each, names in table.items()} for kind, table in model_dicts.items()}
+    check_known("data set of RobustBench", dataset, zoo)
+    threats = [*zoo[dataset], *(each for of, each in BOARDS if of == dataset and each not in zoo[dataset])]
+    check_known(f"threat model of {dataset}", threat, threats)
+    known = zoo[dataset][threat.removesuffix("_3d")]
     if name not in known:
-        lowered = {each.lower(): each for each in known}  # the same name in another case is the nearest
-        near = [
-            repr(lowered[each]) for each in difflib.get_close_matches(shown(name).lower(), lowered, n=3, cutoff=0.4)
-        ]
-        hint = f"did you mean {' or '.join(near)}?" if near else "see robustbench.github.io."
+        others = [(of, each) for of, table in zoo.items() for each, names in table.items() if name in names]
         raise ConfigError(
-            f"Expected one of the {len(known)} {threat} models of {dataset}, but got {shown(name)}; {hint}"
+            f"Expected one of the {len(known)} {threat} models of {dataset}, but got {shown(name)}; "
+            f"{_elsewhere(others, dataset, threat) or _nearest(name, known, dataset, threat)}"
         )
     return dict(known[name])
+
+
+def _elsewhere(others: list[tuple[str, str]], dataset: str, threat: str) -> str:
+    """Where a name is a model of another board: which, and the flags that say so; the one that needs fewest of them."""
+    if not others:
+        return ""
+    of, norm = min(others, key=lambda board: (board[0] != dataset) + (board[1] != threat))
+    data = f"--data.name {of}" + (":PATH" if of == "imagenet" else "")
+    flags = [flag for flag, other in ((data, of != dataset), (f"--norm {norm}", norm != threat)) if other]
+    of = of if norm == threat else f"{of} under {norm}"
+    return f"that is a model of {of}; say `{' '.join(flags)}`."
+
+
+def _nearest(name: str, known: Iterable[str], dataset: str, threat: str) -> str:
+    if any(entry.id == name for entry in published(dataset, threat)):
+        return "that entry of the board is not in the zoo; ask its authors for the weights."
+    lowered = {each.lower(): each for each in known}  # the same name in another case is the nearest
+    near = [repr(lowered[each]) for each in difflib.get_close_matches(shown(name).lower(), lowered, n=3, cutoff=0.4)]
+    return f"did you mean {' or '.join(near)}?" if near else "see robustbench.github.io."

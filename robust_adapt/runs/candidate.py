@@ -11,8 +11,8 @@ from robust_adapt.config import ModelConfig
 from robust_adapt.data import ImageData
 from robust_adapt.errors import CheckpointError, ConfigError, shown
 from robust_adapt.files import file_sha256
-from robust_adapt.leaderboard import Origin, load_zoo_model, published
-from robust_adapt.leaderboard.boards import BOARDS
+from robust_adapt.leaderboard import BOARDS, Origin, dataset_of, load_zoo_model, published
+from robust_adapt.leaderboard.boards import DEFAULT
 from robust_adapt.leaderboard.zoo import zoo_entry
 from robust_adapt.models import build_model
 from robust_adapt.runs.folder import load_run
@@ -27,8 +27,11 @@ class Candidate(Origin):
     model: nn.Module
 
 
-def check_name(name: str, *, threat: str = "Linf") -> None:
-    """Raise ``CheckpointError`` or ``ConfigError`` for a name that ``find_model`` cannot find; reads no data."""
+def check_name(name: str, *, dataset: str = DEFAULT, threat: str = "Linf") -> None:
+    """Raise ``CheckpointError`` or ``ConfigError`` for a name that ``find_model`` cannot find; reads no data.
+
+    dataset, threat: of a RobustBench name.
+    """
     path = Path(name)
     if path.is_dir():
         read_config(path)
@@ -38,7 +41,7 @@ def check_name(name: str, *, threat: str = "Linf") -> None:
                 "Expected a run folder, a checkpoint file, module:function or a RobustBench name, but there is no "
                 f"file {shown(name)}; {hint(name)}."
             )
-        zoo_entry(name, threat=threat)
+        zoo_entry(name, dataset, threat)
 
 
 def find_model(
@@ -53,13 +56,15 @@ def find_model(
 ) -> Candidate:
     """The model of a run folder, a checkpoint file, ``module:function`` or a RobustBench name, in this order.
 
-    data: whose classes and image size a checkpoint file needs. threat: the threat model of a RobustBench name,
-    ``Linf``, ``L2`` or ``corruptions``. model: the architecture of a checkpoint file that lies in no run folder, with
-    the mean and deviation that its images are normalised by, where its weights do not carry them; where neither has
-    them, the candidate's name says so. trust_code: run the ``module:function`` that a run's config names; one that
-    ``name`` or ``model`` names is run anyway. Raises ``CheckpointError``, ``ConfigError``.
+    data: whose classes and image size a checkpoint file needs, and whose board has a RobustBench name (CIFAR-10's for
+    data without any). threat: the threat model of such a name, ``Linf``, ``L2`` or ``corruptions``. model: the
+    architecture of a checkpoint file that lies in no run folder, with the mean and deviation that its images are
+    normalised by, where its weights do not carry them; where neither has them, the candidate's name says so.
+    trust_code: run the ``module:function`` that a run's config names; one that ``name`` or ``model`` names is run
+    anyway. Raises ``CheckpointError``, ``ConfigError``.
     """
-    check_name(name, threat=threat)
+    dataset = dataset_of(data.title) or DEFAULT
+    check_name(name, dataset=dataset, threat=threat)
     path, settings = Path(name), model or ModelConfig()
     trusted = trust_code or (model is not None and model.name)
     if path.is_dir():
@@ -80,7 +85,7 @@ def find_model(
         return Candidate(name=title, model=found.model.eval(), files={path.name: file_sha256(path)})
     if ":" in name:
         return Candidate(name=name, model=build_model(name).eval())
-    entry = load_zoo_model(name, threat=threat, model_dir=model_dir, offline=offline)
-    entries = published(threat) if threat in BOARDS else ()
+    entry = load_zoo_model(name, dataset=dataset, threat=threat, model_dir=model_dir, offline=offline)
+    entries = published(dataset, threat) if (dataset, threat) in BOARDS else ()
     more_data = any(each.more_data for each in entries if each.id == name)
     return Candidate(name=name, model=entry.model, files=entry.sha256, more_data=more_data)

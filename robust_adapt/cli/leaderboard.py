@@ -1,0 +1,85 @@
+"""``robust-adapt leaderboard``: a board of RobustBench, with a model of one's own in its place."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.table import Table
+
+from robust_adapt.cli.benchmark import place_lines
+from robust_adapt.cli.terminal import console, read
+from robust_adapt.errors import ConfigError, shown
+from robust_adapt.reporting import plain
+
+WIDTH = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LeaderboardOptions:
+    """The published entries of one of RobustBench's boards, and the place of a model among them."""
+
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """`cifar10`, `cifar100` or `imagenet`."""
+    norm: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NORM")]
+    """`Linf`, `L2` (of cifar10), `corruptions`, or `corruptions_3d`: the same entries of imagenet by their accuracy
+    under 3D corruptions."""
+    add: Path | None = None
+    """Folder or file that `robust-adapt benchmark` has written, whose model is shown in its place."""
+
+
+def leaderboard(arguments: Sequence[str]) -> int:
+    """A board of RobustBench: robust-adapt leaderboard cifar10 Linf [--add RECORD]."""
+    options = read(LeaderboardOptions, arguments, "leaderboard")
+    from robust_adapt.leaderboard import published
+    from robust_adapt.leaderboard.boards import SOURCE
+
+    entries = published(options.dataset, options.norm)
+    columns = {"robust": options.norm}
+    if options.dataset == "imagenet" and options.norm.startswith("corruptions"):
+        columns = {"2D": "corruptions", "3D": "corruptions_3d"}
+    shares = [{each.id: each.robust for each in published(options.dataset, norm)} for norm in columns.values()]
+    rows: list[tuple[float, list[str]]] = []
+    for each in entries:
+        figures = [_percent(share) for share in (each.clean, *(column[each.id] for column in shares))]
+        rows.append((each.rank, [str(each.rank), each.id, each.architecture, *figures, each.data]))
+    record = None if options.add is None else _record(options)
+    if record is not None:
+        place = record.place.standings[0].place
+        clean = _percent(record.autoattack.clean.accuracy) if hasattr(record, "autoattack") else ""
+        figures = [_percent(record.place.accuracy) if norm == options.norm else "" for norm in columns.values()]
+        own = [f"> {place}", record.model, "", clean, *figures, "yes" if record.more_data else ""]
+        rows.append((place - 0.5, own))  # above those that share the place
+    title = f"RobustBench, {options.dataset} {options.norm}, accuracies in %"
+    table = Table(title=title, title_justify="left", box=None)
+    for name in ("rank", "name", "architecture", "clean", *columns, "more data"):
+        left = name in ("name", "architecture", "more data")
+        table.add_column(name, justify="left" if left else "right", overflow="fold")
+    table.columns[1].width = max(len(each.id) for each in entries)
+    for _, cells in sorted(rows, key=lambda row: row[0]):
+        table.add_row(*map(plain, cells), style="bold" if cells[0].startswith(">") else None)
+    console.print(table, width=min(WIDTH, console.width))
+    for line in [f"entries: {SOURCE}"] if record is None else place_lines(record):
+        console.print(line, width=min(WIDTH, console.width))
+    return 0
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def _record(options: LeaderboardOptions) -> Any:
+    """The record to add, which is of the same board."""
+    from robust_adapt.leaderboard import read_benchmark, read_corruptions
+
+    assert options.add is not None
+    record: Any = (read_corruptions if options.norm.startswith("corruptions") else read_benchmark)(options.add)
+    place = record.place
+    if place is None or (place.dataset, place.norm) != (options.dataset, options.norm):
+        got = f"{place.dataset} {place.norm}" if place else f"{shown(record.data)}, which has no place on a board"
+        raise ConfigError(
+            f"Expected a record of {options.dataset} {options.norm} in {options.add}, but it is of {got}; give another "
+            "one, or name its board."
+        )
+    return record
