@@ -27,8 +27,12 @@ Entry = tuple[str, str, str]  # data set, threat model, name
 def entries() -> list[Entry]:
     from robustbench.model_zoo import model_dicts
 
-    boards = [(data.value, threat.value, names) for data, table in model_dicts.items() for threat, names in table.items()]
-    return [(dataset, threat, name) for dataset, threat, names in boards for name in names]
+    return [
+        (data.value, threat.value, name)
+        for data, table in model_dicts.items()
+        for threat, names in table.items()
+        for name in names
+    ]
 
 
 def million_parameters(build: Callable[[], Any]) -> float:

@@ -36,9 +36,9 @@ def load_zoo_model(
 ) -> ZooModel:
     """A model by its name in RobustBench, from ``MODEL_DIR/<dataset>/<threat>/<name>.pt``, downloaded where absent.
 
-    The zoo's models of timm and torchvision lie in torch's own cache instead (``zoo_files``). No file is ever deleted. Raises ``ConfigError`` for an unknown name,
-    ``CheckpointError`` for a file that is absent and may not be downloaded or is not a checkpoint, ``UpstreamError``
-    where the download fails.
+    The zoo's models of timm and torchvision lie in torch's own cache instead (``zoo_files``). No file is ever deleted.
+    Raises ``ConfigError`` for an unknown name, ``CheckpointError`` for a file that is absent and may not be downloaded
+    or is not a checkpoint, ``UpstreamError`` where the download fails.
     """
     files = zoo_files(name, dataset, threat, model_dir)
     absent = [file for file in files if not _is_readable(file)]
@@ -67,8 +67,8 @@ def load_zoo_model(
 
 
 def zoo_files(name: str, dataset: str, threat: str, model_dir: str | Path) -> list[Path]:
-    """Where the zoo has the weights of a name: one file, one a model of an ensemble, or one in torch's cache of downloads
-    for those that timm and torchvision load."""
+    """Where the zoo has the weights of a name: one file, one a model of an ensemble, or one in torch's cache of
+    downloads for those that timm and torchvision load."""
     ids, path = zoo_entry(name, dataset, threat)["gdrive_id"], Path(model_dir) / dataset / threat / f"{name}.pt"
     if isinstance(ids, list):
         return [path.with_name(f"{name}.pt_m{number}.pt") for number in range(len(ids))]
@@ -76,7 +76,8 @@ def zoo_files(name: str, dataset: str, threat: str, model_dir: str | Path) -> li
     from torchvision.models import ResNet50_Weights
 
     found = timm.get_pretrained_cfg(timm_name(name, dataset, threat), allow_unregistered=True)
-    url = ResNet50_Weights.IMAGENET1K_V1.url if dataset == "imagenet" and name == "Standard_R50" else found and found.url
+    standard = dataset == "imagenet" and name == "Standard_R50"
+    url = ResNet50_Weights.IMAGENET1K_V1.url if standard else found and found.url
     return [Path(torch.hub.get_dir(), "checkpoints", Path(url).name) if url else path]
 
 

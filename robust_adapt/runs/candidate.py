@@ -14,10 +14,10 @@ from robust_adapt.files import file_sha256
 from robust_adapt.leaderboard import Origin, load_zoo_model, published
 from robust_adapt.leaderboard.boards import BOARDS
 from robust_adapt.leaderboard.zoo import zoo_entry
-from robust_adapt.models import build_model
+from robust_adapt.models import build_model, check_architecture, is_of_library, model_of
 from robust_adapt.runs.folder import load_run
 from robust_adapt.training.checkpoint import BEST, check_code, read_config
-from robust_adapt.weights import architecture, model_of_file
+from robust_adapt.weights import model_of_file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ def check_name(name: str, *, threat: str = "Linf") -> None:
     path = Path(name)
     if path.is_dir():
         read_config(path)
+    elif is_of_library(name) and not path.is_file():
+        check_architecture(name)
     elif not path.is_file() and not re.fullmatch(r"[^\\/:]+:[^\W\d]\w*", name):
         if path.suffix or len(path.parts) != 1 or re.search(r"[\\:]", name):
             raise CheckpointError(
@@ -51,7 +53,8 @@ def find_model(
     offline: bool = False,
     trust_code: bool = False,
 ) -> Candidate:
-    """The model of a run folder, a checkpoint file, ``module:function`` or a RobustBench name, in this order.
+    """The model of a run folder, a checkpoint file, ``timm:NAME``, ``torchvision:NAME``, ``module:function`` or a
+    RobustBench name, in this order.
 
     data: whose classes and image size a checkpoint file needs. threat: the threat model of a RobustBench name,
     ``Linf``, ``L2`` or ``corruptions``. model: the architecture of a checkpoint file that lies in no run folder, with
@@ -61,10 +64,11 @@ def find_model(
     """
     check_name(name, threat=threat)
     path, settings = Path(name), model or ModelConfig()
+    shape = {"num_classes": len(data.classes), "channels": data.channels, "size": data.size}
     trusted = trust_code or (model is not None and model.name)
     if path.is_dir():
         run = load_run(path, trust_code=trusted)
-        title = f"{run.config.recipe}, {architecture(run.config.model)}"
+        title = f"{run.config.recipe}, {run.config.model.title}"
         files = {BEST: file_sha256(path / BEST)}
         return Candidate(name=title, model=run.model, files=files, config=run.config.shareable())
     if path.is_file():
@@ -74,10 +78,18 @@ def find_model(
             of_run = False
         if of_run:
             check_code(path.parent, settings.name, trusted)
-        shape = {"num_classes": len(data.classes), "channels": data.channels, "size": data.size}
         found = model_of_file(path, settings, of_run=of_run, **shape)
-        title = f"{path.name}, {architecture(settings)}{found.note}"
+        title = f"{path.name}, {settings.title}{found.note}"
         return Candidate(name=title, model=found.model.eval(), files={path.name: file_sha256(path)})
+    if is_of_library(name):
+        settings = dataclasses.replace(settings, name=name)
+        if not settings.pretrained:
+            raise ConfigError(
+                f"Expected weights to judge, but those of {name} are random; say `--model.pretrained`, or give a "
+                f"checkpoint file with `--model.name {name}`."
+            )
+        found = model_of(settings, mean=settings.mean, std=settings.std, **shape)
+        return Candidate(name=f"{settings.title}, pretrained", model=found.eval())
     if ":" in name:
         return Candidate(name=name, model=build_model(name).eval())
     entry = load_zoo_model(name, threat=threat, model_dir=model_dir, offline=offline)
