@@ -67,7 +67,7 @@ def model_of_file(
     if not fits:
         cure = _misfit(path, content, model, settings, (num_classes, channels, side))
         raise CheckpointError(cure + (" That is for a copy outside of its run folder." if of_run else ""))
-    taken = min(_at(settings.pick, fits), key=lambda each: bool(_COPY.search(str(each))))
+    taken = min(_at(None if of_run else settings.pick, fits), key=lambda each: bool(_COPY.search(str(each))))
     _put(model, taken.tensors)
     carried = _normalisation(taken.beside, channels)
     if carried and not of_run and (settings.mean is not None or not settings.normalize):
@@ -77,13 +77,13 @@ def model_of_file(
         )
     mean, std = [taken.beside[name].flatten().tolist() for name in carried] or (settings.mean, settings.std)
     picked = note = _picked(taken, fits, carried)
-    known = mean is not None and std is not None
-    if not known:
+    if mean is None or std is None:
         note += ", without normalisation"
-    elif not carried:
-        note += f", normalised by {' '.join(map('{:g}'.format, mean))} and {' '.join(map('{:g}'.format, std))}"
-    model = normalize(model, mean=mean, std=std) if known else model
-    return FileModel(model if side == size else resize(model, side), known, picked, note)
+    else:
+        model = normalize(model, mean=mean, std=std)
+        if not carried:
+            note += f", normalised by {' '.join(map('{:g}'.format, mean))} and {' '.join(map('{:g}'.format, std))}"
+    return FileModel(model if side == size else resize(model, side), mean is not None, picked, note)
 
 
 def _at(pick: str | None, fits: Sequence[_Set]) -> list[_Set]:

@@ -282,6 +282,8 @@ def test_one_of_several_weights_is_picked(pick, which, tmp_path):
     assert same(found.model.state_dict(), [dict(net.state_dict()), other(net)][which])
     places = ["state_dict", "state_dict_ema"]
     assert found.picked == f", weights of {places[which]}, where {places[1 - which]} fit too"
+    of_run = model_of_file(path, ModelConfig(name=TINY, pick="elsewhere"), of_run=True, **SHAPE)
+    assert same(of_run.model.state_dict(), net.state_dict())  # a run's word is on the file that it started from
 
 
 def test_a_wrong_place_lists_those_that_fit(tmp_path, monkeypatch, capsys):

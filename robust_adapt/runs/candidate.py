@@ -88,8 +88,8 @@ def find_model(
                 f"Expected weights to judge, but those of {name} are random; say `--model.pretrained`, or give a "
                 f"checkpoint file with `--model.name {name}`."
             )
-        found = model_of(settings, mean=settings.mean, std=settings.std, **shape)
-        return Candidate(name=f"{settings.title}, pretrained", model=found.eval())
+        fresh = model_of(settings, mean=settings.mean, std=settings.std, **shape)
+        return Candidate(name=f"{settings.title}, pretrained", model=fresh.eval())
     if ":" in name:
         return Candidate(name=name, model=build_model(name).eval())
     entry = load_zoo_model(name, threat=threat, model_dir=model_dir, offline=offline)
