@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_adapt.errors import ConfigError, first_line
+from robust_adapt.outputs import take_logits
 
 _TOLERANCE = 1e-3  # of the spread of the logits
 Keys = tuple[tuple[str, str], ...]
@@ -110,7 +111,7 @@ def fast_copy(model: nn.Module, images: Tensor, *, compiled: bool | None = None)
     images: a few, on the model's device: a model that cannot be traced, or whose logits on them would change by more
     than 0.1 %, keeps its batch-norm. compiled: by default on a GPU only; on a CPU compiling takes longer than it saves.
     """
-    plain = copied(model).eval()
+    plain = take_logits(copied(model).eval())
     fast = _folded(plain, images).to(memory_format=torch.channels_last)
     if images.is_cuda if compiled is None else compiled:
         fast.compile(dynamic=True)  # the attacks ask about ever fewer images
@@ -121,7 +122,7 @@ def _folded(model: nn.Module, images: Tensor) -> nn.Module:
     from torch.fx.experimental.optimization import fuse
 
     try:
-        folded = fuse(model).eval()
+        folded = take_logits(fuse(model).eval())
         expected, got = model(images), folded(images)
     except Exception:  # a forward with control flow cannot be traced, in as many ways as there are models
         return model

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from robust_adapt.answers import ask, is_compiled, watched
 from robust_adapt.checks import check_model, unwrap
 from robust_adapt.errors import ConfigError, shown
+from robust_adapt.outputs import logits_in
 
 
 class _Capture:
@@ -65,7 +66,7 @@ class FeatureTap(contextlib.AbstractContextManager["FeatureTap"]):
         first, self._looked = not self._looked and not is_compiled(self.model), True
         try:
             with watched(self.model) if first else contextlib.nullcontext():
-                logits = ask(self.model, images)
+                logits = logits_in(ask(self.model, images), training=self.model.training)
             features = {name: _only(name, capture.kept or []) for name, capture in self._captures.items()}
         finally:
             for capture in self._captures.values():

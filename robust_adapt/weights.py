@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from robust_adapt.archives import CONVERT, StandIn, of_file, read_tensors
 from robust_adapt.config import ModelConfig
-from robust_adapt.errors import CheckpointError, ConfigError, first_line, shown
-from robust_adapt.models import RESNETS, build_model, normalize
+from robust_adapt.errors import CheckpointError, ConfigError, first_line, shown, unknown_name
+from robust_adapt.models import RESNETS, build_model, normalize, resize
 
 _COPY = re.compile(r"(?:\b|_)(?:ema|swa|avg|averaged?|teacher|attacker)(?:\b|_)")
 _DEVIATION = {"mean": "std", "new_mean": "new_std", "mu": "sigma"}  # what layers that normalise call their two buffers
@@ -55,17 +55,19 @@ def model_of_file(
 ) -> FileModel:
     """The architecture of ``settings`` with the weights in a checkpoint file, which may be any script's.
 
-    Its normalisation is the file's own, else that of ``settings.mean`` and ``settings.std``, else there is none.
+    Its normalisation is the file's own, else that of ``settings.mean`` and ``settings.std``, else there is none. Of
+    several weights that fit, those at ``settings.pick`` are taken, else the ones that are no average or other copy.
     of_run: the settings are those of the run folder around the file. Raises ``CheckpointError``, ``ConfigError``.
     """
-    model = build_model(settings.name, num_classes=num_classes, channels=channels, width=settings.width, size=size)
+    side = settings.size or size
+    model = build_model(settings.name, num_classes=num_classes, channels=channels, width=settings.width, size=side)
     content = read_tensors(path, objects=True)
     wanted = model.state_dict()
     fits = [each for each in _sets(content, wanted) if _put(model, each.tensors) is None]
     if not fits:
-        cure = _misfit(path, content, model, settings, (num_classes, channels, size))
+        cure = _misfit(path, content, model, settings, (num_classes, channels, side))
         raise CheckpointError(cure + (" That is for a copy outside of its run folder." if of_run else ""))
-    taken = min(fits, key=lambda each: bool(_COPY.search(str(each))))
+    taken = min(_at(None if of_run else settings.pick, fits), key=lambda each: bool(_COPY.search(str(each))))
     _put(model, taken.tensors)
     carried = _normalisation(taken.beside, channels)
     if carried and not of_run and (settings.mean is not None or not settings.normalize):
@@ -76,15 +78,20 @@ def model_of_file(
     mean, std = [taken.beside[name].flatten().tolist() for name in carried] or (settings.mean, settings.std)
     picked = note = _picked(taken, fits, carried)
     if mean is None or std is None:
-        return FileModel(model, False, picked, note + ", without normalisation")
-    if not carried:
-        note += f", normalised by {' '.join(map('{:g}'.format, mean))} and {' '.join(map('{:g}'.format, std))}"
-    return FileModel(normalize(model, mean=mean, std=std), True, picked, note)
+        note += ", without normalisation"
+    else:
+        model = normalize(model, mean=mean, std=std)
+        if not carried:
+            note += f", normalised by {' '.join(map('{:g}'.format, mean))} and {' '.join(map('{:g}'.format, std))}"
+    return FileModel(model if side == size else resize(model, side), mean is not None, picked, note)
 
 
-def architecture(settings: ModelConfig) -> str:
-    """The architecture in words, with its width where that is not the usual one."""
-    return settings.name + (f" of width {settings.width}" if settings.width != ModelConfig().width else "")
+def _at(pick: str | None, fits: Sequence[_Set]) -> list[_Set]:
+    """Those that lie at a place, or anywhere in it. Raises ``ConfigError`` where there are none."""
+    found = [each for each in fits if pick is None or f"{each}.".startswith(f"{pick}.")]
+    if not found:
+        raise ConfigError(unknown_name("place of weights that fit (`pick`)", pick, map(str, fits)))
+    return found
 
 
 def differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
@@ -176,7 +183,7 @@ def _misfit(path: Path, content: Any, model: nn.Module, settings: ModelConfig, d
     if objects or next(_dicts(content), None) is None:
         fix = of_file(CONVERT, path) if objects else "save model.state_dict() with torch.save, and give that file"
         return f"Expected a state dict in {path}, but got {_contents(content)}; {fix}."
-    start = f"Expected weights of {architecture(settings)} for {classes} classes in {path}, but "
+    start = f"Expected weights of {settings.title} for {classes} classes in {path}, but "
     if known := _known(content, size):
         found, held_classes, held_channels = known
         flags = [f"--model.name {found.name}"] if found.name != settings.name else []
@@ -184,7 +191,7 @@ def _misfit(path: Path, content: Any, model: nn.Module, settings: ModelConfig, d
         fixes = [f"say `{' '.join(flags)}`"] if flags else []
         fixes += [f"give data of {held_classes} classes"] if held_classes != classes else []
         fixes += [f"give data of {held_channels} channels"] if held_channels != channels else []
-        return f"{start}they are those of {architecture(found)} for {held_classes} classes; {' and '.join(fixes)}."
+        return f"{start}they are those of {found.title} for {held_classes} classes; {' and '.join(fixes)}."
     held = [each.tensors for each in sets] or [tensors for _, tensors in _dicts(content)]
     best = max(held, key=lambda tensors: len(tensors.keys() & wanted.keys()))
     why = differences(wanted, best) or first_line(_put(model, best) or ValueError("nothing"))

@@ -88,7 +88,7 @@ FORMS = {
     "infinite": lambda out: out.abs() / 0,
     "quantised": lambda out: torch.quantize_per_tensor(out.detach(), 1.0, 0, torch.qint32),
 }
-FINE = ["plain", "log-probabilities", "probabilities"]
+FINE = ["plain", "log-probabilities", "probabilities", "named", "dict", "output", "object"]
 
 
 class Wrapped(nn.Module):
@@ -254,9 +254,9 @@ def test_other_logits_than_classes_leave_no_run_folder(tmp_path, classes):
 
 
 def test_what_is_wrong_in_training_mode_alone_says_so(tmp_path):
-    sentence = training(tmp_path, Net("named", (True,)))
+    sentence = training(tmp_path, Net("list", (True,)))
     assert sentence == (
-        "Expected a model that returns logits (2, classes >= 2), but got Pair in training mode; wrap it in one that "
+        "Expected a model that returns logits (2, classes >= 2), but got list in training mode; wrap it in one that "
         "returns `out if torch.is_tensor(out) else out[0]`, where `out` is what this one returns."
     )
     assert training(tmp_path, Net("NaN", (True,))) == (

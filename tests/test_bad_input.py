@@ -68,7 +68,7 @@ UNKNOWN_DATA = (
 )
 UNKNOWN_MODEL = (
     "Expected a known model, but got 'ResNet81'; did you mean 'ResNet18'? Known: PreActResNet18, ResNet18, ResNet34, "
-    "ResNet50. Or module:function."
+    "ResNet50. Or timm:NAME, torchvision:NAME, module:function."
 )
 UNKNOWN_ATTACK = f"Expected a known attack, but got 'pdg'; did you mean 'pgd'? Known: {', '.join(sorted(ATTACKS))}."
 UNKNOWN_ROW = (

@@ -14,7 +14,7 @@ LAYERS = [
     {"errors"},
     {"ball", "checks", "files"},
     {"records"},
-    {"epsilon"},
+    {"epsilon", "outputs"},
     {"answers", "archives", "config", "losses", "arithmetic", "distributed", "random_states"}
     | {"statistics", "upstream"},
     {"recipes", "data", "models", "features", "reporting"},

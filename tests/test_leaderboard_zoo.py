@@ -2,16 +2,24 @@
 
 import hashlib
 import re
+import sys
+from pathlib import Path
 
 import pytest
+import timm
 import torch
+from timm.models import _registry, vision_transformer
+from timm.models._pretrained import PretrainedCfg
 from torch import nn
 
 from robust_adapt.archives import read_tensors
 from robust_adapt.errors import CheckpointError, ConfigError, UpstreamError
 from robust_adapt.leaderboard import load_zoo_model
 
-NAME = "Tiny2025Net"
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.zoo import judge  # noqa: E402
+
+NAME, VIT = "Tiny2025Net", "Tiny2025-ViT"
 
 
 class Net(nn.Module):
@@ -144,3 +152,52 @@ def test_unknown_names_meet_the_nearest(zoo, tmp_path):
         load_zoo_model(NAME, dataset="cifar")
     with pytest.raises(ConfigError, match="^Expected a known threat model of cifar10, but got 'linf'"):
         load_zoo_model(NAME, threat="linf")
+
+
+# entries with random weights, as benchmarks/zoo.py judges all of them
+
+
+@pytest.fixture
+def vit(zoo, monkeypatch):
+    """One more name whose model timm builds and downloads."""
+    from robustbench.model_zoo import model_dicts
+    from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
+
+    url = "https://example.org/weights/tiny-vit.pth"
+    own = PretrainedCfg(url=url, num_classes=10, input_size=(3, 32, 32), fixed_input_size=True, classifier="head")
+
+    def build(pretrained=False, pretrained_cfg=None, **options):
+        return vision_transformer.test_vit(pretrained=pretrained, pretrained_cfg=own, **options)
+
+    monkeypatch.setitem(_registry._model_entrypoints, "tiny2025_vit_cifar10_linf", build)
+    monkeypatch.setitem(_registry._model_pretrained_cfgs, "tiny2025_vit_cifar10_linf", own)
+    names = model_dicts[BenchmarkDataset.cifar_10][ThreatModel.Linf]
+    monkeypatch.setitem(names, VIT, {"model": None, "gdrive_id": None})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "threat", "name"),
+    [
+        ("cifar10", "corruptions", "Hendrycks2020AugMix_WRN"),
+        ("cifar100", "corruptions", "Hendrycks2020AugMix_WRN"),
+        ("cifar10", "L2", "Ding2020MMA"),
+        ("cifar10", "Linf", VIT),
+    ],
+)
+def test_an_entry_is_loaded_as_robustbench_loads_it(dataset, threat, name, vit, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    row = judge((dataset, threat, name), tmp_path, 10)
+    assert row == {"parameters": row["parameters"], "size": 32, "equal": True, "finite": True}
+
+
+def test_a_model_of_timm_is_found_where_torch_keeps_downloads(vit, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub" / "checkpoints" / "tiny-vit.pth"
+    with pytest.raises(CheckpointError) as caught:
+        load_zoo_model(VIT, offline=True)
+    assert str(caught.value) == (
+        f"Expected {VIT} at {path}, but it is not there and downloads are off; put the file there, or allow downloads."
+    )
+    path.parent.mkdir(parents=True)
+    torch.save(timm.create_model("test_vit", num_classes=10, img_size=32).state_dict(), path)
+    assert list(load_zoo_model(VIT, offline=True).sha256) == ["tiny-vit.pth"]

@@ -95,7 +95,7 @@ def test_bad_statistics(mean, std):
 def test_an_unknown_name_gets_the_nearest():
     assert error_of("Resnet18") == (
         "Expected a known model, but got 'Resnet18'; did you mean 'ResNet18'? Known: PreActResNet18, ResNet18, "
-        "ResNet34, ResNet50. Or module:function."
+        "ResNet34, ResNet50. Or timm:NAME, torchvision:NAME, module:function."
     )
 
 

@@ -13,6 +13,7 @@ from robust_adapt.answers import as_written, in_place, is_compiled, logits_of, n
 from robust_adapt.checks import check_model, check_whole
 from robust_adapt.errors import ConfigError
 from robust_adapt.models import model_device
+from robust_adapt.outputs import logits_taken
 from robust_adapt.random_states import random_fork
 
 Observer = Callable[[Tensor], None]
@@ -25,7 +26,8 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
     On leaving, also after an exception, every module's own ``training`` flag, every ``requires_grad`` and the random
     states of torch (CPU and the model's device), NumPy and Python are what they were; parameters got no gradient.
     ``torch.no_grad()`` around it does not matter, ``torch.inference_mode()`` is a ``ConfigError``. seed: of the random
-    states inside; None goes on from copies of the caller's. Of a model in DDP it gives what is inside.
+    states inside; None goes on from copies of the caller's. Of a model in DDP it gives what is inside. A model that
+    returns an object or a dict with logits returns these inside (``outputs.py``).
     """
     bare = check_model(model)
     if torch.is_inference_mode_enabled():
@@ -38,7 +40,7 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
     modes = [(module, module.training) for module in model.modules()]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = next((parameter.device for parameter in model.parameters()), None)
-    with random_fork(seed, device), torch.enable_grad(), _repeatable_backward(model):
+    with random_fork(seed, device), torch.enable_grad(), _repeatable_backward(model), logits_taken(bare):
         try:
             model.eval()
             for parameter in trainable:

@@ -182,6 +182,8 @@ def default_folder(options: BenchmarkOptions) -> Path:
         (f"{data.size}px", data.size != usual.data.size),
         (str(model.name), model.name != usual.model.name),
         (f"width{model.width}", model.width != usual.model.width),
+        (f"size{model.size}", model.size is not None),
+        (str(model.pick), model.pick is not None),
         (options.norm, options.norm != usual.norm),
         (f"eps{format_eps(options.eps or 0, options.norm)}", options.eps is not None),
         (f"n{options.n}", options.n is not None),

@@ -41,19 +41,20 @@ class SubmitOptions:
 def submit(arguments: Sequence[str]) -> int:
     """A submission to RobustBench: robust-adapt submit RUN --benchmark DIR --name NAME --title TITLE ..."""
     options = read(SubmitOptions, arguments, "submit")
-    from robust_adapt import leaderboard, runs
+    from robust_adapt import leaderboard, models, runs
 
     run = runs.load_run(options.run, trust_code=options.trust_code)
     record = leaderboard.read_benchmark(options.benchmark)
     settings = run.config.model
     about = {field.name: getattr(options, field.name) for field in dataclasses.fields(leaderboard.Paper)}
-    about["architecture"] = options.architecture or f"{settings.name}, width {settings.width}"
+    about["architecture"] = options.architecture or settings.title
+    plain_code = not settings.size and not models.is_of_library(settings.name)
     folder = leaderboard.submit(
         run.model,
         record,
         leaderboard.Paper(**about),
         options.out or options.run / "submission",
-        source=leaderboard.model_source(settings.name, run.model),
+        source=leaderboard.model_source(settings.name, run.model) if plain_code else None,
         draft=options.draft,
     )
     written = "weights, model.py, entry, form.md, evaluation.json"

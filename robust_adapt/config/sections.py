@@ -7,7 +7,7 @@ from robust_adapt.ball import Epsilon
 from robust_adapt.checks import check_known
 from robust_adapt.config.fields import POSITIVE, SEED, SHARE, Range, Section
 from robust_adapt.epsilon import RULES
-from robust_adapt.errors import ConfigError
+from robust_adapt.errors import ConfigError, shown
 
 LARGEST = 4096
 _WEIGHT = Range(lambda value: value >= 0, ">= 0, a weight")
@@ -44,7 +44,8 @@ class DataConfig(Section):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(Section):
     name: str = "ResNet18"
-    """A RobustBench architecture by name, or `module:function` that returns a model for images in [0, 1]."""
+    """A RobustBench architecture by name, `timm:NAME`, `torchvision:NAME`, or `module:function` that returns a model
+    for images in [0, 1]."""
     width: Annotated[
         int, POSITIVE, Range(lambda width: width <= LARGEST, f"in [1, {LARGEST}]", "; the original is 64")
     ] = 64
@@ -56,11 +57,30 @@ class ModelConfig(Section):
     normalisation needs it."""
     std: tuple[float, ...] | None = None
     """And by this deviation."""
+    size: Annotated[
+        int | None, POSITIVE, Range(lambda side: side <= LARGEST, f"in [1, {LARGEST}] pixels", "; give a side")
+    ] = None
+    """Resize images to this many pixels a side in the model's first layer, for an architecture made for another size:
+    attacks stay at the size of the data."""
     weights: str | None = None
     """Start from these weights: a run folder (its best ones) or a checkpoint file; by default from random ones."""
+    pick: str | None = None
+    """Which of several weights in a checkpoint file, by their place, such as `state_dict_ema`."""
+    pretrained: bool = False
+    """Take the weights that timm or torchvision publishes for the name, normalised as they want it."""
+
+    @property
+    def title(self) -> str:
+        """The architecture in words, with its width and size where those are not the usual ones."""
+        width = f" of width {self.width}" if self.width != ModelConfig.width else ""
+        return self.name + width + (f", images resized to {self.size}" if self.size else "")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.pretrained and self.weights:
+            raise ConfigError(
+                f"Expected `weights` or `pretrained`, but got both, {shown(self.weights)} and True; leave one out."
+            )
         if (self.mean is None) != (self.std is None) or (self.mean is not None and not self.normalize):
             raise ConfigError(
                 f"Expected `mean` and `std` together, with `normalize`, but got {self.mean} and {self.std} with "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from robust_adapt import upstream
@@ -37,20 +38,16 @@ def load_zoo_model(
 ) -> ZooModel:
     """A model by its name in RobustBench, from ``MODEL_DIR/<dataset>/<threat>/<name>.pt``, downloaded where absent.
 
-    No file is ever deleted. Raises ``ConfigError`` for an unknown name,
-    ``CheckpointError`` for a file that is absent and may not be downloaded or is not a checkpoint, ``UpstreamError``
-    where the download fails.
+    The zoo's models of timm and torchvision lie in torch's own cache instead (``zoo_files``). No file is ever deleted.
+    Raises ``ConfigError`` for an unknown name, ``CheckpointError`` for a file that is absent and may not be downloaded
+    or is not a checkpoint, ``UpstreamError`` where the download fails.
     """
-    ids, threat = zoo_entry(name, dataset, threat)["gdrive_id"], threat.removesuffix("_3d")
-    path = Path(model_dir) / dataset / threat / f"{name}.pt"
-    files = [path] if ids is not None else []
-    if isinstance(ids, list):
-        files = [path.with_name(f"{name}.pt_m{number}.pt") for number in range(len(ids))]
+    files, threat = zoo_files(name, dataset, threat, model_dir), threat.removesuffix("_3d")
     absent = [file for file in files if not _is_readable(file)]
-    if offline and (absent or not files):
+    if offline and absent:
         raise CheckpointError(
-            f"Expected {name} at {(absent or [path])[0]}, but it is not there and downloads are off; put the file "
-            "there, or allow downloads."
+            f"Expected {name} at {absent[0]}, but it is not there and downloads are off; put the file there, or allow "
+            "downloads."
         )
     from robustbench.utils import load_model
 
@@ -65,10 +62,31 @@ def load_zoo_model(
                 "download it yourself and put it there."
             ) from error
         raise CheckpointError(
-            f"Expected the weights of {name} in {', '.join(map(str, files)) or 'the download'}, "
+            f"Expected the weights of {name} in {', '.join(map(str, files))}, "
             f"but got: {first_line(error)}; delete the file to fetch it again."
         ) from error
     return ZooModel(name=name, model=model.eval(), sha256={file.name: file_sha256(file) for file in files})
+
+
+def zoo_files(name: str, dataset: str, threat: str, model_dir: str | Path) -> list[Path]:
+    """Where the zoo has the weights of a name: one file, one a model of an ensemble, or one in torch's cache of
+    downloads for those that timm and torchvision load."""
+    ids, threat = zoo_entry(name, dataset, threat)["gdrive_id"], threat.removesuffix("_3d")
+    path = Path(model_dir) / dataset / threat / f"{name}.pt"
+    if isinstance(ids, list):
+        return [path.with_name(f"{name}.pt_m{number}.pt") for number in range(len(ids))]
+    import timm
+    from torchvision.models import ResNet50_Weights
+
+    found = timm.get_pretrained_cfg(timm_name(name, dataset, threat), allow_unregistered=True)
+    standard = dataset == "imagenet" and name == "Standard_R50"
+    url = ResNet50_Weights.IMAGENET1K_V1.url if standard else found and found.url
+    return [Path(torch.hub.get_dir(), "checkpoints", Path(url).name) if url else path]
+
+
+def timm_name(name: str, dataset: str, threat: str) -> str:
+    """What timm calls a name of the zoo, where it knows it."""
+    return f"{name}_{dataset}_{threat}".lower().replace("-", "_")
 
 
 def _is_readable(path: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from robust_adapt.ball import format_eps
+from robust_adapt.config import ModelConfig
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.reporting.classes import class_rows, record_sentence, row_worst
@@ -103,8 +104,9 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
         sentences.append("; ".join(notes) + ".")
     for record in records:
         if training := record.config:
+            told = {key: value for key, value in training["model"].items() if key in ("name", "width", "size")}
             sentences.append(
-                f"{record.model}: {training['model']['name']} of width {training['model']['width']}, "
+                f"{record.model}: {ModelConfig(**told).title}, "
                 f"{training['epochs']:g} epochs, batch {training['batch_size']}, seed "
                 f"{training['seed']}; weights sha256 {record.weights_sha256[:12]}."
             )

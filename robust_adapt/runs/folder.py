@@ -11,7 +11,7 @@ from torch import nn
 from robust_adapt.config import Config, DataConfig
 from robust_adapt.data import ImageData, load_data
 from robust_adapt.errors import CheckpointError, ConfigError, DataError, first_line, shown
-from robust_adapt.models import build_model
+from robust_adapt.models import model_of
 from robust_adapt.random_states import random_fork
 from robust_adapt.records import EpochRecord, RunRecord, StepRecord, read_lines
 from robust_adapt.training.checkpoint import BEST, check_code, load_weights, read_config
@@ -49,11 +49,10 @@ def load_run(folder: str | Path, *, trust_code: bool | str = False) -> Run:
     settings = config.model
     check_code(folder, settings.name, trust_code)
     count = record.channels if settings.mean is None else len(settings.mean)
-    model = build_model(
-        settings.name,
+    model = model_of(
+        dataclasses.replace(settings, pretrained=False),
         num_classes=len(record.classes),
         channels=record.channels,
-        width=settings.width,
         size=record.size,
         mean=[0.0] * count if settings.normalize else None,  # both are buffers, which the weights fill
         std=[1.0] * count if settings.normalize else None,

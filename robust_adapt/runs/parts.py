@@ -19,7 +19,7 @@ from robust_adapt.epsilon import RULES, EpsilonController
 from robust_adapt.errors import ConfigError
 from robust_adapt.features import FeatureTap
 from robust_adapt.losses import CONSISTENCIES
-from robust_adapt.models import build_model
+from robust_adapt.models import model_of
 from robust_adapt.runs.devices import launch_alone, precision_of
 from robust_adapt.training.checkpoint import BEST
 from robust_adapt.weights import model_of_file
@@ -82,7 +82,7 @@ def build_for(config: Config, data: ImageData) -> nn.Module:
     if not settings.weights:
         given = settings.mean is not None or not settings.normalize
         mean, std = (settings.mean, settings.std) if given else data.statistics()
-        return build_model(settings.name, width=settings.width, mean=mean, std=std, **shape)
+        return model_of(settings, mean=mean, std=std, **shape)
     path = Path(settings.weights)
     path = path / BEST if path.is_dir() else path
     found = model_of_file(path, settings, **shape)

@@ -17,6 +17,7 @@ from robust_adapt.archives import read_tensors
 from robust_adapt.config import Config
 from robust_adapt.errors import CheckpointError, ConfigError, shown
 from robust_adapt.files import file_sha256, write_atomically
+from robust_adapt.models import is_of_library
 from robust_adapt.records import write_json
 
 try:
@@ -203,7 +204,7 @@ def check_code(folder: Path, name: str, trusted: bool | str) -> None:
 
     trusted: True where the caller allows any, or the one that the caller names.
     """
-    if ":" in name and trusted is not True and trusted != name:
+    if ":" in name and not is_of_library(name) and trusted is not True and trusted != name:
         raise ConfigError(
             f"Expected a model of ours in {folder}, but its config.json names the code {shown(name)}, which would be "
             "imported and run; where you trust it, say so with trust_code=True (--trust-code)."

@@ -1,31 +1,24 @@
-"""Architectures of RobustBench's zoo by name and width, ``module:function``, and normalisation as a layer."""
+"""From a name or a config to a model: normalisation and resizing are layers of it."""
 
 import hashlib
-import importlib
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robust_adapt import upstream
 from robust_adapt.archives import tensor_bytes
 from robust_adapt.checks import check_model, check_whole, unwrap
-from robust_adapt.errors import ConfigError, first_line, shown, unknown_name
+from robust_adapt.config import ModelConfig
+from robust_adapt.errors import ConfigError
+from robust_adapt.models.architectures import ORIGINAL_WIDTH, architecture_of, check_architecture, published_statistics
 
-ORIGINAL_WIDTH = 64
 LARGEST = 4096
-# name: (residual block, blocks per stage), both of robustbench.model_zoo.architectures.resnet
-RESNETS = {
-    "ResNet18": ("BasicBlock", (2, 2, 2, 2)),
-    "ResNet34": ("BasicBlock", (3, 4, 6, 3)),
-    "ResNet50": ("Bottleneck", (3, 4, 6, 3)),
-    "PreActResNet18": ("PreActBlock", (2, 2, 2, 2)),
-}
 
 
 class Normalize(nn.Module):
@@ -56,6 +49,37 @@ def normalize(model: nn.Module, *, mean: Sequence[float], std: Sequence[float]) 
     return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), model=model))
 
 
+class Resize(nn.Module):
+    """Images of any height and width -> ``size`` x ``size`` pixels, bilinear, antialiased where they shrink.
+
+    By two matrix products: interpolation itself has a gradient that differs from call to call on a GPU.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        check_whole("size", size, high=LARGEST + 1, example=224)
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows, columns = (self._weights(side, images) for side in images.shape[-2:])
+        return rows @ images @ columns.mT
+
+    def _weights(self, side: int, images: Tensor) -> Tensor:
+        """How much each pixel of the old side gives to each of the new one, ``(size, side)``."""
+        one = torch.eye(side, device=images.device)[None, None]
+        new = F.interpolate(one, (side, self.size), mode="bilinear", antialias=True)
+        return new[0, 0].mT.to(images.dtype)
+
+    def extra_repr(self) -> str:
+        return str(self.size)
+
+
+def resize(model: nn.Module, size: int) -> nn.Module:
+    """``model`` for images of ``size`` x ``size`` pixels -> a model for images of any size, which attacks then keep."""
+    check_model(model)
+    return nn.Sequential(OrderedDict(resize=Resize(size), model=model))
+
+
 def build_model(
     name: str,
     *,
@@ -68,8 +92,9 @@ def build_model(
 ) -> nn.Module:
     """A fresh model that takes images ``(N, channels, size, size)`` in [0, 1] and returns logits ``(N, num_classes)``.
 
-    name: a key of ``RESNETS``, or ``module:function`` (called without arguments). width: channels of the first
-    stage. mean, std: normalisation as the first layer, none where absent. Raises ``ConfigError``.
+    name: a key of ``RESNETS``, ``timm:NAME``, ``torchvision:NAME``, or ``module:function`` (called without arguments).
+    width: channels of the first stage of ``RESNETS``. mean, std: normalisation as the first layer, none where absent.
+    Raises ``ConfigError``.
     """
     check_architecture(name)
     check_whole("num_classes", num_classes, low=2, high=10**6, example=10)
@@ -81,16 +106,39 @@ def build_model(
             raise ConfigError(
                 f"Expected `mean` and `std` of {channels} channels, but got {len(mean)} values; one a channel each."
             )
-    model = _call(name) if ":" in name else _resnet(name, num_classes, channels, width, size)
+    model = architecture_of(name, num_classes=num_classes, channels=channels, width=width, size=size)
     return model if mean is None or std is None else normalize(model, mean=mean, std=std)
 
 
-def check_architecture(name: str) -> None:
-    """Raise ``ConfigError`` unless ``name`` is a key of ``RESNETS`` or reads ``module:function``."""
-    if ":" not in name and name not in RESNETS:
-        raise ConfigError(unknown_name("model", name, RESNETS) + " Or module:function.")
-    if ":" in name and not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
-        raise ConfigError(f"Expected `module:function`, but got {shown(name)}; write both as Python names.")
+def model_of(
+    settings: ModelConfig,
+    *,
+    num_classes: int,
+    channels: int,
+    size: int,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> nn.Module:
+    """The model of a config's section for images of ``size`` pixels, resized where it asks for another size.
+
+    mean, std: as in ``build_model``; with ``pretrained`` and no word of the config, those that its library publishes.
+    Raises ``ConfigError``, and ``UpstreamError`` where published weights cannot be had.
+    """
+    side = settings.size or size
+    shape = {"num_classes": num_classes, "channels": channels, "width": settings.width, "size": side}
+    if settings.pretrained:
+        model = architecture_of(settings.name, **shape, pretrained=True)
+        if settings.normalize and settings.mean is None:
+            mean, std = published_statistics(settings.name)
+            if len(mean) != channels:
+                raise ConfigError(
+                    f"Expected images of {len(mean)} channels, those of the published weights of {settings.name}, but "
+                    f"got {channels}; say how to normalise them, `--model.mean` and `--model.std`."
+                )
+        model = model if mean is None or std is None else normalize(model, mean=mean, std=std)
+    else:
+        model = build_model(settings.name, **shape, mean=mean, std=std)
+    return model if side == size else resize(model, side)
 
 
 def model_device(model: nn.Module, default: torch.device | None = None) -> torch.device:
@@ -127,46 +175,3 @@ def _entry_bytes(value: Any) -> bytes | memoryview:
     if isinstance(value, list | tuple):
         return b"".join(map(_entry_bytes, value))
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value)).encode()  # addresses change by process
-
-
-def _call(name: str) -> nn.Module:
-    module_name, _, function = name.partition(":")
-    wanted, cure = f"`module:function` that can be imported, but got {shown(name)}:", ""
-    try:
-        factory: Callable[[], nn.Module] = getattr(importlib.import_module(module_name), function)
-        wanted = f"{shown(name)} to return a model when called without arguments, but got"
-        cure = "; name a function that needs none"
-        model = factory()
-    except Exception as error:  # whoever imports and runs foreign code may get anything
-        said = f": {first_line(error)}" if str(error).strip() else ""
-        raise ConfigError(f"Expected {wanted} {type(error).__name__}{said}{cure}.") from error
-    if not isinstance(model, nn.Module):
-        raise ConfigError(
-            f"Expected {shown(name)} to return a torch.nn.Module, but got {type(model).__name__}; name a function that "
-            "builds the model."
-        )
-    return model
-
-
-def _resnet(name: str, num_classes: int, channels: int, width: int, size: int) -> Any:
-    zoo = upstream.resnets()
-    if (num_classes, channels, width, size) == (10, 3, ORIGINAL_WIDTH, 32):
-        return getattr(zoo, name)()  # the leaderboard's architecture itself, untouched
-    block_name, blocks = RESNETS[name]
-    halvings = (size // 4).bit_length() - 1  # until the zoo's last pooling meets the 4 x 4 map that it is written for
-    if size != 4 << max(halvings, 0) or halvings > 4:
-        raise ConfigError(
-            f"Expected images of 4, 8, 16, 32 or 64 pixels a side for {name}, but got {size}; set `data.size` for a "
-            "folder, resize in the transform of other data sets."
-        )
-    block = getattr(zoo, block_name)
-    model = (zoo.PreActResNet if name.startswith("PreAct") else zoo.ResNet)(block, blocks, num_classes)
-    model.in_planes = width  # the zoo fixes 64 channels, RGB and 32 x 32: its own parts again, names and order kept
-    model.conv1 = nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False)
-    if hasattr(model, "bn1"):
-        model.bn1 = nn.BatchNorm2d(width)
-    for stage, count in enumerate(blocks):
-        stride = 2 if stage <= halvings and (stage > 0 or halvings == 4) else 1  # from the second stage on, if enough
-        setattr(model, f"layer{stage + 1}", model._make_layer(block, width * 2**stage, count, stride=stride))
-    model.linear = nn.Linear(8 * width * block.expansion, num_classes)
-    return model
