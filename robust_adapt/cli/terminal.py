@@ -77,7 +77,7 @@ def read_of_run(options: Any, arguments: Sequence[str], command: str, folder: st
 
 def names_data(arguments: Sequence[str]) -> bool:
     """Whether the flags name data, not only where they lie."""
-    where = ("--data.root", "--data.offline", "--data.no-offline")
+    where = ("--data.root", "--data.offline", "--data.no-offline", "--data.workers")
     return any(each.startswith("--data.") and not each.startswith(where) for each in arguments)
 
 

@@ -1,0 +1,47 @@
+"""ImageNet's validation set, from disk: the 5,000 images on which RobustBench judges."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from robust_adapt import upstream
+from robust_adapt.data.splits import Split
+from robust_adapt.data.stored import Items, Stored
+from robust_adapt.errors import DataError, shown
+
+CLASSES = 1000
+
+
+def read_imagenet(root: Path, preprocessing: str, workers: int) -> tuple[Split, tuple[str, ...]]:
+    """The images of ``root/val/<wnid>/*.JPEG`` that are on RobustBench's list, and torchvision's names of the classes.
+
+    Raises ``DataError`` where an image or a folder of a class is missing, ``ConfigError`` for the preprocessing.
+    """
+    from torchvision.models import ResNet18_Weights
+
+    folder = root / "val"
+    try:
+        dataset = upstream.imagenet_validation(folder, preprocessing)
+    except (OSError, KeyError) as error:
+        lost = f"the folder {shown(error.args[0])}" if isinstance(error, KeyError) else "that folder"
+        raise _missing(folder, f"{lost} is not there") from error
+    count = len(dataset.folder.classes)
+    if count != CLASSES:
+        raise _missing(folder, f"{count} folders are there, not one for each of {CLASSES} classes")
+    missing = [path for path in dataset.paths if not os.path.isfile(path)]
+    if missing:
+        first = os.path.relpath(missing[0], folder)
+        raise _missing(folder, f"{len(missing)} of the {len(dataset)} on RobustBench's list are not there, such as {first}")
+    items = Items(dataset)
+    items = Items(dataset, tuple(items.read(0)[0].shape))
+    stored = Stored(items, torch.arange(len(dataset)), workers)
+    return Split(stored, torch.tensor(dataset.targets)), tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+
+
+def _missing(folder: Path, found: str) -> DataError:
+    return DataError(
+        f"Expected ImageNet's validation images as {folder}/<wnid>/*.JPEG, but {found}; put ILSVRC2012_img_val.tar and "
+        f"ILSVRC2012_devkit_t12.tar.gz of image-net.org into {folder.parent}, and run "
+        f"torchvision.datasets.ImageNet({str(folder.parent)!r}, split='val') once."
+    )
