@@ -32,7 +32,7 @@ def read_imagenet(root: Path, preprocessing: str, workers: int) -> tuple[Split, 
     missing = [path for path in dataset.paths if not os.path.isfile(path)]
     if missing:
         first = os.path.relpath(missing[0], folder)
-        raise _missing(folder, f"{len(missing)} of the {len(dataset)} on RobustBench's list are not there, such as {first}")
+        raise _missing(folder, f"{len(missing)} of RobustBench's {len(dataset)} are not there, such as {first}")
     items = Items(dataset)
     items = Items(dataset, tuple(items.read(0)[0].shape))
     stored = Stored(items, torch.arange(len(dataset)), workers)

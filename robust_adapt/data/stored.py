@@ -165,17 +165,11 @@ def _check_pickle(items: Items) -> None:
 
 @contextlib.contextmanager
 def _as_in_a_worker() -> Iterator[None]:
-    """One thread, and a random state that leaves no trace; a worker that has died is a ``DataError``."""
+    """One thread, and a random state that leaves no trace."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with random_fork(None):
             yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise DataError(
-            f"Expected workers that read the images, but got: {first_line(error)} Set `workers` lower, or to 0."
-        ) from error
     finally:
         torch.set_num_threads(threads)
