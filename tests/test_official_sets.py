@@ -66,23 +66,38 @@ def tuned(split, classes):
     return model
 
 
+@pytest.fixture
+def few_targets(few_queries, monkeypatch):
+    """And with two of nine target classes and half the steps."""
+    from pyautoattack.autoattack import AutoAttack
+
+    set_version = AutoAttack._set_version
+
+    def shortened(self, version="standard"):
+        set_version(self, version)
+        self.apgd_targeted.n_target_classes = self.fab.n_target_classes = 2
+        self.apgd.n_iter = self.apgd_targeted.n_iter = self.fab.n_iter = 10
+
+    monkeypatch.setattr(AutoAttack, "_set_version", shortened)
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader", "ignore:This process:DeprecationWarning")  # RobustBench's own
 @pytest.mark.parametrize("dataset", ["cifar100", "imagenet"])
-def test_the_untouched_benchmark_gives_our_counts(dataset, request, few_queries, monkeypatch):
+def test_the_untouched_benchmark_gives_our_counts(dataset, request, few_targets, monkeypatch):
     """The same images in the same batches, with the seed forced, by which ``benchmark()`` takes the clock."""
     upstream.prepare()
     from robustbench import benchmark
 
-    root = str(request.getfixturevalue(dataset))
+    root, options = str(request.getfixturevalue(dataset)), {}
     if dataset == "cifar100":
-        data, eps, options = load_data(DataConfig(name="cifar100", root=root, offline=True)), 0.4 / 255, {}
+        data = load_data(DataConfig(name="cifar100", root=root, offline=True))
     else:
-        data, eps, options = load_data(f"imagenet:{root}"), 0.4 / 255, {"preprocessing": "Res256Crop224"}
+        data, options = load_data(f"imagenet:{root}"), {"preprocessing": "Res256Crop224"}
     split = data.test.take(slice(COUNT))
     model = tuned(split, len(data.classes))
     monkeypatch.setattr("pyautoattack.AutoAttack.get_seed", lambda self: 5)
-    ours = autoattack(model, split, Conditions(Ball("Linf", eps), seed=5, batch_size=4))
-    theirs = benchmark(model, n_examples=COUNT, dataset=dataset, data_dir=root, eps=eps, batch_size=4, **options)
+    ours = autoattack(model, split, Conditions(Ball("Linf", "4/255"), seed=5, batch_size=4))
+    theirs = benchmark(model, n_examples=COUNT, dataset=dataset, data_dir=root, eps=4 / 255, batch_size=4, **options)
     assert theirs == (ours.clean.accuracy, pytest.approx(ours.accuracy, abs=1e-9))
     assert [row.attacked > 0 for row in ours.attacks] == [True] * 4
     assert 0 < ours.correct < ours.clean.correct == COUNT - 1
@@ -112,15 +127,20 @@ PREPROCESSED = {
 
 @pytest.mark.parametrize("preprocessing", PREPROCESSED)
 def test_imagenet_is_official_and_preprocessed_as_a_model_wants_it(imagenet, preprocessing):
-    from robustbench.data import PREPROCESSINGS
+    upstream.prepare()
+    from robustbench.data import PREPROCESSINGS, get_preprocessing
     from robustbench.loaders import CustomImageFolder
+    from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
 
     data = load_data(DataConfig(name=f"imagenet:{imagenet}", preprocessing=preprocessing, workers=0))
     said, size = PREPROCESSED[preprocessing]
     assert (data.title, data.official, data.size) == (f"ImageNet ({said})", True, size)
     assert (len(data.train), data.test.shape, data.classes[0]) == (0, (5000, 3, size, size), "tench")
     images, labels = data.test.take(slice(3)).tensors()
-    usual = CustomImageFolder(str(imagenet / "val"), PREPROCESSINGS["Crop288" if size == 288 else "Res256Crop224"])
+    transform = PREPROCESSINGS["Crop288" if size == 288 else "Res256Crop224"]
+    if preprocessing == "AlexNet":
+        transform = get_preprocessing(BenchmarkDataset.imagenet, ThreatModel.corruptions, preprocessing, None)
+    usual = CustomImageFolder(str(imagenet / "val"), transform)
     for number, image in enumerate(images):
         expected, label, _ = usual[number]
         assert torch.equal(image, expected) and labels[number] == label
