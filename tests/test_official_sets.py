@@ -12,6 +12,7 @@ from pictures import part
 from torch import nn
 
 from robust_adapt import Ball, Conditions, autoattack, load_data, upstream
+from robust_adapt.cli.benchmark import BenchmarkOptions, _load
 from robust_adapt.config import DataConfig
 from robust_adapt.data import CIFAR100_CLASSES
 from robust_adapt.errors import ConfigError, DataError
@@ -120,7 +121,7 @@ def test_cifar100_is_official(cifar100):
 PREPROCESSED = {
     None: ("Res256Crop224", 224),
     "Crop288": ("Crop288", 288),
-    "Wong2020Fast": ("Wong2020Fast", 288),  # by the entry of a model
+    "Wong2020Fast": ("Crop288", 288),  # by the entry of a model
     "AlexNet": ("AlexNet", 224),  # of corruptions, as timm has it
 }
 
@@ -144,6 +145,12 @@ def test_imagenet_is_official_and_preprocessed_as_a_model_wants_it(imagenet, pre
     for number, image in enumerate(images):
         expected, label, _ = usual[number]
         assert torch.equal(image, expected) and labels[number] == label
+
+
+def test_a_model_of_the_zoo_is_benchmarked_with_its_own_preprocessing(imagenet):
+    for name, said in {"Wong2020Fast": "Crop288", "module:function": "Res256Crop224"}.items():
+        options = BenchmarkOptions(model_name=name, data=DataConfig(name=f"imagenet:{imagenet}"))
+        assert _load(options, own=True).title == f"ImageNet ({said})"
 
 
 def test_preprocessings_that_are_not_known(imagenet):

@@ -122,7 +122,7 @@ def read_item(dataset: Any, index: int, *, square: bool) -> tuple[Tensor, int, l
             f"Expected pairs (image, label), but number {index} is {shown(item)}; give two values an item, as "
             "TensorDataset(images, labels) does."
         )
-    image, notes = item[0], []
+    image, notes = item[0], list[str]()
     if hasattr(image, "convert") and hasattr(image, "mode"):
         try:
             image, notes = read_picture(image)

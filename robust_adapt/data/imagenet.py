@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,8 +14,9 @@ from robust_adapt.errors import DataError, shown
 CLASSES = 1000
 
 
-def read_imagenet(root: Path, preprocessing: str, workers: int) -> tuple[Split, tuple[str, ...]]:
-    """The images of ``root/val/<wnid>/*.JPEG`` that are on RobustBench's list, and torchvision's names of the classes.
+def read_imagenet(root: Path, preprocessing: str, workers: int) -> tuple[Split, tuple[str, ...], str]:
+    """The images of ``root/val/<wnid>/*.JPEG`` that are on RobustBench's list, torchvision's names of the classes, and
+    the name of the preprocessing.
 
     Raises ``DataError`` where an image or a folder of a class is missing, ``ConfigError`` for the preprocessing.
     """
@@ -22,7 +24,7 @@ def read_imagenet(root: Path, preprocessing: str, workers: int) -> tuple[Split, 
 
     folder = root / "val"
     try:
-        dataset = upstream.imagenet_validation(folder, preprocessing)
+        dataset: Any = upstream.imagenet_validation(folder, preprocessing)
     except (OSError, KeyError) as error:
         lost = f"the folder {shown(error.args[0])}" if isinstance(error, KeyError) else "that folder"
         raise _missing(folder, f"{lost} is not there") from error
@@ -36,7 +38,8 @@ def read_imagenet(root: Path, preprocessing: str, workers: int) -> tuple[Split, 
     items = Items(dataset)
     items = Items(dataset, tuple(items.read(0)[0].shape))
     stored = Stored(items, torch.arange(len(dataset)), workers)
-    return Split(stored, torch.tensor(dataset.targets)), tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+    classes = tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+    return Split(stored, torch.tensor(dataset.targets)), classes, dataset.preprocessing
 
 
 def _missing(folder: Path, found: str) -> DataError:

@@ -107,8 +107,7 @@ def load_data(config: DataConfig | str) -> ImageData:
         _check_size(config, "CIFAR-10.1", test)
         return _test_only("CIFAR-10.1", test, CIFAR10_CLASSES)
     if kind == "imagenet" and path:
-        preprocessing = config.preprocessing or "Res256Crop224"
-        test, classes = read_imagenet(root, preprocessing, config.workers)
+        test, classes, preprocessing = read_imagenet(root, config.preprocessing or "Res256Crop224", config.workers)
         title = f"ImageNet ({preprocessing})"
         _check_size(config, title, test)
         return replace(_test_only(title, test, classes), official=True)

@@ -11,9 +11,13 @@ from robust_adapt.upstream.imports import prepare
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """RobustBench's folder of images as a map-style data set of (image, label); its own has the path as a third."""
+    """RobustBench's folder of images as a map-style data set of (image, label); its own has the path as a third.
+
+    preprocessing: its name, or that of the model whose own it is.
+    """
 
     folder: Any
+    preprocessing: str
 
     def __len__(self) -> int:
         return len(self.folder)
@@ -37,27 +41,25 @@ def imagenet_validation(folder: Path, preprocessing: str) -> Validation:
     preprocessing: as in ``imagenet_preprocessing``. Raises ``OSError`` without the folder, ``KeyError`` without a
     class's, ``ConfigError``.
     """
-    transform = imagenet_preprocessing(preprocessing)
+    name, transform = imagenet_preprocessing(preprocessing)
     from robustbench.loaders import CustomImageFolder
 
-    return Validation(CustomImageFolder(str(folder), transform))
+    return Validation(CustomImageFolder(str(folder), transform), name)
 
 
-def imagenet_preprocessing(name: str) -> Callable[[Any], Any]:
+def imagenet_preprocessing(name: str) -> tuple[str, Callable[[Any], Any]]:
     """One of RobustBench's preprocessings, such as ``Res256Crop224``, or that of a model of its zoo, by the model's
-    name. Raises ``ConfigError``."""
+    name; and its name, that of the model where it has none. Raises ``ConfigError``."""
     prepare()
     from robustbench.data import PREPROCESSINGS, get_preprocessing
     from robustbench.model_zoo import model_dicts
     from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
 
-    board = BenchmarkDataset.imagenet
+    board, known = BenchmarkDataset.imagenet, {key: each for key, each in PREPROCESSINGS.items() if key is not None}
     for threat in (ThreatModel.Linf, ThreatModel.corruptions):
         if name in model_dicts[board][threat]:
-            own: Callable[[Any], Any] = get_preprocessing(board, threat, name, None)
-            return own
-    known = {key: transform for key, transform in PREPROCESSINGS.items() if key is not None}
+            own = get_preprocessing(board, threat, name, None)
+            return next((key for key, each in known.items() if each is own), name), own
     if name not in known:
         raise ConfigError(unknown_name("preprocessing of ImageNet", name, known))
-    found: Callable[[Any], Any] = known[name]
-    return found
+    return name, known[name]
