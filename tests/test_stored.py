@@ -28,7 +28,6 @@ from robust_adapt.sanity.subject import Subject
 
 BALL = Ball("Linf", 0.4 / 255)
 SHORT = {"eps": 0.4 / 255, "version": "custom", "attacks": ["apgd-ce", "square"], "batch_size": 5}
-SHORT |= {"settings": {"apgd": {"n_restarts": 1}}}
 SIZE = 40
 
 
@@ -116,7 +115,7 @@ def _lists(states):
     return {key: value.tolist() if isinstance(value, torch.Tensor) else value for key, value in states.items()}
 
 
-def test_the_records_are_those_in_memory_whatever_reads_them(folder, in_memory, few_queries):
+def test_the_records_are_those_in_memory_whatever_reads_them(folder, in_memory, few_steps):
     splits = [right_labels(each.test) for each in (in_memory, on_disk(folder, 0), on_disk(folder, 2))]
     evaluated = [evaluate_model(net(), split, BALL, rows=["Clean", "FGSM"], batch_size=5) for split in splits]
     attacked = [autoattack(net(), split, return_adversarial=True, **SHORT) for split in splits]
@@ -144,7 +143,7 @@ def child(folder, state):
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forks beside threads
-def test_a_killed_run_goes_on_from_disk(folder, in_memory, tmp_path, few_queries):
+def test_a_killed_run_goes_on_from_disk(folder, in_memory, tmp_path, few_steps):
     process = multiprocessing.get_context("fork").Process(target=child, args=(folder, tmp_path))
     process.start()
     process.join(120)
@@ -156,7 +155,7 @@ def test_a_killed_run_goes_on_from_disk(folder, in_memory, tmp_path, few_queries
     assert all((tmp_path / name).read_bytes() == content for name, content in done.items())
 
 
-def test_the_command_line_judges_from_disk(folder, tmp_path, few_queries):
+def test_the_command_line_judges_from_disk(folder, tmp_path, few_steps):
     data = ["--data.name", f"disk:{folder}", "--data.size", str(SIZE), "--data.workers"]
     attacks = ["--n", "4", "--version", "custom", "--attacks", "apgd-ce", "--out", str(tmp_path)]
     records = []

@@ -40,19 +40,6 @@ def vit(folder, depth):
     return model
 
 
-@pytest.fixture
-def few_steps(few_queries, monkeypatch):
-    from pyautoattack.autoattack import AutoAttack
-
-    set_version = AutoAttack._set_version
-
-    def shortened(self, version="standard"):
-        set_version(self, version)
-        self.apgd.n_iter, self.apgd.n_restarts, self.square.n_queries = 4, 1, 4
-
-    monkeypatch.setattr(AutoAttack, "_set_version", shortened)
-
-
 class Killed(Exception):
     pass
 
