@@ -49,6 +49,7 @@ _HOMES = {
     "kl_consistency": "losses",
     "load_data": "data",
     "load_run": "runs",
+    "load_test": "data",
     "load_zoo_model": "leaderboard",
     "make_attack": "attacks",
     "mcnemar": "statistics",

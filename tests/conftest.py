@@ -148,3 +148,17 @@ def few_queries(monkeypatch):
         self.square.n_queries = self.apgd.n_iter = self.apgd_targeted.n_iter = self.fab.n_iter = 20
 
     monkeypatch.setattr(AutoAttack, "_set_version", shortened)
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """AutoAttack's version ``custom`` as it is, with one restart, 10 steps and 10 queries."""
+    from pyautoattack.autoattack import AutoAttack
+
+    original = AutoAttack.__init__
+
+    def shortened(self, *arguments, **options):
+        original(self, *arguments, **options)
+        self.apgd.n_restarts, self.apgd.n_iter, self.square.n_queries = 1, 10, 10
+
+    monkeypatch.setattr(AutoAttack, "__init__", shortened)

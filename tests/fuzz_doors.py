@@ -358,6 +358,11 @@ def _runs(folder):
             },
             {"train": [normalised], "test": [normalised], "classes": [["a"], []]},
         ),
+        "load_test": Door(
+            robust_adapt.load_test,
+            {"dataset": pixels, "classes": list("abcd"), "title": "mine", "workers": 0},
+            {"dataset": [normalised, []], "classes": [["a"], []], "workers": [-1, 2**31]},
+        ),
         "plan_run": Door(
             robust_adapt.plan_run, {"config": config, "probe": 0.0}, {"probe": [-1.0, math.nan, math.inf]}
         ),

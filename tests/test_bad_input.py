@@ -63,8 +63,8 @@ CUT_CHECKPOINTS = (
 )
 CUT_WEIGHTS = "Expected a file of tensors at {path}, but got a truncated file; delete it, then fetch or write it anew."
 UNKNOWN_DATA = (
-    "Expected a known data set, but got 'cifar1'; did you mean 'cifar10'? Known: cifar10, cifar10.1, digits, "
-    "folder:PATH."
+    "Expected a known data set, but got 'cifar1'; did you mean 'cifar10'? Known: cifar10, cifar10.1, cifar100, digits, "
+    "disk:PATH, folder:PATH, imagenet:PATH."
 )
 UNKNOWN_MODEL = (
     "Expected a known model, but got 'ResNet81'; did you mean 'ResNet18'? Known: PreActResNet18, ResNet18, ResNet34, "

@@ -114,11 +114,15 @@ def _dataset(options: BenchmarkOptions) -> str:
 
 
 def _load(options: BenchmarkOptions, *, own: bool) -> Any:
-    """The run folder's own data where none are named (own), else the named ones."""
+    """The run folder's own data where none are named (own), else the named ones; ImageNet's images as the model of
+    the zoo wants them."""
     from robust_adapt import runs
     from robust_adapt.data import load_data
 
     config = dataclasses.replace(options.data, offline=options.data.offline or options.offline)
+    zoo = re.fullmatch(r"[\w-]+", options.model_name) and not Path(options.model_name).exists()
+    if zoo and config.name.startswith("imagenet:") and config.preprocessing is None:
+        config = dataclasses.replace(config, preprocessing=options.model_name)
     if own and Path(options.model_name).is_dir():
         return runs.load_own_data(options.model_name, config)
     return load_data(config)
@@ -180,6 +184,7 @@ def default_folder(options: BenchmarkOptions) -> Path:
         (options.model_name, True),
         (_word(data.name), data.name != usual.data.name),
         (f"{data.size}px", data.size != usual.data.size),
+        (str(data.preprocessing), data.preprocessing != usual.data.preprocessing),
         (str(model.name), model.name != usual.model.name),
         (f"width{model.width}", model.width != usual.model.width),
         (f"size{model.size}", model.size is not None),

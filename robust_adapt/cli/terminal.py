@@ -84,7 +84,7 @@ def run_folders(names: Iterable[str | Path]) -> list[Path]:
 
 def names_data(arguments: Sequence[str]) -> bool:
     """Whether the flags name data, not only where they lie."""
-    where = ("--data.root", "--data.offline", "--data.no-offline")
+    where = ("--data.root", "--data.offline", "--data.no-offline", "--data.workers")
     return any(each.startswith("--data.") and not each.startswith(where) for each in arguments)
 
 

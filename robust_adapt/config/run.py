@@ -95,10 +95,10 @@ class Config(Section):
     def shareable(self) -> dict[str, Any]:
         """``to_dict`` without the folders of this machine, for records that are published."""
         values = self.to_dict()
-        folder = self.data.name.rstrip("/").rsplit("/", 1)[-1].removeprefix("folder:")
-        if self.data.name.startswith("folder:"):
-            values["data"]["name"] = f"folder:{folder}"
-        values["data"]["root"] = DataConfig().root
+        kind, _, path = self.data.name.partition(":")
+        if path:
+            values["data"]["name"] = f"{kind}:{path.rstrip('/').rsplit('/', 1)[-1]}"
+        values["data"] |= {"root": DataConfig().root, "workers": DataConfig().workers}
         if self.model.weights:
             values["model"]["weights"] = self.model.weights.rstrip("/").rsplit("/", 1)[-1]
         return values

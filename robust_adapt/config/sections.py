@@ -16,7 +16,9 @@ _WEIGHT = Range(lambda value: value >= 0, ">= 0, a weight")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig(Section):
     name: str = "cifar10"
-    """`cifar10`, `cifar10.1` (a test set), `digits` (embedded), `folder:PATH` with train/CLASS/* and test/CLASS/*."""
+    """`cifar10`, `cifar100`, `digits` (embedded), `folder:PATH` with train/CLASS/* and test/CLASS/*. Test sets:
+    `cifar10.1`, and, read from disk a batch at a time, `imagenet:PATH` with val/WNID/* and `disk:PATH` with
+    test/CLASS/*."""
     root: str = "data"
     """Where torchvision's data sets are kept."""
     offline: bool = False
@@ -37,6 +39,11 @@ class DataConfig(Section):
     ] = None
     """Resize the images of a folder: the short side to this many pixels, then the square in the middle; by default they
     must be square and of one size."""
+    preprocessing: str | None = None
+    """Of `imagenet:PATH`: `Res256Crop224` (the default), `BicubicRes256Crop224`, `Res224`, `Crop288`, or a RobustBench
+    name, for that model's own."""
+    workers: Annotated[int, Range(lambda count: 0 <= count <= 512, "in [0, 512]", "; 0 reads in this process")] = 4
+    """Processes that read images from disk ahead; the figures do not depend on them."""
     subset: Annotated[int | None, POSITIVE] = None
     """Train on this many images only (stratified); for tests and short looks."""
 

@@ -1,9 +1,11 @@
-"""Data sets in memory, a held-out validation split, and batches augmented on the device."""
+"""Data sets in memory or a test set on disk, a held-out validation split, and batches augmented on the device."""
 
-from robust_adapt.data.sources import CIFAR10_CLASSES, ImageData, check_data, from_datasets, load_data
+from robust_adapt.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
+from robust_adapt.data.sources import ImageData, check_data, from_datasets, load_data, load_test
 from robust_adapt.data.splits import Augmentation, Batches, Split, augment, stratified_order, to_float
 
 __all__ = [
+    "CIFAR100_CLASSES",
     "CIFAR10_CLASSES",
     "Augmentation",
     "Batches",
@@ -13,6 +15,7 @@ __all__ = [
     "check_data",
     "from_datasets",
     "load_data",
+    "load_test",
     "stratified_order",
     "to_float",
 ]

@@ -1,74 +1,80 @@
-"""Map-style data sets of (image, label) as splits: images of any form as uint8, labels as class numbers.
+"""Map-style data sets of (image, label), item by item: images of any form as pixels, labels as class numbers.
 
 What 8 bits a channel cannot hold is refused, and what changes pixels is noted.
 """
 
 import logging
-import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from robust_adapt.checks import LIMIT
-from robust_adapt.data.splits import Split
+from robust_adapt.data.pictures import CURES, EXPECTED, Unfit, read_picture
 from robust_adapt.errors import DataError, shown
 from robust_adapt.random_states import random_fork
 
 log = logging.getLogger(__name__)
 AGAIN = 256  # items that are read twice: a transform that changes one in 50 escapes once in 20,000 times
-EXPECTED = "Expected opaque images of one frame and 8 bits a channel"
-DEEP, FRAMES, TRANSPARENT = "with more than 8 bits a channel", "with several frames", "with transparent pixels"
-UNREADABLE = "that cannot be read"
-CURES = {
-    DEEP: "scale to 8 bits",
-    FRAMES: "keep one frame, image.copy(), of",
-    TRANSPARENT: "lay on a background, Image.alpha_composite(),",
-    UNREADABLE: "copy anew or delete",
-}
-FOREIGN = ("CMYK", "YCbCr", "LAB", "HSV")  # colours that RGB holds, but for a rounding or a gamut
 NOISE = 1e-4  # what resizing and normalising back leave outside [0, 1]
 LOSS = 1e-3  # a rounding to 8 bits that is more than the noise of float16; half a step is 2e-3
 OVERSHOOT = 0.25
 
 
-class Unfit(Exception):
-    """A picture that 8 bits of RGB do not hold; its text is a key of ``CURES``."""
+def read_dataset(dataset: Dataset[Any]) -> tuple[Tensor, Tensor, Counter[str]]:
+    """All images ``(N, C, H, H)`` of a map-style data set as uint8, its labels, and how many images each note is about.
 
-
-def read_dataset(dataset: Dataset[Any]) -> tuple[Split, Counter[str]]:
-    """The split of a map-style data set, and how many images each note of ``_image`` is about.
-
-    Items are read once, up to 256 of them (the first, the last, others between) twice: one that differs then is
-    augmented by the data set, and refused. Random states are left as one reading leaves them. Raises ``DataError``.
+    Items are read once, those of ``check_again`` twice. Random states are left as one reading leaves them. Raises
+    ``DataError``.
     """
-    count = _length(dataset)
+    count = length(dataset)
     labels, notes = torch.empty(count, dtype=torch.int64), Counter[str]()
     for index in range(count):
-        image, labels[index], changes = _item(dataset, index)
+        image, labels[index], changes = _bytes(dataset, index)
         if not index:
             images = torch.empty((count, *image.shape), dtype=torch.uint8)
-        if image.shape != images.shape[1:]:
-            raise DataError(
-                f"Expected images of one shape, but got {tuple(images.shape[1:])} and, number {index}, "
-                f"{tuple(image.shape)} (C, H, W); resize or convert them."
-            )
+        check_shape(image, images.shape[1:], index)
         images[index] = image
         notes.update(changes)
+
+    def same(index: int) -> bool:
+        image, label, _ = _bytes(dataset, index)
+        return label == labels[index] and torch.equal(image, images[index])
+
+    check_again(count, same, ": DataConfig(crop=, flip=) augments anew in each epoch")
+    return images, labels, notes
+
+
+def check_again(count: int, same: Callable[[int], bool], instead: str = "") -> None:
+    """Raise ``DataError`` for an item that differs when it is read again: one that the data set augments.
+
+    Up to 256 numbers below ``count`` are asked for: the first, the last, others between; random states stay.
+    """
     with random_fork(None):
-        for index in sorted({number * (count - 1) // (AGAIN - 1) for number in range(AGAIN)}):
-            image, label, _ = _item(dataset, index)
-            if label != labels[index] or not torch.equal(image, images[index]):
+        for index in sampled(count):
+            if not same(index):
                 raise DataError(
                     f"Expected the same items whenever they are read, but number {index} changes; take the random "
-                    "transforms out of the data set: DataConfig(crop=, flip=) augments anew in each epoch."
+                    f"transforms out of the data set{instead}."
                 )
-    return Split(images, labels), notes
+
+
+def sampled(count: int) -> list[int]:
+    """The numbers of the items that are read twice."""
+    return sorted({number * (count - 1) // (AGAIN - 1) for number in range(AGAIN)})
+
+
+def check_shape(image: Tensor, expected: Sequence[int], index: int) -> None:
+    """Raise ``DataError`` for an image of another shape than the first."""
+    if image.shape != torch.Size(expected):
+        raise DataError(
+            f"Expected images of one shape, but got {tuple(expected)} and, number {index}, "
+            f"{tuple(image.shape)} (C, H, W); resize or convert them."
+        )
 
 
 def log_changes(name: str, notes: Counter[str], count: int) -> list[str]:
@@ -79,36 +85,8 @@ def log_changes(name: str, notes: Counter[str], count: int) -> list[str]:
     return sorted(notes)
 
 
-def read_picture(image: Any) -> tuple[Any, list[str]]:
-    """A PIL image as people see it, of mode L or RGB, and notes of what changed its pixels. Raises ``Unfit``."""
-    deep = any(  # PIL is about to cut 16 bits a colour to 8: no mode of its own holds them
-        re.search(r";16[BLN]", str(tile[3])) or (tile[0].startswith("ppm") and tile[3][-1] > 255)
-        for tile in getattr(image, "tile", ())
-    )
-    if deep or image.mode.startswith(("I", "F")):
-        raise Unfit(DEEP)
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # those of cameras: a picture and its preview
-        raise Unfit(FRAMES)
-    notes = [f"converted from {image.mode}"] if image.mode in FOREIGN else []
-    turned, grey = _is_turned(image), image.mode in ("1", "L", "LA", "La")
-    image.load()  # a TIFF turns itself here
-    if image.has_transparency_data:
-        image = image.convert("LA" if image.mode in ("LA", "La") else "RGBA")
-        if image.getchannel("A").getextrema()[0] < 255:
-            raise Unfit(TRANSPARENT)
-    if turned:
-        image, notes = ImageOps.exif_transpose(image), [*notes, "turned by EXIF"]
-    return image.convert("L" if grey else "RGB"), notes
-
-
-def _is_turned(image: Any) -> bool:
-    try:
-        return image.getexif().get(0x0112) in range(2, 9)
-    except Exception:  # PIL raises a different error per format; a damaged EXIF block says nothing of the pixels
-        return False
-
-
-def _length(dataset: Any) -> int:
+def length(dataset: Any) -> int:
+    """The items of a map-style data set, one or more. Raises ``DataError``."""
     by_number = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
     if not by_number and hasattr(dataset, "dataset"):
         raise DataError(
@@ -125,7 +103,13 @@ def _length(dataset: Any) -> int:
     return len(dataset)
 
 
-def _item(dataset: Any, index: int) -> tuple[Tensor, int, list[str]]:
+def read_item(dataset: Any, index: int, *, square: bool) -> tuple[Tensor, int, list[str]]:
+    """An image ``(C, H, W)``, uint8 or floats in [0, 1], its class number, and notes of what changed its pixels.
+
+    image: a PIL image (grey ones become one channel, all others RGB, turned as EXIF says), a tensor ``(C, H, W)`` or
+    ``(H, W)``, or an array ``(H, W, C)`` or ``(H, W)``, of uint8 or of floats in [0, 1]. square: H and W are equal.
+    index: its number in the errors. Raises ``DataError``.
+    """
     item = dataset[index]
     if isinstance(item, Mapping):
         keys = ", ".join(f"item[{key!r}]" for key in list(item)[:2])
@@ -138,18 +122,7 @@ def _item(dataset: Any, index: int) -> tuple[Tensor, int, list[str]]:
             f"Expected pairs (image, label), but number {index} is {shown(item)}; give two values an item, as "
             "TensorDataset(images, labels) does."
         )
-    image, notes = _image(item[0], index)
-    return image, _class_number(item[1], index), notes
-
-
-def _image(image: Any, index: int) -> tuple[Tensor, list[str]]:
-    """An image of a data set as uint8 ``(C, H, H)``, and notes of what changed its pixels.
-
-    image: a PIL image (grey ones become one channel, all others RGB, turned as EXIF says), a tensor ``(C, H, H)`` or
-    ``(H, H)``, or an array ``(H, H, C)`` or ``(H, H)``, of uint8 or of floats in [0, 1], which are rounded to 8 bits.
-    index: its number in the errors.
-    """
-    notes: list[str] = []
+    image, notes = item[0], list[str]()
     if hasattr(image, "convert") and hasattr(image, "mode"):
         try:
             image, notes = read_picture(image)
@@ -157,17 +130,24 @@ def _image(image: Any, index: int) -> tuple[Tensor, list[str]]:
             raise DataError(
                 f"{EXPECTED}, but number {index} is one {unfit}; {CURES[str(unfit)]} those {unfit}."
             ) from unfit
-    pixels = _square(image, index)
+    pixels = _planes(image, index, square=square)
+    pixels = pixels if pixels.dtype == torch.uint8 else _unit(pixels, index)
+    return pixels, _class_number(item[1], index), notes
+
+
+def _bytes(dataset: Any, index: int) -> tuple[Tensor, int, list[str]]:
+    """``read_item`` of a square image, floats rounded to 8 bits."""
+    pixels, label, notes = read_item(dataset, index, square=True)
     if pixels.dtype == torch.uint8:
-        return pixels, notes
-    scaled = _unit(pixels, index) * 255
+        return pixels, label, notes
+    scaled = pixels * 255
     rounded = scaled.round()
     notes += ["rounded to 8 bits"] if (scaled - rounded).abs().max() > 255 * LOSS else []
-    return rounded.to(torch.uint8), notes
+    return rounded.to(torch.uint8), label, notes
 
 
-def _square(image: Any, index: int) -> Tensor:
-    """A picture, a tensor or an array as ``(C, H, H)``, uint8 or float, on the CPU."""
+def _planes(image: Any, index: int, *, square: bool) -> Tensor:
+    """A picture, a tensor or an array as ``(C, H, W)``, uint8 or float, on the CPU."""
     is_tensor = isinstance(image, Tensor)
     try:
         array: Any = image.detach().cpu() if is_tensor else np.asarray(image)
@@ -182,15 +162,15 @@ def _square(image: Any, index: int) -> Tensor:
             f"Expected images as uint8 or as floats in [0, 1], but number {index} is of {pixels.dtype}; give uint8 "
             "where white is 255, else floats, divided by the value of white."
         )
-    square = pixels[None] if pixels.ndim == 2 else pixels
-    square = square.permute(2, 0, 1) if pixels.ndim == 3 and not is_tensor else square
-    if square.ndim != 3 or not square.numel() or square.shape[1] != square.shape[2]:
+    planes = pixels[None] if pixels.ndim == 2 else pixels
+    planes = planes.permute(2, 0, 1) if pixels.ndim == 3 and not is_tensor else planes
+    if planes.ndim != 3 or not planes.numel() or (square and planes.shape[1] != planes.shape[2]):
         form, hint = ("(C, H, W)", "") if is_tensor else ("(H, W, C)", " Tensors are (C, H, W).")
         raise DataError(
-            f"Expected square images, {form} or (H, W), but number {index} is {tuple(pixels.shape)}; crop or transpose "
-            f"them, and give one an item.{hint}"
+            f"Expected {'square ' if square else ''}images, {form} or (H, W), but number {index} is "
+            f"{tuple(pixels.shape)}; crop or transpose them, and give one an item.{hint}"
         )
-    return square
+    return planes
 
 
 def _unit(pixels: Tensor, index: int) -> Tensor:

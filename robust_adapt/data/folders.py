@@ -1,6 +1,7 @@
-"""Folders of images as ImageFolder reads them: listed, checked, decoded once, cached."""
+"""Folders of images as ImageFolder reads them: listed, checked, and decoded once and cached, or when wanted."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -8,6 +9,7 @@ import os
 import re
 import textwrap
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,9 +17,13 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from robust_adapt.data.datasets import CURES, EXPECTED, UNREADABLE, Unfit, log_changes, read_picture
+from robust_adapt.data.datasets import log_changes
+from robust_adapt.data.pictures import CURES, EXPECTED, UNREADABLE, Unfit, read_picture
 from robust_adapt.data.splits import Split
+from robust_adapt.data.stored import Items, Stored
 from robust_adapt.errors import DataError, first_line, shown
 from robust_adapt.files import whole_file
 
@@ -55,9 +61,43 @@ def read_folder(root: Path, size: int | None) -> tuple[tuple[Split, Split], tupl
         Split(torch.from_numpy(part), torch.tensor([*files.values()]))
         for part, files in zip(images, (train, test), strict=True)
     )
-    copy = "JPEG copy" if any(path.lower().endswith(LOSSY) for path in train) else "folder copy"
-    said = [copy, *log_changes(str(root), notes, count), *_say_order(root, classes)]
+    said = [_copy(train), *log_changes(str(root), notes, count), *_say_order(root, classes)]
     return (one, other), tuple(map(readable, classes)), said
+
+
+def open_folder(root: Path, size: int | None, workers: int) -> tuple[Split, tuple[str, ...], list[str]]:
+    """The split of ``root/test/CLASS/*``, left on disk; the classes; what a title says of them.
+
+    The images are those of ``read_folder``, but need not be square. What is wrong with one is a ``DataError`` when it
+    is read; what the title says of their pixels is what was done to the first. size: as there.
+    """
+    files, classes = _list(root / "test", "`disk:` holds test/, and it")
+    dataset = _Files(root, tuple(files), tuple(files.values()), size)
+    shape = tuple(Items(dataset).read(0)[0].shape)
+    stored = Stored(Items(dataset, shape), torch.arange(len(dataset)), workers)
+    said = [_copy(files), *_read(dataset.paths[0], size=size)[1], *_say_order(root, classes)]
+    return Split(stored, torch.tensor(dataset.labels)), tuple(map(readable, classes)), said
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Files(Dataset[tuple[Tensor, int]]):
+    root: Path
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+    size: int | None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, _ = _read(self.paths[index], size=self.size)
+        if isinstance(image, Exception):
+            raise DataError(_refusal({self.paths[index]: image}, self.root, len(self)))
+        return torch.from_numpy(image), self.labels[index]
+
+
+def _copy(files: Iterable[str]) -> str:
+    return "JPEG copy" if any(path.lower().endswith(LOSSY) for path in files) else "folder copy"
 
 
 def readable(name: str) -> str:
@@ -84,7 +124,9 @@ def _by_number(name: str) -> list[str | int]:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
-def _list(folder: Path) -> tuple[dict[str, int], tuple[str, ...]]:
+def _list(
+    folder: Path, holds: str = "`folder:` holds train/ and test/, and they"
+) -> tuple[dict[str, int], tuple[str, ...]]:
     """ImageFolder's files with their class numbers, and its classes; dangling links are kept, to be named."""
     from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
@@ -102,7 +144,7 @@ def _list(folder: Path) -> tuple[dict[str, int], tuple[str, ...]]:
         said = textwrap.shorten(first_line(error), 200, placeholder="...").rstrip(".")
         raise DataError(
             f"Expected images as {folder}/CLASS/*.jpg or *.png, but torchvision says: {said}; the folder after "
-            "`folder:` holds train/ and test/, and they a folder with images for each class."
+            f"{holds} a folder with images for each class."
         ) from error
     once: dict[str, str] = {}
     for each in sorted({os.path.dirname(path) for path, _ in samples}):

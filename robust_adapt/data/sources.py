@@ -1,4 +1,5 @@
-"""Data sets and where they come from: the embedded digits, torchvision's CIFAR-10, folders of images, any Dataset."""
+"""Data sets and where they come from: the embedded digits, torchvision's CIFAR-10 and CIFAR-100, ImageNet's validation
+images, folders of images, any Dataset."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,15 +11,17 @@ import torch
 from torch.utils.data import Dataset
 
 from robust_adapt.config import DataConfig
+from robust_adapt.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES, read_cifar, read_cifar10_1
 from robust_adapt.data.datasets import log_changes, read_dataset
-from robust_adapt.data.folders import read_folder, readable
+from robust_adapt.data.folders import open_folder, read_folder, readable
+from robust_adapt.data.imagenet import read_imagenet
 from robust_adapt.data.splits import Augmentation, Split, stratified_order
-from robust_adapt.errors import ConfigError, DataError, first_line, shown, unknown_name
+from robust_adapt.data.stored import WORKERS, open_dataset
+from robust_adapt.errors import ConfigError, DataError, shown, unknown_name
 
-CIFAR10_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+KNOWN = ("digits", "cifar10", "cifar100", "cifar10.1", "folder:PATH", "disk:PATH", "imagenet:PATH")
 DIGITS_TEST = 360
 VALIDATION = 1000
-CIFAR10_1 = ("cifar10.1_v6_data.npy", "cifar10.1_v6_labels.npy")
 
 
 @dataclass(frozen=True)
@@ -43,28 +46,37 @@ class ImageData:
 
     def check(self) -> None:
         """Raise ``DataError`` unless every split is valid, of images of one shape, with labels of the classes."""
+        self._need_training()
         for split in (self.train, self.validation, self.test):
-            split.check()
+            check_labels(split, self.classes, self.title)
             if split.shape[1:] != self.train.shape[1:]:
                 raise DataError(
                     f"Expected images of one shape, but got {self.train.shape[1:]} and {split.shape[1:]} (C, H, W); "
                     "resize or convert them."
                 )
-            lowest, highest = int(split.labels.min()), int(split.labels.max())
-            if highest >= len(self.classes):
-                raise DataError(
-                    f"Expected labels of {len(self.classes)} classes, numbers 0 to {len(self.classes) - 1}, but got "
-                    f"labels from {lowest} to {highest} in {self.title}; count classes from 0, and name them all."
-                )
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and deviation per channel of the training images, in [0, 1] units. Raises ``DataError`` without any."""
+        self._need_training()
+        return self.train.statistics()
+
+    def _need_training(self) -> None:
         if not len(self.train):
             raise DataError(
                 f"Expected training images, but {self.title} is a test set only; train on another data set and judge "
                 "on this one."
             )
-        return self.train.statistics()
+
+
+def check_labels(split: Split, classes: Sequence[str], title: str) -> None:
+    """Raise ``DataError`` unless a split is valid, with labels of the classes."""
+    split.check()
+    lowest, highest = int(split.labels.min()), int(split.labels.max())
+    if highest >= len(classes):
+        raise DataError(
+            f"Expected labels of {len(classes)} classes, numbers 0 to {len(classes) - 1}, but got "
+            f"labels from {lowest} to {highest} in {title}; count classes from 0, and name them all."
+        )
 
 
 def check_data(data: object) -> None:
@@ -82,24 +94,43 @@ def load_data(config: DataConfig | str) -> ImageData:
     Raises ``DataError``, and ``ConfigError`` for a size that the images of a data set do not have.
     """
     config = DataConfig(name=config) if isinstance(config, str) else config
+    kind, colon, path = config.name.partition(":")
+    root = Path(path).expanduser()
     if config.name == "digits":
         return _hold_out(config, "digits", _digits(), tuple("0123456789"), Augmentation())
-    if config.name == "cifar10":
-        parts = _cifar10(config, train=True), _cifar10(config, train=False)
-        return replace(_hold_out(config, "CIFAR-10", parts, CIFAR10_CLASSES, Augmentation(4, True)), official=True)
+    if config.name in ("cifar10", "cifar100"):
+        title, classes = ("CIFAR-10", CIFAR10_CLASSES) if config.name == "cifar10" else ("CIFAR-100", CIFAR100_CLASSES)
+        parts = read_cifar(title, config)
+        return replace(_hold_out(config, title, parts, classes, Augmentation(4, True)), official=True)
     if config.name == "cifar10.1":
-        test = _cifar10_1(Path(config.root))
+        test = read_cifar10_1(Path(config.root))
         _check_size(config, "CIFAR-10.1", test)
-        none = test.take(slice(0))
-        return ImageData("CIFAR-10.1", none, none, test, CIFAR10_CLASSES, Augmentation())
-    if config.name.startswith("folder:"):
-        root = Path(config.name.removeprefix("folder:")).expanduser()
+        return _test_only("CIFAR-10.1", test, CIFAR10_CLASSES)
+    if kind == "imagenet" and path:
+        test, classes, preprocessing = read_imagenet(root, config.preprocessing or "Res256Crop224", config.workers)
+        title = f"ImageNet ({preprocessing})"
+        _check_size(config, title, test)
+        return replace(_test_only(title, test, classes), official=True)
+    if kind == "disk" and path:
+        test, classes, said = open_folder(root, config.size, config.workers)
+        return _test_only(_folder_title(root, test, classes, said), test, classes)
+    if kind == "folder" and colon:
         parts, classes, said = read_folder(root, config.size)
-        copy = classes == CIFAR10_CLASSES and parts[0].shape[1:] == (3, 32, 32)  # never taken for the official one
-        title = f"{'CIFAR-10' if copy else readable(root.resolve().name)} ({', '.join(said)})"
+        title = _folder_title(root, parts[0], classes, said)
         usual = Augmentation(4, True) if parts[0].shape[-1] >= 32 else Augmentation()
         return _hold_out(config, title, parts, classes, usual)
-    raise DataError(unknown_name("data set", config.name, ("digits", "cifar10", "cifar10.1", "folder:PATH")))
+    raise DataError(unknown_name("data set", config.name, KNOWN))
+
+
+def _folder_title(root: Path, split: Split, classes: tuple[str, ...], said: Sequence[str]) -> str:
+    copy = classes == CIFAR10_CLASSES and split.shape[1:] == (3, 32, 32)  # never taken for the official one
+    return f"{'CIFAR-10' if copy else readable(root.resolve().name)} ({', '.join(said)})"
+
+
+def _test_only(title: str, test: Split, classes: Sequence[str]) -> ImageData:
+    check_labels(test, classes, title)
+    none = test.take(slice(0))
+    return ImageData(title, none, none, test, tuple(classes), Augmentation())
 
 
 def from_datasets(
@@ -113,15 +144,34 @@ def from_datasets(
     for anything else, and for a data set that augments: up to 256 of its items are read twice and must be equal.
     ``config`` says the augmentation (crop, flip; by default none), the held-out split and the subset.
     """
+    _check_names(classes)
+    (*one, notes), (*other, more) = read_dataset(train), read_dataset(test)
+    parts = Split(*one), Split(*other)
+    said = log_changes(title, notes + more, len(parts[0]) + len(parts[1]))
+    title = f"{title} ({', '.join(said)})" if said else title
+    return _hold_out(config or DataConfig(name=title), title, parts, tuple(classes), Augmentation())
+
+
+def load_test(dataset: Dataset[Any], classes: Sequence[str], *, title: str, workers: int = WORKERS) -> ImageData:
+    """A test set that stays on disk: any map-style data set of (image, label), read a batch at a time.
+
+    Items are as ``from_datasets`` takes them, but images need not be square, and floats are not rounded. Training needs
+    images in memory: this has none. Labels are the data set's ``targets``, where it has those, else every image is read
+    once. workers: processes that read ahead, for which the data set is pickled where Python does not fork; 0 reads in
+    this one. The figures do not depend on them. Raises ``DataError``, and ``ConfigError`` for the classes or workers.
+    """
+    _check_names(classes)
+    images, labels, notes = open_dataset(dataset, workers)
+    title = f"{title} ({', '.join(said)})" if (said := log_changes(title, notes, len(labels))) else title
+    return _test_only(title, Split(images, labels), classes)
+
+
+def _check_names(classes: Sequence[str]) -> None:
     if isinstance(classes, str) or not all(isinstance(one, str) for one in classes):
         raise ConfigError(
             f"Expected `classes` as a list of names, but got {shown(classes)}; write one a class, ['cat', 'dog'], in "
             "the order of their numbers."
         )
-    (one, notes), (other, more) = read_dataset(train), read_dataset(test)
-    said = log_changes(title, notes + more, len(one) + len(other))
-    title = f"{title} ({', '.join(said)})" if said else title
-    return _hold_out(config or DataConfig(name=title), title, (one, other), tuple(classes), Augmentation())
 
 
 def _hold_out(
@@ -168,42 +218,3 @@ def _digits() -> tuple[Split, Split]:
     everything = Split(images, torch.from_numpy(digits.target).long())
     order = stratified_order(everything.labels, seed=0)
     return everything.take(order[DIGITS_TEST:]), everything.take(order[:DIGITS_TEST])
-
-
-def _cifar10(config: DataConfig, *, train: bool) -> Split:
-    from torchvision.datasets import CIFAR10
-
-    try:
-        dataset = CIFAR10(config.root, train=train, download=not config.offline)
-    except Exception as error:  # no network, no copy, a damaged one, an invalid path: a different error each
-        reason = "downloads are off" if config.offline else f"the download failed ({error})"
-        raise DataError(
-            f"Expected CIFAR-10 in {config.root!r}, but it is not there, or damaged, and {reason}; put "
-            "cifar-10-batches-py there, or use `--data.name folder:PATH` or `--data.name digits`."
-        ) from error
-    images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
-    return Split(images, torch.tensor(dataset.targets))
-
-
-def _cifar10_1(root: Path) -> Split:
-    """The 2,000 new test images of Recht et al. (2018), version 6: a test set only."""
-    missing = [name for name in CIFAR10_1 if not (root / name).is_file()]
-    if missing:
-        raise DataError(
-            f"Expected CIFAR-10.1 in {str(root)!r}, but {' and '.join(missing)} {'are' if missing[1:] else 'is'} not "
-            "there; take the pair from the folder datasets of github.com/modestyachts/CIFAR-10.1."
-        )
-    try:
-        images, labels = (np.asarray(np.load(root / name, allow_pickle=False)) for name in CIFAR10_1)
-    except Exception as error:  # NumPy raises a different error for each damage
-        raise DataError(
-            f"Expected CIFAR-10.1 in {str(root)!r}, but a file of it cannot be read: {first_line(error)}; take the "
-            "pair again."
-        ) from error
-    whole = images.dtype == np.uint8 and labels.dtype.kind in "iu" and labels.ndim == 1 and labels.size > 0
-    if not whole or images.shape != (len(labels), 32, 32, 3) or labels.min() < 0 or labels.max() > 9:
-        raise DataError(
-            f"Expected CIFAR-10.1 as uint8 images (N, 32, 32, 3) and labels 0 to 9, but got {images.dtype} "
-            f"{images.shape} and {labels.dtype} {labels.shape} in {str(root)!r}; take the pair again."
-        )
-    return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long())

@@ -1,9 +1,10 @@
 """Images and labels as one thing to index: in the order that figures take, and in shuffled batches for training.
 
-Training batches are augmented sample by sample, on the device.
+Training batches are augmented sample by sample, on the device; their images are in memory.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from robust_adapt.archives import tensors_hash
+from robust_adapt.data.stored import Stored
 from robust_adapt.errors import ConfigError, DataError, shown
 
 PART = 64  # images that are floats at once where a whole split is summed up or hashed: all of them take four times more
@@ -20,9 +22,9 @@ PART = 64  # images that are floats at once where a whole split is summed up or 
 
 @dataclass(frozen=True)
 class Split:
-    """images ``(N, C, H, W)`` uint8, or floats in [0, 1] made of them, and labels ``(N,)`` int64, in memory."""
+    """images ``(N, C, H, W)`` uint8, or floats in [0, 1], or ``Stored`` on disk, and labels ``(N,)`` int64."""
 
-    images: Tensor
+    images: Tensor | Stored
     labels: Tensor
 
     def __len__(self) -> int:
@@ -40,7 +42,10 @@ class Split:
 
     @property
     def pixels_sha256(self) -> str:
-        """The hash of the shape, of the images as they are stored, mostly 8 bits, and of the labels."""
+        """The hash of the shape, of the images as they are in memory, mostly 8 bits, and of the labels; ``sha256`` of
+        images on disk."""
+        if isinstance(self.images, Stored):
+            return self.sha256
         return tensors_hash(self.shape, (self.images, self.labels))
 
     def take(self, index: Tensor | slice) -> "Split":
@@ -56,24 +61,43 @@ class Split:
         """images as floats in [0, 1], and labels, on the device; where they lie, by default."""
         return to_float(self.images.to(device)).contiguous(), self.labels.to(device)
 
-    def batches(self, size: int, device: str | torch.device | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """``tensors`` of ``size`` samples at a time, in their order; the last ones may be fewer."""
-        for start in range(0, len(self), size):
-            yield self.take(slice(start, start + size)).tensors(device)
+    def batches(
+        self, size: int, device: str | torch.device | None = None, share: slice = slice(None)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """``tensors`` of ``size`` samples at a time, in their order; the last ones may be fewer.
+
+        share: which of the batches, such as ``slice(1, None, 3)``. Images on disk are read ahead.
+        """
+        parts = [slice(start, start + size) for start in range(0, len(self), size)[share]]
+        if not isinstance(self.images, Stored):
+            yield from (self.take(part).tensors(device) for part in parts)
+            return
+        images = self.images.read(parts)
+        for part in parts:
+            yield next(images).to(device), self.labels[part].to(device)
+
+    def in_memory(self) -> Tensor:
+        """``images``. Raises ``DataError`` where they are on disk."""
+        if isinstance(self.images, Stored):
+            raise DataError(
+                "Expected images in memory to train on, but these are on disk; load them with `from_datasets` or "
+                "`folder:PATH`, a byte a pixel and channel."
+            )
+        return self.images
 
     def check(self) -> None:
         """Raise ``DataError`` unless images and labels are of this form, one or more."""
-        if self.images.dtype != torch.uint8:
+        if not isinstance(self.images, Stored) and self.images.dtype != torch.uint8:
             raise DataError(
                 f"Expected images of a split as a uint8 tensor, but got {self.images.dtype}; multiply by 255 and round."
             )
-        if self.images.ndim != 4 or not self.images.numel():
+        if len(self.shape) != 4 or not math.prod(self.shape):
             raise DataError(f"Expected one or more images (N, C, H, W) in a split, but got {self.shape}; stack them.")
         if self.labels.dtype != torch.int64:
             raise DataError(
                 f"Expected labels of a split as an int64 tensor, but got {self.labels.dtype}; use labels.long()."
             )
-        if self.labels.shape != self.images.shape[:1] or self.labels.min() < 0:
+        if self.labels.shape != self.shape[:1] or self.labels.min() < 0:
             raise DataError(
                 f"Expected {len(self.images)} labels >= 0 in a split, but got {shown(self.labels)}; a class number an "
                 "image."
@@ -81,7 +105,7 @@ class Split:
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and deviation per channel of the images, in [0, 1] units."""
-        count = np.intp(self.images.numel() // self.shape[1])
+        count = np.intp(math.prod(self.shape) // self.shape[1])
         mean = (_channel_sums(self, lambda pixels: pixels) / count).astype(np.float32)
         centre = mean[:, None, None]
         variance = (_channel_sums(self, lambda pixels: (pixels - centre) ** 2) / count).astype(np.float32)
@@ -126,7 +150,7 @@ class Batches:
                 f"Expected at least one batch of {batch_size} images, but got {len(split)} images; set `batch_size` to "
                 f"{len(split)} at most."
             )
-        self.images, self.labels = split.images.to(device), split.labels.to(device)
+        self.images, self.labels = split.in_memory().to(device), split.labels.to(device)
         self.batch_size, self.seed = batch_size, seed
         self.own = slice(index * batch_size // count, (index + 1) * batch_size // count)
         self.augmentation = augmentation or Augmentation()
@@ -204,7 +228,7 @@ def _channel_sums(split: Split, term: Callable[[np.ndarray], np.ndarray]) -> np.
     """
     _, channels, height, width = split.shape
     if channels == 1:
-        return np.array([_halves(split.images.reshape(-1, 1, 1, 1), term, leaf=PART * height * width)])
+        return np.array([_halves(split.in_memory().reshape(-1, 1, 1, 1), term, leaf=PART * height * width)])
     total = np.zeros(channels, np.float32)
     for images, _ in split.batches(PART):
         total = np.concatenate([total[None], term(images.numpy()).sum((2, 3))]).sum(0)

@@ -46,12 +46,13 @@ class Trial:
 
         images: float32 in [0, 1], on the model's device. under: how an error of memory names the question.
         """
-        device, answers = model_device(self.model), []
-        for number in range(self.processes.index, math.ceil(len(split) / self.batch_size), self.processes.count):
-            part = split.take(slice(number * self.batch_size, (number + 1) * self.batch_size))
+        answers, share = [], slice(self.processes.index, None, self.processes.count)
+        batches = split.batches(self.batch_size, model_device(self.model), share)
+        for number in range(math.ceil(len(split) / self.batch_size))[share]:
+            size = min(self.batch_size, len(split) - number * self.batch_size)
             with contextlib.ExitStack() as stack:
-                stack.enter_context(enough_memory(f"batches of {len(part)} images{under}", MEND))
-                images, labels = part.tensors(device)
+                stack.enter_context(enough_memory(f"batches of {size} images{under}", MEND))
+                images, labels = next(batches)
                 stack.enter_context(exact_arithmetic())
                 stack.enter_context(crafting(self.model, seed=self.seed * 1_000_003 + number))
                 answer = question(images, labels)

@@ -20,7 +20,7 @@ from robust_adapt.weights import differences
 # what a run may change on its way: where it runs, where the data lie, what it writes, how it is judged
 MAY_CHANGE = (
     *("device", "devices", "nodes", "compile", "checkpoint_minutes", "checkpoint_steps", "log_every"),
-    *("data.root", "data.offline"),
+    *("data.root", "data.offline", "data.workers"),
     *(f"evaluation.{name}" for name in ("n", "cw_n", "deepfool_n", "batch_size", "seed")),
 )
 _LISTED = 6

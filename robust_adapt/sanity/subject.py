@@ -141,9 +141,9 @@ class Subject:
     @cached_property
     def logits(self) -> tuple[Tensor, Tensor]:
         """The logits of all images, twice, from different random states."""
-        batches = [images for images, _ in self.split.batches(self.effort.batch_size, self.device)]
-        first, second = (torch.cat([self.ask(images, seed=seed) for images in batches]) for seed in (0, 1))
-        return first, second
+        batches = self.split.batches(self.effort.batch_size, self.device)
+        twice = [(self.ask(images), self.ask(images, seed=1)) for images, _ in batches]
+        return torch.cat([one for one, _ in twice]), torch.cat([other for _, other in twice])
 
     @cached_property
     def change(self) -> float:
