@@ -16,6 +16,7 @@ from robust_adapt.data.splits import Augmentation, Split, stratified_order
 from robust_adapt.errors import ConfigError, DataError, first_line, shown, unknown_name
 
 CIFAR10_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+"""Names of the classes, in the order of their numbers."""
 DIGITS_TEST = 360
 VALIDATION = 1000
 CIFAR10_1 = ("cifar10.1_v6_data.npy", "cifar10.1_v6_labels.npy")

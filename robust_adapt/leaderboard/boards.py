@@ -16,7 +16,9 @@ from robust_adapt.records import Record
 
 SOURCE = "RobustBench repository, commit 78fcc9e, 2025-03-31"
 TEST_IMAGES = 10_000
+"""Images of CIFAR-10's test set."""
 BOARDS = {"Linf": Ball("Linf", 8 / 255), "L2": Ball("L2", 0.5)}
+"""The balls of RobustBench's CIFAR-10 leaderboards."""
 CLASS = "ResNet-18 class"
 RESNET18 = frozenset({"ResNet-18", "PreActResNet-18"})
 
