@@ -1,7 +1,7 @@
 # `make demo` and `make test` each work alone in a fresh clone: Python 3.11+ and a package index are enough.
 # Another interpreter: make test PYTHON=/path/to/python. pip's own configuration is used as it stands.
 
-.PHONY: demo test test-lowest lint doctor clean
+.PHONY: demo test test-lowest lint doctor docs clean
 .DEFAULT_GOAL := test
 
 PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -31,6 +31,15 @@ lint: $(STAMP)
 
 doctor: $(STAMP)
 	$(BIN)/robust-adapt doctor
+
+# The site of the documentation in build/docs/site, from the markdown of the repository as it lies.
+docs: .venv-docs/.installed
+	rm -rf build/docs
+	mkdir -p build/docs/pages
+	cp -R README.md CHANGELOG.md CONTRIBUTING.md LICENSE docs benchmarks build/docs/pages
+	mv build/docs/pages/docs/mkdocs.yml build/docs
+	cd build/docs && ../../.venv-docs/bin/zensical build --strict
+	@echo "Look at it: python3 -m http.server --directory build/docs/site"
 
 # A virtual environment of $(PYTHON) in the folder $(1).
 define venv
@@ -64,6 +73,12 @@ $(LOWEST)/.installed: setup.cfg setup.py pyproject.toml
 	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[test]'
 	$(call mends,$(LOWEST))
 
+# The tools of the extra alone: the package is read, not imported.
+.venv-docs/.installed: setup.cfg
+	$(call venv,.venv-docs)
+	.venv-docs/bin/python -m pip install --quiet $$(sed -n '/^docs =/,/^[^ ]/s/^ \+//p' setup.cfg)
+	touch $@
+
 clean:
-	rm -rf .venv .venv-lowest build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-docs .venv-lowest build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import logging
 import re
 from pathlib import Path
 
 import pytest
+from lightning_fabric.utilities import rank_zero
 
 from robust_adapt import cli, upstream
 from robust_adapt.cli.benchmark import BenchmarkOptions
@@ -32,6 +34,19 @@ def test_overview_names_every_command(capsys):
     assert all(name in out for name in cli.COMMANDS)
 
 
+def test_quiet_prints_errors_alone(capsys):
+    assert run(capsys, "--quiet") == (0, "", "")
+    code, out, err = run(capsys, "trian", "--quiet")
+    assert (code, out) == (2, "") and err.startswith("ConfigError Expected a known command")
+
+
+def test_fabric_says_nothing_in_between(capsys, caplog):
+    cli.main([])
+    logging.getLogger("lightning_fabric").setLevel(logging.INFO)  # as its import does
+    rank_zero.rank_zero_info("Using bfloat16 Automatic Mixed Precision (AMP)")
+    assert "bfloat16" not in caplog.text + "".join(capsys.readouterr())
+
+
 def test_every_config_field_is_a_flag_with_its_sentence(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", "deepseek", "--help"])
@@ -56,7 +71,7 @@ def test_train_evaluate_and_table_on_the_digits(capsys, tmp_path, monkeypatch):
     ]
     code, out, err = run(capsys, "train", "pgd", *flags, "--out", "one")
     assert (code, err) == (0, "")
-    assert "Best epoch by validation" in out
+    assert "Best epoch by validation" in out and "━" not in out  # no bar where there is no terminal
 
     code, out, _ = run(capsys, "evaluate", "one", "--rows", "Clean", "PGD-20", "--eps", "25/255")
     assert code == 0

@@ -16,6 +16,7 @@ NOT_ATTACKS = {
     "MultiAttack": "a wrapper: the first success of several attacks wins; DiverseAttack takes its place",
     "LGV": "a wrapper: it trains models and attacks them with another attack",
 }
+"""Classes of torchattacks that are no attacks of their own, and why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +196,7 @@ ATTACKS: dict[str, AttackSpec] = {
     "gn": _without_eps(ta.GN, "noise", "none", _each(0, 0)),
     "vanila": _without_eps(ta.VANILA, "noise", "none", _each(0, 0)),
 }
+"""Every attack by its name; docs/upstream.md prints them with what holds for each."""
 
 
 def spec_of(attack: Attack) -> AttackSpec | None:

@@ -1,5 +1,6 @@
 """The command line: the only place that prints or exits. Flags and help are the fields of the configs."""
 
+import contextlib
 import importlib
 import io
 import logging
@@ -15,6 +16,7 @@ from robust_adapt.errors import CheckpointError, ConfigError, RobustAdaptError, 
 from robust_adapt.reporting import plain
 
 USAGE, BROKEN_PIPE = 2, 141
+QUIET = "--quiet"  # of every command
 COMMANDS = {  # each and the file of its function, which is imported when it is asked for
     "doctor": "doctor",
     "demo": "table",
@@ -32,12 +34,17 @@ COMMANDS = {  # each and the file of its function, which is imported when it is 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for a failed check, 2 for a refused input, 130 for ctrl-c."""
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # no banner of processes
+    # no banner of processes or precision; the level of the package itself its import would set back
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what a terminal cannot show
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        if QUIET not in given:
+            return _run(given)
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            return _run([argument for argument in given if argument != QUIET])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more on its way out
         return BROKEN_PIPE
@@ -63,8 +70,9 @@ def _run(given: list[str]) -> int:
         overview = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for name in COMMANDS:
             overview.add_row(f"[bold]{name}[/]", plain(_command(name).__doc__ or ""))
-        console.print("robust-adapt COMMAND [--help]\n")
+        console.print("robust-adapt COMMAND [--help] [--quiet]\n")
         console.print(overview)
+        console.print("\n--quiet prints errors and warnings alone; the records are in their files all the same.")
         return 0
     for argument in given:
         if not argument.encode(errors="surrogateescape").decode(errors="surrogateescape").isprintable():

@@ -75,7 +75,8 @@ def train_with_progress(config: Config, out: Path, *, resume: bool) -> Any:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress, warnings.catch_warnings():
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)  # a line an epoch in a file
+    with bar as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore" if console.quiet else "default", UserWarning)
         task = progress.add_task(plain(config.recipe), total=None, figures="starting")
         return runs.train(config, out, resume=resume, report=lambda record: _show(record, progress, task))

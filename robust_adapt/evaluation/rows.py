@@ -50,8 +50,10 @@ ROWS: dict[str, Row] = {
     "DeepFool": Row("deepfool", 50, bounded=False, note="overshoot 0.02", norms=_NEAREST),
     "DeepFool in the ball": Row("deepfool", 50, note="the same images, projected", norms=_NEAREST),
 }
+"""The rows of a table by their names, in the order in which they run."""
 
 DEFAULT_LIMITS: dict[str, int | None] = {"deepfool": 200, "eadl1": 200}  # a Python loop over samples, 250 steps
+"""Most images of the slow attacks, by the name of the attack."""
 
 
 def rows_of_norm(norm: str) -> list[str]:

@@ -35,6 +35,7 @@ BOARDS = {
     ("imagenet", "corruptions"): Board(images=5_000),
     ("imagenet", THREE_D): Board(images=5_000),  # the board before it, by its other column
 }
+"""RobustBench's boards by data set and threat model."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

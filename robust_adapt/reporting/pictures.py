@@ -11,6 +11,7 @@ from robust_adapt.reporting.text import drawn
 
 INK, GRID = "#222222", "#dddddd"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and Ito: told apart by everyone
+"""Colours of the curves."""
 
 
 def draw_curves(

@@ -241,3 +241,4 @@ CHECKS: dict[str, Callable[[Subject], Answer]] = {
     "PGD minus AutoAttack": agrees_with_autoattack,
     "adaptive attack": stands_adaptive,
 }
+"""The checks by their names, in the order in which they run; docs/protocol.md says when each passes."""

@@ -17,6 +17,7 @@ from robust_adapt.training.signals import Stop
 from robust_adapt.training.step import WATCHED, Parts
 
 Report = Callable[[Record], None]
+"""Is called with every record of a training."""
 
 
 @dataclasses.dataclass

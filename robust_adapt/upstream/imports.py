@@ -15,6 +15,7 @@ from robust_adapt.errors import UpstreamError
 
 RESNETS = "robustbench.model_zoo.architectures.resnet"
 MEND_ROBUSTBENCH = "pip install --force-reinstall --no-deps robustbench==1.1.1"
+"""The command that puts the right `robustbench` back."""
 _INSTALLED = ("site-packages", "dist-packages")
 REAL = {  # a file that each library has, and that somebody's own file or folder of that name has not
     "robustbench": "eval.py",
