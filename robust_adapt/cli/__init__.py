@@ -22,6 +22,7 @@ COMMANDS = {  # each and the file of its function, which is imported when it is 
     "train": "train",
     "evaluate": "evaluate",
     "table": "table",
+    "report": "report",
     "benchmark": "benchmark",
     "compare": "compare",
     "submit": "submit",

@@ -1,7 +1,18 @@
 """Accuracy under attack; the same function for validation and test."""
 
 from robust_adapt.evaluation.batches import Trial
+from robust_adapt.evaluation.curve import EpsCurve, eps_curve
 from robust_adapt.evaluation.measurement import evaluate_model, robust_flags
 from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, Row, rows_of_norm
 
-__all__ = ["DEFAULT_LIMITS", "ROWS", "Row", "Trial", "evaluate_model", "robust_flags", "rows_of_norm"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "ROWS",
+    "EpsCurve",
+    "Row",
+    "Trial",
+    "eps_curve",
+    "evaluate_model",
+    "robust_flags",
+    "rows_of_norm",
+]
