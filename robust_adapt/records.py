@@ -42,10 +42,8 @@ def _read_field(record: str, field: "dataclasses.Field[Any]", value: Any) -> Any
     elif nested is not None and isinstance(value, list):
         value = [nested.from_dict(one) if isinstance(one, dict) else one for one in value]
     if not fits(value, field.type):
-        raise DataError(
-            f"Expected `{field.name}` of {record} as {getattr(field.type, '__name__', field.type)}, but got "
-            f"{shown(value)}; write the record anew."
-        )
+        of = f"`{field.name}` of {record} as {getattr(field.type, '__name__', field.type)}"
+        raise DataError(f"Expected {of}, but got {shown(value)}; write the record anew.")
     return value
 
 
@@ -185,6 +183,7 @@ class EvaluationRecord(Judgement):
 
     images_sha256: of the n images, as float32 in [0, 1] and in their order, with their labels; a row has fewer where
     its attack is limited. seed: of the random starts. exact: float32 as written. config: of the run, if it is one.
+    labels: class numbers of the n images, in their order; classes: names by number. Both empty where unknown.
     """
 
     model: str
@@ -196,6 +195,8 @@ class EvaluationRecord(Judgement):
     worst_case: AttackRecord
     config: dict[str, Any]
     images_sha256: str = ""
+    labels: list[int] = dataclasses.field(default_factory=list)
+    classes: list[str] = dataclasses.field(default_factory=list)
 
 
 class Answer(NamedTuple):

@@ -1,8 +1,9 @@
-"""Intervals of a share, and the paired comparison of two models on the same images."""
+"""Intervals of a share, shares class by class, and the paired comparison of two models on the same images."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from robust_adapt.errors import DataError
 from robust_adapt.records import Record
@@ -38,6 +39,55 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
 
     interval = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+class ClassShare(NamedTuple):
+    """Accuracy in [0, 1] on the n judged images of one class, with its 95 % Wilson interval."""
+
+    name: str
+    correct: int
+    n: int
+    accuracy: float
+    low: float
+    high: float
+
+
+def per_class(flags: str | Sequence[bool], labels: Sequence[int], classes: Sequence[str] = ()) -> list[ClassShare]:
+    """Accuracy on each class that was judged, in the order of the class numbers.
+
+    flags: right or wrong per image, as a record holds them: ``1`` and ``0``, or bools. labels: class numbers of the
+    same images in the same order; of a row on the first images alone there may be more. classes: names, by number; the
+    number where it is absent. Empty where the labels are not known. Raises ``DataError`` for fewer labels than flags.
+    """
+    if not labels:
+        return []
+    if len(labels) < len(flags):
+        raise DataError(
+            f"Expected a label for each of the {len(flags)} flags, but got {len(labels)}; give those of the record."
+        )
+    found: dict[int, list[bool]] = {}
+    for flag, label in zip(flags, labels, strict=False):
+        found.setdefault(label, []).append(flag in (True, "1"))
+    named = dict(enumerate(classes))
+    return [_class_share(named.get(label, str(label)), found[label]) for label in sorted(found)]
+
+
+def worst_class(shares: Sequence[ClassShare]) -> ClassShare:
+    """The class of the lowest accuracy, of several the first. On few images a class, it is partly chance."""
+    return min(shares, key=lambda share: share.accuracy)
+
+
+def balanced_mean(shares: Sequence[ClassShare]) -> float | None:
+    """The mean over classes; None where they have, but for one, the same number of images: there it is the accuracy."""
+    counts = [share.n for share in shares]
+    if max(counts) - min(counts) <= 1:  # the first images of even classes
+        return None
+    return sum(share.accuracy for share in shares) / len(shares)
+
+
+def _class_share(name: str, right: Sequence[bool]) -> ClassShare:
+    correct, n = sum(right), len(right)
+    return ClassShare(name, correct, n, correct / n, *wilson(correct, n))
 
 
 def mcnemar(flags_a: Sequence[bool], flags_b: Sequence[bool]) -> Comparison:

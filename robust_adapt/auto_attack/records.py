@@ -180,7 +180,8 @@ class AutoAttackRow(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoAttackRecord(Judgement):
-    """A whole run. flags: robust, per sample; broken_by: ``clean``, the attack, or None, per sample.
+    """A whole run. flags: robust, per sample; broken_by: ``clean``, the attack, or None, per sample; labels: class
+    numbers in the same order, empty where they are not known.
 
     Accuracies in [0, 1] with their 95 % Wilson intervals. ``adversarial``, on request, is the ``(N, C, H, W)`` images
     as AutoAttack returns them (the clean image where no attack succeeded); it does not go into JSON.
@@ -202,12 +203,18 @@ class AutoAttackRecord(Judgement):
     settings: dict[str, dict[str, int]]
     fingerprint: dict[str, str]
     threads: int
+    labels: list[int] = dataclasses.field(default_factory=list)
     adversarial: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         values = dataclasses.asdict(dataclasses.replace(self, adversarial=None))
         del values["adversarial"]
         return values
+
+    @property
+    def clean_flags(self) -> list[bool]:
+        """Right when clean, per sample."""
+        return [broken != "clean" for broken in self.broken_by]
 
     @property
     def conditions(self) -> Conditions:

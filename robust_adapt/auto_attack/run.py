@@ -1,7 +1,6 @@
 """AutoAttack's evaluation, batch by batch: what one standard run of pyautoattack gives, bit for bit, but resumable.
 
-A batch is a function of the flags at its attack's start and of the seed, so that finished batches can come from an
-earlier process or from another one.
+A batch follows from the flags at its attack's start and the seed, so that finished ones can come from other processes.
 """
 
 import contextlib
@@ -246,5 +245,6 @@ class AutoAttackRun:
             versions=upstream.versions(),
             commit=upstream.commit(),
             seconds=round(sum(row.seconds for row in self.rows), 2),
+            labels=self.split.labels.tolist(),
             adversarial=self.adversarial,
         )

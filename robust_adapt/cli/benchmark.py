@@ -9,12 +9,14 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
+from robust_adapt import reporting
 from robust_adapt.ball import Ball, Epsilon, format_eps
+from robust_adapt.cli.report import write_report
 from robust_adapt.cli.terminal import Devices, TrustCode, console, names_data, read_of_run
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import write_json
-from robust_adapt.reporting import plain
+from robust_adapt.reporting import class_sentence, plain
 
 MARK = "not comparable"
 ATTACKED = ("eps", "version", "attacks", "seed", "fast", "more_data", "devices")
@@ -86,7 +88,12 @@ def benchmark(arguments: Sequence[str]) -> int:
             report=lambda progress: _show(status, progress, f", {conditions.arithmetic}" if options.fast else ""),
         )
     show_benchmark(record)
-    console.print(f"Written to {plain(str(out / 'benchmark.json'))}", soft_wrap=True)
+    if processes.is_first:
+        folder = Path(options.model_name)
+        known = runs.read_dossier(folder) if (folder / "config.json").exists() else reporting.Dossier(name=record.model)
+        written = write_report(out, "report", [dataclasses.replace(known, config=record.config, benchmark=record)])
+        names = ", ".join(["benchmark.json", *(path.name for path in written)])
+        console.print(f"Written to {plain(str(out))}: {names}", soft_wrap=True)
     return 0
 
 
@@ -147,6 +154,8 @@ def show_benchmark(record: Any) -> None:
         table.add_row(row.name, f"{100 * row.accuracy:.2f}", interval, str(row.attacked), str(row.fooled), mark)
     console.print(table)
     lines = [f"robust: {run.correct} of {run.n}, {100 * run.accuracy:.2f} % {marked}"]
+    judged = {"clean": run.clean_flags, "AutoAttack": run.flags}
+    lines += [plain(text) for text in [class_sentence(judged, run.labels, record.classes)] if text]
     lines += [f"{each}: {each.group} {marked}" for each in record.place.standings] if record.place else []
     if record.place and len(record.place.standings) == 2:
         lines.append("no place within the ResNet-18 class: this model is not one")

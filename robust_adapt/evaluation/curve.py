@@ -14,7 +14,7 @@ from robust_adapt.evaluation.measurement import Measurement
 from robust_adapt.models import model_device, weights_hash
 from robust_adapt.records import AttackRecord, Judgement
 
-MULTIPLES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # of the budget
+MULTIPLES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)  # of the budget
 CURVE_ROWS = {"Linf": "PGD-20", "L2": "PGD-L2-20", "L1": "APGD-L1-20"}
 
 

@@ -87,6 +87,7 @@ def evaluate_model(
         seconds=round(time.monotonic() - begin, 1),
         config={},
         images_sha256=worst.images_sha256,
+        labels=part.labels.tolist(),
     )
 
 

@@ -38,7 +38,7 @@ class BenchmarkRecord(Record):
     """A model under the leaderboard's protocol. ``comparable`` is False where ``reasons`` says why it is not.
 
     model, files, config, more_data: as of its ``Origin``. place: None where there is no board for the data and the
-    norm.
+    norm. classes: their names, by the numbers that are the labels of ``autoattack``; empty where they are not known.
     """
 
     model: str
@@ -51,6 +51,7 @@ class BenchmarkRecord(Record):
     reasons: list[str]
     config: dict[str, Any]
     more_data: bool = False
+    classes: list[str] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return super().to_dict() | {"autoattack": self.autoattack.to_dict()}
@@ -96,6 +97,7 @@ def benchmark(
         reasons=reasons,
         config=origin.config,
         more_data=origin.more_data,
+        classes=list(data.classes),
     )
     if out is not None and shard[0] == 0:
         write_json(Path(out) / RECORD, result)

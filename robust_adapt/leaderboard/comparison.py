@@ -129,9 +129,8 @@ def _conditions(record: EvaluationRecord | AutoAttackRecord, **own: object) -> d
 def _of_benchmark(values: dict[str, Any]) -> dict[str, Flags]:
     record = BenchmarkRecord.from_dict(values).autoattack
     images = record.fingerprint["images"] + record.fingerprint["labels"]
-    clean = [broken != "clean" for broken in record.broken_by]
     conditions = _conditions(record, **{"batch size": record.batch_size, "threads": record.threads})
     return {
-        "AutoAttack, clean": Flags(images, "none" if record.exact else f"none, {FAST}", clean, conditions),
+        "AutoAttack, clean": Flags(images, "none" if record.exact else f"none, {FAST}", record.clean_flags, conditions),
         f"AutoAttack {record.version}": Flags(images, str(record.conditions), record.flags, conditions),
     }

@@ -1,5 +1,6 @@
 """Records in; terminal tables, markdown, CSV, pictures and one HTML page out."""
 
+from robust_adapt.reporting.classes import class_sentence
 from robust_adapt.reporting.dossier import Dossier, Gallery
 from robust_adapt.reporting.page import html_page
 from robust_adapt.reporting.pictures import COLOURS, draw_cases, draw_curves
@@ -16,6 +17,7 @@ __all__ = [
     "COLOURS",
     "Dossier",
     "Gallery",
+    "class_sentence",
     "conditions",
     "csv_table",
     "draw_cases",

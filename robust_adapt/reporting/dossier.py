@@ -7,15 +7,13 @@ from typing import Any
 
 from robust_adapt.records import Case, EpochRecord, EvaluationRecord, RunRecord, StepRecord
 
-PerClass = Sequence[tuple[str, int, int, float, float, float]]  # class, correct, n, accuracy, low, high
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dossier:
     """All that is known of one model under one name.
 
     folder: of its run. benchmark, sanity, curve: a ``BenchmarkRecord``, a ``SanityRecord``, an ``EpsCurve``, whose
-    modules lie above this one. per_class: of the rows that have it, by the row's name.
+    modules lie above this one.
     """
 
     name: str
@@ -28,7 +26,6 @@ class Dossier:
     benchmark: Any = None
     sanity: Any = None
     curve: Any = None
-    per_class: Mapping[str, PerClass] = dataclasses.field(default_factory=dict)
 
     @property
     def weights(self) -> set[str]:

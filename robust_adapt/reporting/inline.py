@@ -10,6 +10,7 @@ from typing import Any
 from robust_adapt.reporting.pictures import COLOURS, GRID, INK
 
 SIZE = (3.7, 2.5)  # inches of a chart, read at the width of a phone
+ROOM = (0.135, 0.165, 0.85, 0.805)  # left, bottom, width, height of its axis
 LOSSLESS = 96  # pixels a side up to which images are PNG; larger ones would make the page large
 _PLACES = {colour: f"var(--m{number})" for number, colour in enumerate(COLOURS)}
 _PLACES |= {INK: "currentColor", GRID: "var(--line)", "#000000": "currentColor"}
@@ -27,8 +28,8 @@ def chart(draw: Callable[[Any], None], salt: str) -> str:
     styles = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 8.5, "axes.edgecolor": INK}
     with rc_context({**styles, "xtick.color": INK, "ytick.color": INK, "text.color": INK}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure = Figure(figsize=SIZE, layout="constrained")
-        axis = figure.subplots()
+        figure = Figure(figsize=SIZE)
+        axis = figure.add_axes(ROOM)
         draw(axis)
         axis.set_title("")  # the page has it
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

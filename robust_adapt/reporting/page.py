@@ -1,8 +1,9 @@
 """One page about one model or several, in one file: what matters first, then everything behind it."""
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from robust_adapt.ball import Ball
@@ -21,6 +22,7 @@ from robust_adapt.reporting.pictures import (
 )
 from robust_adapt.reporting.tables import ARTICLE, LEFT, conditions, table_rows
 from robust_adapt.reporting.text import harmless
+from robust_adapt.statistics import ClassShare, per_class
 
 HEADLINE = 3  # models that a headline can name
 GONE = "\N{EN DASH}"  # in the place of a figure that is missing or not a number
@@ -39,25 +41,15 @@ def html_page(
     the benchmarks have a place. notes: why something is missing. Raises ``ConfigError`` where the evaluations may not
     stand side by side.
     """
-    from jinja2 import Environment, PackageLoader
-
-    templates = Environment(
-        loader=PackageLoader("robust_adapt.reporting"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: harmless(value) if type(value) is str else value,
-    )
-    templates.filters |= {"percent": percent, "width": width}
     evaluations = [dataclasses.replace(each.evaluation, model=each.name) for each in dossiers if each.evaluation]
     header, rows = table_rows(evaluations) if evaluations else ([], [])
     judged = {record.model for record in evaluations}
-    page: str = templates.get_template("report.html").render(
+    page: str = _template().render(
         headline=headline(dossiers),
         models=[_model(number, each) for number, each in enumerate(dossiers)],
         colours={each.name: f"var(--m{number % len(COLOURS)})" for number, each in enumerate(dossiers)},
         header=header,
-        rows=rows,
+        rows=[row[: LEFT + 3] + [text.replace("nan", GONE) for text in row[LEFT + 3 :]] for row in rows],
         left=LEFT,
         figures=[LEFT + 3 + number for number in range(len(evaluations))],
         judged=[each.name for each in dossiers if each.name in judged],
@@ -73,9 +65,40 @@ def html_page(
         checked=[each for each in dossiers if each.sanity],
         warned=[each for each in dossiers if any(record.warnings for record in each.epochs)],
         facts=facts(dossiers),
-        notes=notes,
+        small_print=small_print(dossiers, notes),
     )
     return page
+
+
+def small_print(dossiers: Sequence[Dossier], notes: Sequence[str] = ()) -> list[str]:
+    """What stands under the figures of the first screen: on which images, under what, and what that compares with."""
+    evaluations = [each.evaluation for each in dossiers if each.evaluation]
+    first = conditions(evaluations) if evaluations else []
+    said: dict[str, list[str]] = {}
+    for each in dossiers:
+        if each.benchmark:
+            run, reasons = each.benchmark.autoattack, "; ".join(each.benchmark.reasons)
+            text = f"on {run.n} test images of {each.benchmark.data}, {run.conditions}" + (
+                f"; not comparable with the leaderboard: {reasons}" if reasons else ""
+            )
+            said.setdefault(text, []).append(each.name)
+    judged = [f"AutoAttack of {' and '.join(names)} {text}." for text, names in said.items()]
+    return [*first[:1], *[text for text in first[1:2] if "not comparable" in text], *judged, *notes]
+
+
+@functools.cache
+def _template() -> Any:
+    from jinja2 import Environment, PackageLoader
+
+    templates = Environment(
+        loader=PackageLoader("robust_adapt.reporting"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: harmless(value) if type(value) is str else value,
+    )
+    templates.filters |= {"percent": percent, "width": width}
+    return templates.get_template("report.html")
 
 
 def percent(share: float | None) -> str:
@@ -200,16 +223,20 @@ def _training(dossiers: Sequence[Dossier]) -> dict[str, str]:
 
 
 def _per_class(dossiers: Sequence[Dossier]) -> list[dict[str, Any]]:
-    """For each row that has figures by class: the classes, hardest first for the last model, and every model's."""
+    """The worst case and AutoAttack by class, of the models whose labels are known, the last model's hardest first."""
+    flags: dict[str, dict[str, list[ClassShare]]] = {"Worst case": {}, "AutoAttack": {}}
+    for each in dossiers:
+        if row := each.evaluation:
+            flags["Worst case"][each.name] = per_class(row.worst_case.flags, row.labels, row.classes)
+        if each.benchmark:
+            run = each.benchmark.autoattack
+            flags["AutoAttack"][each.name] = per_class(run.flags, run.labels, each.benchmark.classes)
     tables = []
-    for row in dict.fromkeys(name for each in dossiers for name in each.per_class):
-        models = {each.name: {one[0]: one for one in each.per_class[row]} for each in dossiers if row in each.per_class}
-        last = list(models.values())[-1]
-        classes = sorted(dict.fromkeys(name for known in models.values() for name in known), key=_hardness(last))
-        count = {name: next(known[name][2] for known in models.values() if name in known) for name in classes}
-        tables.append({"row": row, "classes": classes, "models": models, "count": count})
+    for title, found in flags.items():
+        models = {name: {share.name: share for share in shares} for name, shares in found.items() if shares}
+        if models:
+            last = sorted(list(models.values())[-1].values(), key=lambda share: share.accuracy)
+            counts = {share.name: share.n for known in models.values() for share in known.values()}
+            classes = dict.fromkeys([*(share.name for share in last), *counts])
+            tables.append({"title": title, "classes": list(classes), "counts": counts, "models": models})
     return tables
-
-
-def _hardness(known: Mapping[str, tuple[str, int, int, float, float, float]]) -> Any:
-    return lambda name: known[name][3] if name in known and math.isfinite(known[name][3]) else math.inf

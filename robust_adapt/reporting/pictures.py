@@ -86,7 +86,7 @@ def mix_panel(axis: Any, epochs: Sequence[EpochRecord], *, colour: str) -> None:
         top = [low + share for low, share in zip(floor, shares, strict=True)]
         axis.fill_between(at, floor, top, color=colour, alpha=(0.12, 0.28)[number % 2], linewidth=0)
         if max(shares) >= 8:
-            middle = (floor[-1] + top[-1]) / 2
+            middle = (floor[len(floor) // 2] + top[len(top) // 2]) / 2
             axis.annotate(drawn(name), (0.5, middle), xycoords=("axes fraction", "data"), ha="center", va="center")
         floor = top
     _label(axis, "epoch", "share of images, %", "Attack mix")

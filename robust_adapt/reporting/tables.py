@@ -11,6 +11,7 @@ from rich.table import Table
 from robust_adapt.ball import format_eps
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import AttackRecord, EvaluationRecord
+from robust_adapt.reporting.classes import class_rows, record_sentence, row_worst
 from robust_adapt.reporting.text import cell, markdown, plain
 
 LEFT = 2  # columns of words; the others are figures
@@ -105,6 +106,8 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
                 f"{training['epochs']:g} epochs, batch {training['batch_size']}, seed "
                 f"{training['seed']}; weights sha256 {record.weights_sha256[:12]}."
             )
+        if worst := record_sentence(record):
+            sentences.append(f"{record.model}, {worst}.")
     software = _all(_versions(record, "torch", "torchattacks") for record in records)
     where = _all(f"{record.device} at commit {(record.commit or 'unknown')[:12]}" for record in records)
     return [*sentences, f"{software}; evaluated on {where}.", ARTICLE_NOTE]
@@ -132,11 +135,17 @@ def terminal_table(records: Sequence[EvaluationRecord], *, title: str = "") -> T
 
 
 def markdown_table(records: Sequence[EvaluationRecord]) -> str:
-    """The table and its conditions as markdown."""
-    header, rows = table_rows(records)
-    lines = ["| " + " | ".join(map(markdown, header)) + " |", "|" + "---|" * LEFT + "--:|" * (len(header) - LEFT)]
-    lines += ["| " + " | ".join(map(markdown, row)) + " |" for row in rows]
-    return "\n".join(lines) + "\n\n" + "\n".join(f"- {markdown(text)}" for text in conditions(records)) + "\n"
+    """The table, its conditions, and the table by class as markdown."""
+    text = _markdown(*table_rows(records), left=LEFT)
+    text += "\n" + "\n".join(f"- {markdown(text)}" for text in conditions(records)) + "\n"
+    header, rows = class_rows(records)
+    return text + ("\n" + _markdown(header, rows, left=1) if rows else "")
+
+
+def _markdown(header: list[str], rows: list[list[str]], *, left: int) -> str:
+    lines = ["| " + " | ".join(map(markdown, row)) + " |" for row in (header, *rows)]
+    lines.insert(1, "|" + "---|" * left + "--:|" * (len(header) - left))
+    return "\n".join(lines) + "\n"
 
 
 def csv_table(records: Sequence[EvaluationRecord]) -> str:
@@ -145,11 +154,13 @@ def csv_table(records: Sequence[EvaluationRecord]) -> str:
     of_row = ["name", "norm", "eps", "steps", "n", "correct", "accuracy", "low", "high", "mean_l2"]
     of_record = ["split", "seed", "exact", "images_sha256", "device", "commit"]
     writer = csv.writer(out)
-    writer.writerow(["model", "data", *of_row, *of_record, "versions"])
+    of_classes = ["worst_class", "worst_class_n", "worst_class_accuracy", "mean_over_classes"]
+    writer.writerow(["model", "data", *of_row, *of_record, "versions", *of_classes])
     for record in records:
         for attack in [*record.attacks, record.worst_case]:
             figures = [getattr(attack, name) for name in of_row] + [getattr(record, name) for name in of_record]
-            writer.writerow([cell(value) for value in (record.model, record.data, *figures, _versions(record))])
+            values = [record.model, record.data, *figures, _versions(record), *row_worst(record, attack)]
+            writer.writerow(map(cell, values))
     return out.getvalue()
 
 

@@ -11,6 +11,7 @@ from robust_adapt.ball import Ball
 from robust_adapt.data import ImageData
 from robust_adapt.errors import CheckpointError
 from robust_adapt.evaluation import EpsCurve
+from robust_adapt.files import file_sha256
 from robust_adapt.leaderboard import BenchmarkRecord, read_benchmark
 from robust_adapt.models import weights_hash
 from robust_adapt.records import EpochRecord, EvaluationRecord, Record, StepRecord, read_lines
@@ -19,7 +20,7 @@ from robust_adapt.runs.evaluation import measure_curve
 from robust_adapt.runs.folder import Run, read_record
 from robust_adapt.runs.study import study_cases
 from robust_adapt.sanity import SanityRecord
-from robust_adapt.training.checkpoint import read_config
+from robust_adapt.training.checkpoint import BEST, read_config
 
 MEASURED = 200  # images of the curve over eps
 
@@ -41,8 +42,7 @@ def read_dossiers(paths: Sequence[str | Path]) -> list[Dossier]:
         else:
             benchmarks.append(read_benchmark(path))
     for record in benchmarks:
-        weights = record.autoattack.fingerprint.get("weights")
-        at = next((number for number, each in enumerate(dossiers) if weights in each.weights), None)
+        at = next((number for number, each in enumerate(dossiers) if _is_of(record, each)), None)
         if at is None:
             dossiers.append(Dossier(name=record.model, config=record.config, benchmark=record))
         else:
@@ -92,6 +92,13 @@ def measure(
         found.append(dossier)
     report("the case study")
     return found, study_cases(runs, data, ball) if runs else None
+
+
+def _is_of(record: BenchmarkRecord, dossier: Dossier) -> bool:
+    """Whether a benchmark is of the weights of a dossier, by their hash or that of their file."""
+    file = dossier.folder / BEST if dossier.folder else None
+    by_file = file is not None and file.exists() and file_sha256(file) in record.files.values()
+    return by_file or record.autoattack.fingerprint.get("weights") in dossier.weights
 
 
 def _of_table(path: Path, values: dict[str, Any]) -> Dossier:

@@ -50,7 +50,7 @@ def evaluate(
         report=report,
         processes=processes,
     )
-    record = dataclasses.replace(record, **_named(run, data))
+    record = dataclasses.replace(record, **_named(run, data), classes=list(data.classes))
     processes.first(lambda: write_json(run.folder / "evaluation.json", record))
     return record
 

@@ -1,8 +1,8 @@
-"""Every page as a browser shows it: ``python tests/browser/check.py [PAGE ...] [--pictures FOLDER]``.
+"""The pages as a browser shows them: ``python tests/browser/check.py [PAGE ...] [--pictures FOLDER]``.
 
-No console message, no request beyond the file, no horizontal scrolling at three widths, text contrast of at least 4.5:1
+No console message, no request beyond the file, no scrolling sideways at three widths, text contrast of at least 4.5:1
 in both colour schemes, and each attack of the case study can be chosen. Without pages it makes those of the
-repository's runs, of a short ``demo`` and of records with hostile names; without a Chromium it says so and does nothing.
+repository's runs, of a short ``demo`` and of odd records; without a Chromium it says so and does nothing.
 """
 
 import argparse

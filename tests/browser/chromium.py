@@ -63,7 +63,7 @@ class Page:
 
     def __init__(self, reading, writing):
         self.reading, self.writing, self.buffer = reading, writing, b""
-        self.numbers, self.events, self.session = itertools.count(1), [], None
+        self.numbers, self.events, self.session, self.width = itertools.count(1), [], None, 0
         targets = self.call("Target.getTargets")["targetInfos"]
         target = next(each["targetId"] for each in targets if each["type"] == "page")
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -85,6 +85,7 @@ class Page:
 
     def open(self, path, *, width, scheme):
         """Load a file at a width in pixels, ``light`` or ``dark``."""
+        self.width = width
         self.events.clear()
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", media="screen", features=features)
@@ -117,7 +118,7 @@ class Page:
         if not whole:
             return {}
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        return {"clip": {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16000), "scale": 1}}
+        return {"clip": {"x": 0, "y": 0, "width": self.width, "height": min(size["height"], 8000), "scale": 1}}
 
     def _next(self):
         while b"\0" not in self.buffer:

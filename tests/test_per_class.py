@@ -1,0 +1,135 @@
+"""Accuracy class by class: sums to the totals, names the worst class, weighs uneven classes alike."""
+
+import csv
+import dataclasses
+import io
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from robust_adapt import reporting
+from robust_adapt.auto_attack import AutoAttackRecord, Conditions, autoattack
+from robust_adapt.ball import Ball
+from robust_adapt.errors import DataError
+from robust_adapt.evaluation import evaluate_model
+from robust_adapt.records import EvaluationRecord
+from robust_adapt.statistics import balanced_mean, per_class, wilson, worst_class
+
+BALL = Ball("Linf", 8 / 255)
+NAMES = ["cat", "dog", "ox"]
+PUBLISHED = Path(__file__).parents[1] / "benchmarks/results/cifar10-jpeg-width16"
+
+
+@pytest.fixture
+def record(channel_means, leads):
+    record = evaluate_model(channel_means, leads, BALL, rows=["Clean", "FGSM", "DeepFool"], limits={"deepfool": 4})
+    return dataclasses.replace(record, model="means", data="leads", classes=NAMES)
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_the_classes_sum_to_the_totals(text):
+    draw = random.Random(0)
+    labels = [draw.choice([0, 1, 1, 3]) for _ in range(200)]
+    right = [draw.random() < 0.2 + 0.2 * label for label in labels]
+    shares = per_class("".join(str(int(each)) for each in right) if text else right, labels, NAMES)
+    assert [share.name for share in shares] == ["cat", "dog", "3"]  # class 2 was not judged, 3 has no name
+    assert sum(share.correct for share in shares) == sum(right) and sum(share.n for share in shares) == 200
+    for number, share in zip((0, 1, 3), shares, strict=True):
+        assert share.n == labels.count(number)
+        assert share.correct == sum(one for one, label in zip(right, labels, strict=True) if label == number)
+        assert share[3:] == (share.correct / share.n, *wilson(share.correct, share.n))
+    assert worst_class(shares).name == "cat"
+    mean = balanced_mean(shares)
+    assert mean == pytest.approx(sum(share.accuracy for share in shares) / 3) and mean != sum(right) / 200
+
+
+def test_even_classes_have_no_mean_of_their_own_and_unknown_labels_no_classes():
+    assert balanced_mean(per_class("1101", [0, 1, 2, 0], NAMES)) is None  # the first images of even classes
+    assert balanced_mean(per_class("11011", [0, 0, 0, 0, 1], NAMES)) == pytest.approx((3 / 4 + 1) / 2)
+    assert per_class("1101", []) == [] == per_class("", [0, 1])
+
+
+def test_a_row_on_the_first_images_takes_the_first_labels(record):
+    few = next(row for row in record.attacks if row.name == "DeepFool")
+    shares = per_class(few.flags, record.labels, record.classes)
+    assert (sum(share.n for share in shares), few.n, len(record.labels)) == (4, 4, 10)
+
+
+def test_fewer_labels_than_flags_are_refused():
+    with pytest.raises(DataError) as caught:
+        per_class("110", [0, 1])
+    assert str(caught.value) == "Expected a label for each of the 3 flags, but got 2; give those of the record."
+
+
+def test_labels_stand_in_the_records_in_the_order_of_the_flags(record, channel_means, leads):
+    assert record.labels == leads.first(None).labels.tolist()
+    assert EvaluationRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+    settings = {"apgd": {"n_restarts": 1}}
+    judged = autoattack(channel_means, leads, Conditions(BALL, "custom", ["apgd-ce"], settings))
+    assert judged.labels == leads.labels.tolist()
+    assert AutoAttackRecord.from_dict(json.loads(json.dumps(judged.to_dict()))).labels == judged.labels
+    clean = per_class(judged.clean_flags, judged.labels)
+    assert sum(share.correct for share in clean) == judged.clean.correct == 9
+    old = judged.to_dict()
+    del old["labels"]
+    assert AutoAttackRecord.from_dict(old).labels == []
+
+
+def test_every_output_names_the_worst_class(record):
+    text = reporting.markdown_table([record, dataclasses.replace(record, model="other")])
+    # cat leads by -10, 12, 20, 60 pixel values, dog by 4, 12, 40, ox by 4, 20, 40; below 16 they fall
+    sentence = "worst class: clean cat, 75.0 [30.1, 95.4] of 4; worst case dog, 33.3 [6.1, 79.2] of 3"
+    assert f"- means, {sentence}.\n" in text and f"- other, {sentence}.\n" in text
+    header = "| class | n | means, clean | means, worst case | other, clean | other, worst case |\n|---|--:|"
+    assert header in text
+    assert "| dog | 3 | 100.0 [43.9, 100.0] | 33.3 [6.1, 79.2] | 100.0" in text
+    console = Console(file=io.StringIO(), width=130)
+    console.print(reporting.terminal_table([record]))
+    assert sentence in " ".join(console.file.getvalue().split())
+    page = reporting.html_page([record], {})
+    assert '<table class="classes">' in page and "<td>dog</td><td>3</td>" in page and sentence in page
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO(reporting.csv_table([record])))}
+    worst = rows["Worst case"]
+    assert (worst["worst_class"], worst["worst_class_n"]) == ("dog", "3")
+    assert float(worst["worst_class_accuracy"]) == pytest.approx(1 / 3)
+    assert float(worst["mean_over_classes"]) == pytest.approx((2 / 4 + 2 / 3 + 1 / 3) / 3)
+
+
+def test_uneven_classes_get_a_balanced_mean(channel_means, leads):
+    uneven = leads.take(torch.tensor([0, 3, 4, 5, 6, 7, 9]))  # of class 0 five, one of each of the others
+    record = evaluate_model(channel_means, uneven, BALL, rows=["Clean", "FGSM"])
+    assert reporting.class_sentence({"clean": record.attacks[0].flags}, record.labels, NAMES) == (
+        "worst class: clean cat, 75.0 [30.1, 95.4] of 4; mean over classes: clean 91.7"
+    )
+
+
+def test_names_of_classes_take_no_effect(record):
+    strange = dataclasses.replace(record, classes=["[red]<b>|x", "=1+1", "ok"])
+    assert "[red]&lt;b>\\|x" in reporting.markdown_table([strange])
+    assert "<b>" not in reporting.html_page([strange], {})
+    console = Console(file=io.StringIO(), width=130)
+    console.print(reporting.terminal_table([strange]))
+    assert "[red]<b>|x" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(("count", "tables"), [(20, 1), (21, 0)])
+def test_many_classes_get_the_sentence_alone(record, count, tables):
+    rows = [dataclasses.replace(row, flags="1" * 2 * count) for row in (record.attacks[0], record.worst_case)]
+    many = dataclasses.replace(record, attacks=rows[:1], worst_case=rows[1], labels=[*range(count)] * 2, classes=[])
+    text = reporting.markdown_table([many])
+    assert "- means, worst class: clean 0, 100.0 [" in text and text.count("| class |") == tables
+
+
+@pytest.mark.parametrize("name", ["table.json", "deepseek/all_test_images.json"])
+def test_records_without_labels_are_read_and_say_nothing_of_classes(name):
+    values = json.loads((PUBLISHED / name).read_text())
+    records = [EvaluationRecord.from_dict(each) for each in (values if isinstance(values, list) else [values])]
+    assert all(record.labels == [] == record.classes for record in records)
+    text = reporting.markdown_table(records) + reporting.html_page(records, {})
+    assert "class:" not in text and "| class |" not in text
+    rows = list(csv.DictReader(io.StringIO(reporting.csv_table(records))))
+    assert {row["worst_class"] for row in rows} == {""}
