@@ -200,7 +200,7 @@ def test_a_run_brings_its_data_wherever_it_stands_among_the_flags(tmp_path, opti
     assert read_of_run(options, ["--n", "6", "elsewhere"], "evaluate", folder).data == DataConfig()
 
 
-COLUMNS = ["doctor", "demo", "plan pgd", "train pgd", "evaluate", "table", "benchmark", "compare", "submit"]
+COLUMNS = ["doctor", "demo", "plan pgd", "train pgd", "evaluate", "table", "report", "benchmark", "compare", "submit"]
 
 
 @pytest.mark.parametrize("command", COLUMNS)

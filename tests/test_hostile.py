@@ -13,7 +13,7 @@ import torch
 from fuzz_doors import flat
 from rich.console import Console
 from test_damage import config
-from test_reporting import evaluation
+from test_reporting import evaluation, page_of
 
 import robust_adapt
 from robust_adapt import cli, load_run, load_zoo_model, reporting, runs
@@ -143,7 +143,7 @@ def test_no_name_takes_effect_in_markdown_html_or_csv(name, tmp_path):
     assert "<script" not in text and "](http" not in text and text.isascii()
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.replace("\\|", "").count("|") for line in table}) == 1  # no cell more in any row
-    page = reporting.html_page(records, {})
+    page = page_of(records)
     assert "<script" not in page
     rows = list(csv.reader(io.StringIO(reporting.csv_table(records))))
     assert all(not field.startswith(("=", "+", "@", "\t", "\r")) for row in rows for field in row)
@@ -177,7 +177,7 @@ def test_classes_with_hostile_names_train_and_are_shown_harmlessly(make_folder, 
     assert sorted(data.classes) == sorted(names)
     run = runs.train(config(batch_size=8, epochs=1), tmp_path / "run", data=data)
     record = runs.evaluate(run, data=data, rows=["Clean"])
-    assert "<b>" not in reporting.markdown_table([record]) and "<b>" not in reporting.html_page([record], {})
+    assert "<b>" not in reporting.markdown_table([record]) and "<b>" not in page_of([record])
     cases = [
         Case(label=label, images={"clean": torch.zeros(8, 8, 3).numpy()}, answers={"clean": {}})
         for label in data.classes

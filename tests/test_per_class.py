@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from test_reporting import page_of
 
 from robust_adapt import reporting
 from robust_adapt.auto_attack import AutoAttackRecord, Conditions, autoattack
@@ -93,8 +94,9 @@ def test_every_output_names_the_worst_class(record):
     console = Console(file=io.StringIO(), width=130)
     console.print(reporting.terminal_table([record]))
     assert sentence in " ".join(console.file.getvalue().split())
-    page = reporting.html_page([record], {})
-    assert '<table class="classes">' in page and "<td>dog</td><td>3</td>" in page and sentence in page
+    page = page_of([record])
+    by_class = page[page.index('id="classes"') :].partition("</section>")[0]
+    assert '<th scope="row">dog</th><td class="n">3</td>' in by_class and sentence in page
     rows = {row["name"]: row for row in csv.DictReader(io.StringIO(reporting.csv_table([record])))}
     worst = rows["Worst case"]
     assert (worst["worst_class"], worst["worst_class_n"]) == ("dog", "3")
@@ -113,7 +115,7 @@ def test_uneven_classes_get_a_balanced_mean(channel_means, leads):
 def test_names_of_classes_take_no_effect(record):
     strange = dataclasses.replace(record, classes=["[red]<b>|x", "=1+1", "ok"])
     assert "[red]&lt;b>\\|x" in reporting.markdown_table([strange])
-    assert "<b>" not in reporting.html_page([strange], {})
+    assert "<b>" not in page_of([strange])
     console = Console(file=io.StringIO(), width=130)
     console.print(reporting.terminal_table([strange]))
     assert "[red]<b>|x" in console.file.getvalue()
@@ -132,7 +134,7 @@ def test_records_without_labels_are_read_and_say_nothing_of_classes(name):
     values = json.loads((PUBLISHED / name).read_text())
     records = [EvaluationRecord.from_dict(each) for each in (values if isinstance(values, list) else [values])]
     assert all(record.labels == [] == record.classes for record in records)
-    text = reporting.markdown_table(records) + reporting.html_page(records, {})
+    text = reporting.markdown_table(records) + page_of(records)
     assert "class:" not in text and "| class |" not in text
     rows = list(csv.DictReader(io.StringIO(reporting.csv_table(records))))
     assert {row["worst_class"] for row in rows} == {""}

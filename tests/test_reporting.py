@@ -122,7 +122,7 @@ def test_what_does_not_belong_together_is_refused_in_every_table(unlike, place):
     records[place] = dataclasses.replace(records[place], **changes)
     for table in (
         reporting.table_rows, reporting.conditions, reporting.markdown_table, reporting.terminal_table,
-        lambda some: reporting.html_page(some, {}),
+        lambda some: page_of(some),
     ):  # fmt: skip
         with pytest.raises(ConfigError) as caught:
             table(records)
@@ -203,13 +203,13 @@ def test_curves_and_cases_are_pictures(tmp_path):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_page_holds_the_table_and_its_pictures_and_escapes_every_name(tmp_path):
-    picture = tmp_path / "curves.png"
-    picture.write_bytes(b"\x89PNG")
-    records = [evaluation("standard", 10), evaluation("<script>alert(1)</script>", 40)]
-    page = reporting.html_page(records, {"<b>curves</b>": picture}, title="<i>")
-    assert "<script>" not in page and "<b>" not in page and "<i>" not in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert page.count("<tr>") == 1 + 3
-    assert '<img alt="&lt;b&gt;curves&lt;/b&gt;" src="data:image/png;base64,iVBORw==">' in page
-    assert "http" not in page  # nothing is fetched
+def page_of(records):
+    return reporting.html_page([reporting.Dossier(name=record.model, evaluation=record) for record in records])
+
+
+def test_the_page_holds_the_table_and_escapes_every_name():
+    page = page_of([evaluation("standard", 10), evaluation("<script>alert(1)</script>", 40)])
+    assert "<script>" not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    every_attack = page[page.index('id="attacks"') :].partition("</section>")[0]
+    assert every_attack.count("<tr") == 1 + 3
+    assert "http:" not in page and "https:" not in page  # nothing is fetched

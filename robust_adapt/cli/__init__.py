@@ -24,6 +24,7 @@ COMMANDS = {  # each and the file of its function, which is imported when it is 
     "train": "train",
     "evaluate": "evaluate",
     "table": "table",
+    "report": "report",
     "benchmark": "benchmark",
     "leaderboard": "leaderboard",
     "compare": "compare",

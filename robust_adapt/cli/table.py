@@ -8,14 +8,12 @@ from typing import Any
 from robust_adapt import reporting
 from robust_adapt.ball import Ball, Epsilon
 from robust_adapt.cli.evaluate import row_text
+from robust_adapt.cli.report import write_report
 from robust_adapt.cli.terminal import TrustCode, console, read
 from robust_adapt.cli.train import train_with_progress
 from robust_adapt.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from robust_adapt.errors import ConfigError
 from robust_adapt.recipes import on_digits, recipe
-from robust_adapt.records import write_json
-
-BYTES = {"encoding": "utf-8", "errors": "surrogateescape"}  # of names whose bytes the locale cannot read
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,22 +106,22 @@ def _compare(
                 alike, ball, data=data, n=n, report=lambda row: status.update(row_text(row))
             )
         records.append(dataclasses.replace(record, model=name))
-    cases = runs.study_cases(found, data, ball)
-    out.mkdir(parents=True, exist_ok=True)
-    reporting.draw_curves(
-        {name: (run.epochs, run.steps) for name, run in found.items()}, out / "curves.png", norm=ball.norm
-    )
-    pictures = {"Training: losses, validation accuracy, eps.": out / "curves.png"}
-    if cases:
-        reporting.draw_cases(cases, out / "cases.png", ball)
-        pictures["Test images, attacked, and what every model says of them."] = out / "cases.png"
-    (out / "table.html").write_text(reporting.html_page(records, pictures), **BYTES)
-    (out / "table.md").write_text(reporting.markdown_table(records), **BYTES)
-    (out / "table.csv").write_text(reporting.csv_table(records), **BYTES)
-    write_json(out / "table.json", [record.to_dict() for record in records])
+    dossiers = [
+        dataclasses.replace(runs.read_dossier(run.folder), name=name, evaluation=record)
+        for (name, run), record in zip(found.items(), records, strict=True)
+    ]
+    with console.status("measuring") as status:
+        show = lambda text: status.update(reporting.plain(text))  # noqa: E731
+        dossiers, gallery = runs.measure(dossiers, found, data, ball, n=records[0].n, report=show)
+    written = write_report(out, "table", dossiers, gallery)
+    pictures = [out / "curves.png"]
+    reporting.draw_curves({name: (run.epochs, run.steps) for name, run in found.items()}, pictures[0], norm=ball.norm)
+    if gallery is not None:
+        pictures.append(out / "cases.png")
+        reporting.draw_cases(next(iter(gallery.cases.values())), pictures[1], ball)
     console.print(reporting.terminal_table(records))
-    written = ["table.html", "table.md", "table.csv", "table.json", *[path.name for path in pictures.values()]]
-    console.print(f"Written to {reporting.plain(str(out))}: {', '.join(written)}")
+    names = ", ".join(path.name for path in [*written, *pictures])
+    console.print(f"Written to {reporting.plain(str(out))}: {names}")
 
 
 def _check_data(present: Sequence[Any], configs: Sequence[Config]) -> None:

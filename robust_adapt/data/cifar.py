@@ -10,6 +10,7 @@ from robust_adapt.data.splits import Split
 from robust_adapt.errors import DataError, first_line
 
 CIFAR10_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+"""Names of the classes, in the order of their numbers."""
 CIFAR100_CLASSES = tuple(
     "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
     "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "

@@ -2,6 +2,7 @@
 
 from robust_adapt.evaluation.adversarial import ADVERSARIAL
 from robust_adapt.evaluation.batches import Trial
+from robust_adapt.evaluation.curve import EpsCurve, eps_curve
 from robust_adapt.evaluation.measurement import evaluate_model, robust_flags
 from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, Row, rows_of_norm
 from robust_adapt.evaluation.transfer import TransferCell, TransferRecord, transfer_matrix
@@ -10,10 +11,12 @@ __all__ = [
     "ADVERSARIAL",
     "DEFAULT_LIMITS",
     "ROWS",
+    "EpsCurve",
     "Row",
     "TransferCell",
     "TransferRecord",
     "Trial",
+    "eps_curve",
     "evaluate_model",
     "robust_flags",
     "rows_of_norm",

@@ -1,11 +1,12 @@
 """Records in; terminal tables, markdown, CSV, pictures and one HTML page out."""
 
 from robust_adapt.reporting.classes import class_sentence
+from robust_adapt.reporting.dossier import Dossier, Gallery
+from robust_adapt.reporting.page import html_page
 from robust_adapt.reporting.pictures import COLOURS, draw_cases, draw_curves
 from robust_adapt.reporting.tables import (
     conditions,
     csv_table,
-    html_page,
     markdown_table,
     table_rows,
     terminal_table,
@@ -14,6 +15,8 @@ from robust_adapt.reporting.text import plain
 
 __all__ = [
     "COLOURS",
+    "Dossier",
+    "Gallery",
     "class_sentence",
     "conditions",
     "csv_table",

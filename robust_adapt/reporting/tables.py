@@ -1,11 +1,9 @@
-"""The side-by-side table for the terminal, as markdown, CSV and HTML. Computes nothing but the gain column."""
+"""The side-by-side table for the terminal, the page, as markdown and CSV. Computes nothing but the gain column."""
 
-import base64
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -166,28 +164,6 @@ def csv_table(records: Sequence[EvaluationRecord]) -> str:
             values = [record.model, record.data, *figures, _versions(record), *row_worst(record, attack)]
             writer.writerow(map(cell, values))
     return out.getvalue()
-
-
-def html_page(
-    records: Sequence[EvaluationRecord], pictures: Mapping[str, Path], *, title: str = "Robust accuracy"
-) -> str:
-    """The table, its conditions, the table by class, and PNGs by caption, as one page that needs no other file. Every
-    text is escaped."""
-    from jinja2 import Environment, PackageLoader
-
-    templates = Environment(
-        loader=PackageLoader("robust_adapt.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    header, rows = table_rows(records)
-    return templates.get_template("table.html").render(
-        title=title,
-        header=header,
-        rows=rows,
-        left=LEFT,
-        conditions=conditions(records),
-        by_class=class_rows(records),
-        pictures={caption: base64.b64encode(path.read_bytes()).decode() for caption, path in pictures.items()},
-    )
 
 
 def _gain(before: float, after: float) -> str:

@@ -3,9 +3,11 @@
 from robust_adapt.runs.candidate import Candidate, check_name, find_model
 from robust_adapt.runs.costs import Probe, RunPlan, plan_run
 from robust_adapt.runs.devices import device_of, launch, load_together
-from robust_adapt.runs.evaluation import check_run, evaluate, read_evaluation, study_cases
+from robust_adapt.runs.dossiers import measure, read_dossier, read_dossiers
+from robust_adapt.runs.evaluation import check_run, evaluate, measure_curve, read_evaluation
 from robust_adapt.runs.folder import Run, check_own_data, load_own_data, load_run
 from robust_adapt.runs.parts import build_for, build_parts
+from robust_adapt.runs.study import study_cases
 from robust_adapt.runs.trainer import train
 
 __all__ = [
@@ -25,7 +27,11 @@ __all__ = [
     "load_own_data",
     "load_run",
     "load_together",
+    "measure",
+    "measure_curve",
     "plan_run",
+    "read_dossier",
+    "read_dossiers",
     "read_evaluation",
     "study_cases",
     "train",

@@ -1,4 +1,4 @@
-"""Judge a run's best model: accuracy under attack, the sanity checks, the article's case study."""
+"""Judge a run's best model: accuracy under attack, accuracy over eps, the sanity checks."""
 
 import dataclasses
 import json
@@ -6,23 +6,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
-from robust_adapt.attacks import DiverseAttack
 from robust_adapt.ball import Ball
 from robust_adapt.data import ImageData, check_data
 from robust_adapt.distributed import ALONE, Processes
-from robust_adapt.evaluation import ADVERSARIAL, DEFAULT_LIMITS, Row, evaluate_model, robust_flags, rows_of_norm
+from robust_adapt.evaluation import ADVERSARIAL, DEFAULT_LIMITS, EpsCurve, eps_curve, evaluate_model, rows_of_norm
 from robust_adapt.models import weights_hash
-from robust_adapt.records import Answer, AttackRecord, Case, EvaluationRecord, write_json
+from robust_adapt.records import AttackRecord, EvaluationRecord, write_json
 from robust_adapt.runs.devices import device_of
 from robust_adapt.runs.folder import Run, load_own_data, load_run
 from robust_adapt.runs.parts import objective_of
 from robust_adapt.sanity import Effort, Evidence, SanityCheck, SanityRecord, check_sanity
-
-STUDIED = {"Linf": "fgsm", "L2": "pgdl2", "L1": "apgd-l1"}  # the case study's attack by norm
 
 
 def evaluate(
@@ -134,39 +129,18 @@ def check_run(
     return record
 
 
-def study_cases(runs: dict[str, Run], data: ImageData, ball: Ball, *, count: int = 3) -> list[Case]:
-    """The article's case study: test images (an airplane first, where there is one), each clean and attacked on
-    every model, with every model's answer. Only images that all models get right when clean are taken, in the fixed
-    order of the test split, one a class."""
-    attack, first = STUDIED[ball.norm], data.test.first(1000)
-    right = torch.ones(len(first), dtype=torch.bool)
-    for run in runs.values():
-        right &= robust_flags(run.model.cpu(), first, Row(None), ball)
-    chosen = _one_a_class(first.labels, right, data.classes, count)
-    if not chosen:
-        return []
-    images, labels = first.take(torch.tensor(chosen)).tensors()
-    shown = {"clean": images}
-    for name, run in runs.items():
-        one = DiverseAttack(run.model, [attack], eps=ball.eps, norm=ball.norm, pick="all")
-        shown[f"{attack.upper()} on {name}"] = one(images, labels)
-    return [_case(runs, data, shown, label, row) for row, label in enumerate(labels)]
-
-
-def _one_a_class(labels: Tensor, right: Tensor, classes: Sequence[str], count: int) -> list[int]:
-    order = sorted(range(len(classes)), key=lambda label: (classes[label] != "airplane", label))
-    found = [next(iter((right & (labels == label)).nonzero().flatten().tolist()), None) for label in order]
-    return [index for index in found if index is not None][:count]
-
-
-def _case(runs: dict[str, Run], data: ImageData, shown: dict[str, Tensor], label: Tensor, row: int) -> Case:
-    answers = {}
-    for title, batch in shown.items():
-        with torch.no_grad():
-            shares = {name: run.model(batch[row : row + 1]).softmax(1)[0] for name, run in runs.items()}
-        answers[title] = {
-            name: Answer(label=data.classes[int(each.argmax())], confidence=float(each.max()))
-            for name, each in shares.items()
-        }
-    pictures = {title: batch[row].permute(1, 2, 0).numpy() for title, batch in shown.items()}
-    return Case(label=data.classes[int(label)], images=pictures, answers=answers)
+def measure_curve(run: Run, data: ImageData, ball: Ball, *, n: int = 200) -> EpsCurve:
+    """Accuracy over eps of a run's best model; the record lands in its folder as ``eps_curve.json``, and is taken again
+    where it is of the same weights, images, budget and attack."""
+    path, settings = run.folder / "eps_curve.json", run.config.evaluation
+    expected = {"weights_sha256": weights_hash(run.model), "images_sha256": data.test.first(n).sha256}
+    expected |= {**dataclasses.asdict(ball), "seed": settings.seed}
+    try:
+        record = EpsCurve.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        record = None
+    if record is not None and all(getattr(record, name) == value for name, value in expected.items()):
+        return record
+    record = eps_curve(run.model, data.test, ball, n=n, batch_size=settings.batch_size, seed=settings.seed)
+    write_json(path, record)
+    return record

@@ -1,0 +1,94 @@
+"""``robust-adapt report``: one page about runs, in one file; and the page that other commands end with."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from robust_adapt import reporting
+from robust_adapt.ball import Ball
+from robust_adapt.cli.terminal import TrustCode, console, names_data, read
+from robust_adapt.config import DataConfig
+from robust_adapt.errors import ConfigError, DataError
+from robust_adapt.records import write_json
+
+BYTES = {"encoding": "utf-8", "errors": "surrogateescape"}  # of names whose bytes the locale cannot read
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """One page about a run, or several side by side, from their records; what takes weights and data is computed
+    where they are there."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    """Folders of runs, of a table or of a benchmark, or their records; gains are against the first."""
+    out: Path | None = None
+    """Folder of the page and the table; by default the run's own, of several runs/report."""
+    trust_code: TrustCode = False
+    data: DataConfig = DataConfig()
+
+
+def report(arguments: Sequence[str]) -> int:
+    """A page about a run, or several side by side: robust-adapt report RUN [RUN ...]."""
+    options = read(ReportOptions, arguments, "report")
+    from robust_adapt import runs
+
+    if not options.runs:
+        raise ConfigError("Expected one or more run folders, but got none; write `robust-adapt report runs/NAME`.")
+    dossiers = runs.read_dossiers(options.runs)
+    found, notes = {}, []
+    for dossier in dossiers:
+        if dossier.folder is None or not (dossier.folder / "best.pt").exists():
+            notes.append(f"{dossier.name}: no weights here, so no curve over eps and no case study.")
+        else:
+            found[dossier.name] = runs.load_run(dossier.folder, trust_code=options.trust_code)
+    gallery = None
+    if found:
+        first = next(iter(found.values()))
+        try:
+            data = runs.load_own_data(first, options.data if names_data(arguments) else None)
+            for run in found.values():
+                runs.check_own_data(run, data)
+        except DataError as error:
+            notes.append(f"No curve over eps and no case study: {error}")
+        else:
+            ball = next((each.evaluation.ball for each in dossiers if each.evaluation), _ball(list(found.values())))
+            with console.status("measuring") as status:
+                show = lambda text: status.update(reporting.plain(text))  # noqa: E731
+                dossiers, gallery = runs.measure(dossiers, found, data, ball, report=show)
+    own = dossiers[0].folder if len(dossiers) == 1 else None
+    written = write_report(options.out or own or Path("runs/report"), "report", dossiers, gallery, notes)
+    console.print(f"Written to {reporting.plain(str(written[0].parent))}: {', '.join(path.name for path in written)}")
+    return 0
+
+
+def write_report(
+    folder: Path, name: str, dossiers: Sequence[Any], gallery: Any = None, notes: Sequence[str] = ()
+) -> list[Path]:
+    """The page, and the evaluations as markdown, CSV and JSON beside it; what was written."""
+    page = reporting.html_page(dossiers, gallery, _entries(dossiers), notes=notes)
+    records = [dataclasses.replace(each.evaluation, model=each.name) for each in dossiers if each.evaluation]
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {f"{name}.html": page}
+    if records:
+        texts |= {f"{name}.md": reporting.markdown_table(records), f"{name}.csv": reporting.csv_table(records)}
+        write_json(folder / f"{name}.json", [record.to_dict() for record in records])
+    for file, text in texts.items():
+        (folder / file).write_text(text, **BYTES)
+    return [folder / file for file in texts] + [folder / f"{name}.json"] * bool(records)
+
+
+def _ball(found: Sequence[Any]) -> Ball:
+    """The budget of the first run that was trained under attack."""
+    ball: Ball = next((run.config.ball for run in found if run.config.attack.attacks), found[0].config.ball)
+    return ball
+
+
+def _entries(dossiers: Sequence[Any]) -> Sequence[Any]:
+    """The published entries of the board that the first benchmark has a place on."""
+    from robust_adapt import leaderboard
+
+    norms = [each.benchmark.place.norm for each in dossiers if each.benchmark and each.benchmark.place]
+    return leaderboard.published(norms[0]) if norms else ()

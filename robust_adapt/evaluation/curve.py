@@ -1,0 +1,69 @@
+"""Accuracy over eps: how far a model is from falling, and whether an attack gets stronger as it should."""
+
+import dataclasses
+import time
+
+from torch import nn
+
+from robust_adapt import upstream
+from robust_adapt.ball import Ball
+from robust_adapt.checks import check_model, check_seed, check_whole
+from robust_adapt.data import Split
+from robust_adapt.evaluation.batches import Trial
+from robust_adapt.evaluation.measurement import Measurement
+from robust_adapt.models import model_device, weights_hash
+from robust_adapt.records import AttackRecord, Judgement
+
+MULTIPLES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)  # of the budget
+CURVE_ROWS = {"Linf": "PGD-20", "L2": "PGD-L2-20", "L1": "APGD-L1-20"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EpsCurve(Judgement):
+    """A model on n images from eps 0 (clean) upwards, each point under the same attack; ``eps`` is the budget.
+
+    images_sha256: of the n images with their labels, as in an ``EvaluationRecord``.
+    """
+
+    weights_sha256: str
+    images_sha256: str
+    points: list[AttackRecord]
+
+
+def eps_curve(
+    model: nn.Module, split: Split, ball: Ball, *, n: int | None = 200, batch_size: int = 250, seed: int = 0
+) -> EpsCurve:
+    """The accuracy on the first n images of a split under the attack of ``CURVE_ROWS``, at every multiple of the budget
+    in ``MULTIPLES``. Every point is attacked anew: nothing makes the curve fall but the attack.
+
+    model: as in ``evaluate_model``. A Linf eps above 1, all there is, counts as 1. Raises ``ConfigError``,
+    ``DataError``.
+    """
+    begin, model = time.monotonic(), check_model(model)
+    split.check()
+    check_whole("batch_size", batch_size)
+    check_seed("seed", seed)
+    if n is not None:
+        check_whole("n", n)
+    part, points = split.first(n), []
+    for eps in dict.fromkeys(min(multiple * ball.eps, _largest(ball.norm)) for multiple in MULTIPLES):
+        at = Measurement(Trial(model, Ball(ball.norm, eps), batch_size, seed), part)
+        point = at.record(CURVE_ROWS[ball.norm] if eps else "Clean", None)
+        points.append(dataclasses.replace(point, norm=ball.norm, eps=eps))
+    return EpsCurve(
+        n=len(part),
+        norm=ball.norm,
+        eps=ball.eps,
+        seed=seed,
+        device=str(model_device(model)),
+        versions=upstream.versions(),
+        commit=upstream.commit(),
+        seconds=round(time.monotonic() - begin, 1),
+        weights_sha256=weights_hash(model),
+        images_sha256=points[0].images_sha256,
+        points=points,
+    )
+
+
+def _largest(norm: str) -> float:
+    return 1.0 if norm == "Linf" else float("inf")

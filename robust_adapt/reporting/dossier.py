@@ -1,0 +1,42 @@
+"""What a page is made of: everything known of each model, and the case study. What is missing gets no section."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from robust_adapt.records import Case, EpochRecord, EvaluationRecord, RunRecord, StepRecord
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dossier:
+    """All that is known of one model under one name.
+
+    folder: of its run. benchmark, sanity, curve: a ``BenchmarkRecord``, a ``SanityRecord``, an ``EpsCurve``, whose
+    modules lie above this one.
+    """
+
+    name: str
+    folder: Path | None = None
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    run: RunRecord | None = None
+    epochs: Sequence[EpochRecord] = ()
+    steps: Sequence[StepRecord] = ()
+    evaluation: EvaluationRecord | None = None
+    benchmark: Any = None
+    sanity: Any = None
+    curve: Any = None
+
+    @property
+    def weights(self) -> set[str]:
+        """The sha256 of the weights that its records are of."""
+        known = {each.weights_sha256 for each in (self.evaluation, self.sanity, self.curve) if each is not None}
+        return known | ({self.benchmark.autoattack.fingerprint.get("weights", "")} if self.benchmark else set()) - {""}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """The case study: the same test images under each attack, by its name; how: how they were chosen, in words."""
+
+    cases: Mapping[str, Sequence[Case]]
+    how: str

@@ -1,0 +1,219 @@
+"""The page about runs: what it holds, what it lacks, and what no name can do to it."""
+
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report_pages import PAGES, dossier, evaluation, gallery
+
+from robust_adapt import cli, runs
+from robust_adapt.ball import Ball
+from robust_adapt.errors import CheckpointError, ConfigError
+from robust_adapt.evaluation import eps_curve
+from robust_adapt.leaderboard import published
+from robust_adapt.records import write_json
+from robust_adapt.reporting import Dossier, html_page
+from robust_adapt.reporting.case_study import PICTURES
+from robust_adapt.reporting.page import headline
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+TABLE = RESULTS / "cifar10-jpeg-width16"
+NO_CHARTS = {"epochs": (), "steps": (), "curve": None}  # they take a second
+VOID = {"meta", "img", "input", "br"}
+
+
+class Reader(HTMLParser):
+    """Every element of a page with its attributes, its text, and whether all that opens closes."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.elements, self.text, self.open = [], [], []
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def hard(request):
+    page = PAGES[request.param]()
+    return request.param, page, Reader(page)
+
+
+def test_a_hard_page_is_whole_small_and_fetches_nothing(hard):
+    _, page, reader = hard
+    assert len(page.encode(errors="surrogateescape")) < 3_000_000
+    tags = {tag for tag, _ in reader.elements}
+    assert not tags & {"script", "link", "iframe", "object", "form", "base"}
+    for tag, attributes in reader.elements:
+        assert not {name for name in attributes if name.startswith("on")}, attributes
+        assert attributes.get("src", "data:image/").startswith("data:image/")
+        assert attributes.get("href", "#").startswith("#") and attributes.get("xlink:href", "#").startswith("#")
+        assert "url(" not in attributes.get("style", "") and (tag != "img" or attributes["alt"])
+        assert tag != "th" or attributes["scope"] in ("row", "col")
+    assert "default-src 'none'" in page and "url(" not in re.sub(r'clip-path="url\(#\w+\)"', "", page)
+    assert "\x1b" not in page and "\u202e" not in page
+
+
+def test_names_are_shown_and_do_nothing(hard):
+    name, page, reader = hard
+    if name == "hostile":
+        assert "49" not in re.findall(r"</script>\S*", page) and "alert(1)" in reader.words
+        assert "<script" not in page and "{{ 7*7 }}" in reader.words
+        assert [tag for tag, _ in reader.elements].count("style") == 1
+
+
+def test_a_hundred_classes_of_three_runs(hard):
+    name, _, reader = hard
+    if name == "hundred_classes":
+        assert reader.words.count("class 99") >= 2  # under the worst case and AutoAttack
+        assert all(model in reader.words for model in ("standard", "deepseek", "pgd"))
+        assert sum(tag == "section" for tag, _ in reader.elements) == 8
+        assert any(attributes.get("src", "").startswith("data:image/webp") for _, attributes in reader.elements)
+
+
+def test_what_is_missing_has_no_section_and_no_figure(hard):
+    name, _, reader = hard
+    if name == "gaps":
+        assert "7 models under attack" in reader.words and "Not judged yet" in reader.words
+        assert not {"cases"} & {attributes.get("id") for _, attributes in reader.elements}
+    if name == "not_numbers":
+        assert "Under attack, broken keeps – %" in reader.words
+        assert not re.search(r"\b(nan|inf)\b", reader.words)
+
+
+def test_a_name_alone_is_a_page():
+    reader = Reader(html_page([Dossier(name="one")]))
+    assert [attributes["id"] for tag, attributes in reader.elements if tag == "section"] == ["record"]
+
+
+def test_the_first_screen_holds_the_finding_and_its_conditions():
+    dossiers = [dossier(*model, ["cat", "dog"], **NO_CHARTS) for model in (("standard", 10), ("deepseek", 90))]
+    words = Reader(html_page(dossiers, None, published("Linf"))).words
+    first = words[: words.index("Under every attack")]
+    assert "Under AutoAttack, standard keeps 5.0 % and deepseek keeps 45.0 %" in first
+    for told in ("Clean 80.0 %", "Worst case 5.0 %", "AutoAttack 45.0 %", "n = 200", "14.2 → 48.7", "9.7 → 37.5"):
+        assert told in first
+    assert "budget Linf 8/255, one restart, seed 0, float32, exact." in first
+    assert "not comparable with the leaderboard" in first.lower() and "5.3 → 29.1" in first
+
+
+def test_a_headline_takes_the_strictest_figure_that_all_have():
+    one, two = dossier("a", 10, ["x"]), dossier("b", 90, ["x"], benchmark=None)
+    assert headline([one, two]) == "Under attack, a keeps 5.0 % and b keeps 45.0 %"
+    two = dataclasses.replace(two, evaluation=None)
+    assert headline([one, two]) == "Under PGD, a keeps 2.5 % and b keeps 22.5 %"
+    assert headline([one, dataclasses.replace(two, curve=None)]) == "a and b"
+    assert headline([one] * 4) == "4 models under attack"
+
+
+def test_the_board_has_a_line_an_entry_and_one_a_model():
+    page = html_page(
+        [dossier(*model, ["x"], **NO_CHARTS) for model in (("a", 90), ("b", 100))], None, published("Linf")
+    )
+    strip = page[page.index('class="strip"') : page.index('class="ticks"')]
+    assert strip.count("<i ") == len(published("Linf")) and strip.count("<b ") == 2
+    assert "not comparable" in page.lower()
+
+
+def test_a_large_case_study_is_cut_to_the_size_of_a_page(monkeypatch):
+    monkeypatch.setattr("robust_adapt.reporting.case_study.PICTURES", PICTURES // 100)
+    page = html_page([dossier("a", 90, ["cat", "dog"], **NO_CHARTS)], gallery(["a"], ["cat", "dog"]))
+    assert page.count('class="case"') == 1 and "1 more left out for the size of this page." in page
+
+
+def test_evaluations_that_are_not_alike_do_not_share_a_page():
+    other = dossier("b", 1, ["x"], evaluation=evaluation("b", 1, ["x"], seed=3))
+    with pytest.raises(ConfigError, match=r"^Expected evaluations from the same seed, but got 0, 3; evaluate them"):
+        html_page([dossier("a", 1, ["x"]), other])
+
+
+def test_charts_follow_the_colours_of_the_page():
+    page = html_page([dossier("a", 90, ["x"])])
+    drawn = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    assert "var(--m0)" in drawn and "currentColor" in drawn and "#0072b2" not in drawn and "#000000" not in drawn
+    names = re.findall(r'id="(\w+)"', page)
+    assert len(names) == len(set(names))
+
+
+# accuracy over eps
+
+
+def test_the_curve_over_eps_by_hand(channel_means, leads):
+    """An image stands while its channel leads by more than 2 eps; the leads are 4, 4, 12, 12, 20, 20, 40, 40, 60."""
+    record = eps_curve(channel_means, leads, Ball("Linf", 3.5 / 255), n=None)
+    assert [point.eps for point in record.points] == [part * 3.5 / 255 for part in (0, 0.5, 1, 2, 3, 4)]
+    assert [point.correct for point in record.points] == [9, 9, 7, 5, 3, 3]
+    assert [point.name for point in record.points] == ["Clean"] + ["PGD-20"] * 5
+    assert type(record).from_dict(record.to_dict()) == record
+
+
+def test_a_curve_ends_where_all_pixels_may_change(channel_means, leads):
+    record = eps_curve(channel_means, leads, Ball("Linf", 0.5), n=2)
+    assert [point.eps for point in record.points] == [0, 0.25, 0.5, 1.0]
+    with pytest.raises(ConfigError, match="^Expected `n` as a whole number"):
+        eps_curve(channel_means, leads, Ball("Linf", 0.5), n=0)
+
+
+# from folders
+
+
+def test_the_repository_s_table_becomes_a_page(capsys, tmp_path):
+    """Records alone: the data are not there, and standard and pgd have no weights."""
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "table.json").write_text((TABLE / "table.json").read_text())
+    judged = RESULTS / "autoattack" / "width16-1000.json"
+    found = runs.read_dossiers([TABLE, judged])
+    assert [each.name for each in found] == ["standard", "deepseek", "pgd"]
+    assert [bool(each.benchmark) for each in found] == [False, True, False]  # by the hash of its weights
+    assert found[1].sanity.verdict == "pass" and len(found[1].epochs) == 13 and found[1].folder == TABLE / "deepseek"
+    assert cli.main(["report", str(tmp_path / "table"), str(judged), "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "report.html, report.md, report.csv, report.json" in " ".join(out.split())
+    page = Reader((tmp_path / "out" / "report.html").read_text()).words
+    assert "place 88 (interval 86 to 91) next to 99 entries" in page
+    assert "Under attack, standard keeps 0.0 %, deepseek keeps 37.5 % and pgd keeps 33.5 %" in page
+    records = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [record["worst_case"]["correct"] for record in records] == [0, 749, 669]
+
+
+def test_runs_of_one_recipe_are_told_apart(tmp_path):
+    names = [each.name for each in runs.read_dossiers([TABLE / "pgd", TABLE / "one-step", TABLE / "standard"])]
+    assert names == ["pgd, pgd", "pgd, one-step", "standard"]
+
+
+def test_what_is_no_run_is_said_in_a_sentence(capsys, tmp_path):
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert "Expected the record of a benchmark" in capsys.readouterr().err
+    (tmp_path / "table.json").write_text('[{"model": 3}]')
+    with pytest.raises(CheckpointError, match="^Expected the records of a table in .*table.json, but got: "):
+        runs.read_dossiers([tmp_path])
+    assert cli.main(["report"]) == 2
+    assert " ".join(capsys.readouterr().err.split()).startswith("ConfigError Expected one or more run folders,")
+
+
+def test_a_name_in_a_table_is_no_path(tmp_path):
+    (tmp_path / "table").mkdir()
+    write_json(tmp_path / "table" / "table.json", [evaluation(f"../{TABLE.name}", 1).to_dict()])
+    assert runs.read_dossiers([tmp_path / "table"])[0].folder is None
