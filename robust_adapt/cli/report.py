@@ -38,12 +38,10 @@ def report(arguments: Sequence[str]) -> int:
     if not options.runs:
         raise ConfigError("Expected one or more run folders, but got none; write `robust-adapt report runs/NAME`.")
     dossiers = runs.read_dossiers(options.runs)
-    found, notes = {}, []
-    for dossier in dossiers:
-        if dossier.folder is None or not (dossier.folder / "best.pt").exists():
-            notes.append(f"{dossier.name}: no weights here, so no curve over eps and no case study.")
-        else:
-            found[dossier.name] = runs.load_run(dossier.folder, trust_code=options.trust_code)
+    folders = {each.name: each.folder for each in dossiers if each.folder and (each.folder / "best.pt").exists()}
+    found = {name: runs.load_run(folder, trust_code=options.trust_code) for name, folder in folders.items()}
+    bare = [each.name for each in dossiers if each.name not in found]
+    notes = [f"No weights of {', '.join(bare)} here: no curve over eps of them, no case study."] if bare else []
     gallery = None
     if found:
         first = next(iter(found.values()))

@@ -26,7 +26,8 @@ def _side_by_side(values: Sequence[Mapping[str, str]]) -> list[Fact]:
 
 
 def _cost(dossier: Dossier) -> dict[str, str]:
-    run, judged, found = dossier.run, dossier.benchmark, {}
+    run, judged = dossier.run, dossier.benchmark
+    found: dict[str, str] = {}
     if run is not None:
         found |= {"training images": f"{run.train_n}", "validation images": f"{run.validation_n}"}
         found |= {"steps": f"{run.total_steps}", "training on": f"{run.device}, {run.precision}"}

@@ -25,8 +25,9 @@ def chart(draw: Callable[[Any], None], salt: str) -> str:
     from matplotlib.figure import Figure
 
     text = io.StringIO()
-    styles = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 8.5, "axes.edgecolor": INK}
-    with rc_context({**styles, "xtick.color": INK, "ytick.color": INK, "text.color": INK}), warnings.catch_warnings():
+    styles: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 8.5, "axes.edgecolor": INK}
+    styles |= {"xtick.color": INK, "ytick.color": INK, "text.color": INK}
+    with rc_context(styles), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = Figure(figsize=SIZE)
         axis = figure.add_axes(ROOM)

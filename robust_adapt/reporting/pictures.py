@@ -15,6 +15,7 @@ INK, GRID, SOFT = "#222222", "#dddddd", 0.15
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")  # Okabe and Ito: told apart by everyone
 """Colours of the curves."""
 POINTS = 400  # of a line, at most
+REACH = 0.35  # from grey, of the largest difference
 Trained = Mapping[str, tuple[Sequence[EpochRecord], Sequence[StepRecord]]]
 
 
@@ -105,7 +106,7 @@ def curve_panel(axis: Any, curves: Mapping[str, Any], ball: Ball) -> None:
             [100 * _finite(getattr(point, which)) for point in curve.points] for which in ("low", "accuracy", "high")
         )
         axis.fill_between(at, low, high, color=colour, alpha=SOFT, linewidth=0)
-        axis.plot(at, middle, color=colour, marker="o", markersize=3.5, label=drawn(name))
+        axis.plot(at, middle, color=colour, marker="o", markersize=3.5, label=drawn(name), clip_on=False)
     axis.axvline(scale * ball.eps, color=INK, linewidth=0.8, linestyle=":")
     axis.annotate(f" budget {format_eps(ball.eps, ball.norm)}", (scale * ball.eps, 97), va="top", color=INK)
     _label(axis, "eps, 1/255" if ball.norm == "Linf" else f"eps, {ball.norm}", "accuracy, %", "Accuracy over eps")
@@ -134,11 +135,11 @@ def draw_cases(cases: Sequence[Case], path: Path, ball: Ball) -> None:
 
 
 def amplified(cases: Sequence[Case], ball: Ball) -> int:
-    """How often a difference is drawn: white is one of eps; in other norms than Linf, which bound no pixel, the largest
-    difference there is."""
+    """How often a difference is drawn: one of eps goes most of the way from grey to white; in other norms than Linf,
+    which bound no pixel, the largest difference there is."""
     differences = [abs(image - case.images["clean"]).max() for case in cases for image in case.images.values()]
     largest = ball.eps if ball.norm == "Linf" else float(max(differences, default=0))
-    return max(1, round(0.5 / largest)) if largest else 1
+    return max(1, round(REACH / largest)) if largest > 0 else 1
 
 
 def grey_difference(case: Case, title: str, amplification: float) -> Any:

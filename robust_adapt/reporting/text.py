@@ -1,7 +1,10 @@
 """Names out of data, files and configs, made harmless where they are shown: terminal, markdown, CSV, pictures."""
 
+import math
+
 from rich.markup import escape
 
+GONE = "\N{EN DASH}"  # in the place of a figure that is missing or not a number
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -33,3 +36,8 @@ def drawn(text: str) -> str:
     """For matplotlib: no formula between dollar signs, and no label that a legend leaves out for its underscore."""
     text = harmless(text).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
+
+
+def percent(share: float | None) -> str:
+    """A share as percent with one decimal, ``GONE`` where it is none."""
+    return f"{100 * share:.1f}" if share is not None and math.isfinite(share) else GONE

@@ -133,7 +133,7 @@ def measure_curve(run: Run, data: ImageData, ball: Ball, *, n: int = 200) -> Eps
     """Accuracy over eps of a run's best model; the record lands in its folder as ``eps_curve.json``, and is taken again
     where it is of the same weights, images, budget and attack."""
     path, settings = run.folder / "eps_curve.json", run.config.evaluation
-    expected = {"weights_sha256": weights_hash(run.model), "images_sha256": data.test.first(n).sha256}
+    expected: dict[str, Any] = {"weights_sha256": weights_hash(run.model), "images_sha256": data.test.first(n).sha256}
     expected |= {**dataclasses.asdict(ball), "seed": settings.seed}
     try:
         record = EpsCurve.from_dict(json.loads(path.read_text(encoding="utf-8")))

@@ -58,7 +58,7 @@ def _how(runs: dict[str, Run], right: Tensor, fits: Tensor) -> str:
         f"Of the first {len(right)} test images in their fixed order {all_models} right on {int(right.sum())} when "
         "clean. "
         f"On {int((right & fits).sum())} of these every attack shown, made against each model itself, leaves "
-        f"{', '.join(parts)}. One image a class, an airplane first where there is one, such images before others: "
+        f"{' and '.join(parts)}. One image a class, an airplane first where there is one, such images before others: "
         "chosen to show a difference, not drawn at random."
     )
 
