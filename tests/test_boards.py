@@ -235,8 +235,9 @@ def test_a_zoo_name_is_of_the_data_that_are_named(capsys, tmp_path, monkeypatch)
     data = small_data("ImageNet", 1000)
     with pytest.raises(CheckpointError, match="^Expected Salman2020Do_R18 at models.imagenet.Linf.Salman2020Do_R18.pt"):
         runs.find_model("Salman2020Do_R18", data, offline=True)
-    with pytest.raises(CheckpointError, match="^Expected AlexNet at models.imagenet.corruptions.AlexNet.pt, but it"):
-        runs.find_model("AlexNet", data, threat="corruptions_3d", offline=True)
+    found = "^Expected Geirhos2018_SIN at models.imagenet.corruptions.Geirhos2018_SIN.pt, but it"
+    with pytest.raises(CheckpointError, match=found):
+        runs.find_model("Geirhos2018_SIN", data, threat="corruptions_3d", offline=True)
 
 
 def test_the_default_ball_is_the_boards():

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from robust_adapt import reporting
 from robust_adapt.ball import Ball, Epsilon, format_eps
+from robust_adapt.cli.leaderboard import MARK, place_lines
 from robust_adapt.cli.report import write_report
 from robust_adapt.cli.terminal import Devices, TrustCode, console, names_data, read_of_run
 from robust_adapt.config import DataConfig, ModelConfig
@@ -18,7 +19,6 @@ from robust_adapt.errors import ConfigError
 from robust_adapt.records import write_json
 from robust_adapt.reporting import class_sentence, plain
 
-MARK = "not comparable"
 ATTACKED = ("eps", "version", "attacks", "seed", "fast", "devices")
 
 
@@ -172,16 +172,6 @@ def show_benchmark(record: Any) -> None:
     lines += [] if run.findings else ["AutoAttack's own checks found nothing."]
     for line in lines:
         console.print(line, soft_wrap=True)
-
-
-def place_lines(record: Any) -> list[str]:
-    """The places of a record, and the reasons against a comparison, as lines for the terminal."""
-    marked = "" if record.comparable else f"({MARK})"
-    lines = [f"{each}: {each.group} {marked}" for each in record.place.standings] if record.place else []
-    if record.place and len(record.place.standings) == 2:
-        lines.append("no place within the ResNet-18 class: this model is not one")
-    lines += [f"entries: {plain(record.place.source)}"] if record.place else []
-    return lines + ([f"{MARK} with the leaderboard: {plain('; '.join(record.reasons))}"] if record.reasons else [])
 
 
 def default_folder(options: BenchmarkOptions) -> Path:

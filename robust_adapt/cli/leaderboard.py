@@ -8,12 +8,11 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
-from robust_adapt.cli.benchmark import place_lines
 from robust_adapt.cli.terminal import console, read
 from robust_adapt.errors import ConfigError, shown
 from robust_adapt.reporting import plain
 
-WIDTH = 100
+WIDTH, MARK = 100, "not comparable"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,3 +82,13 @@ def _record(options: LeaderboardOptions) -> Any:
             "one, or name its board."
         )
     return record
+
+
+def place_lines(record: Any) -> list[str]:
+    """The places of a record, and the reasons against a comparison, as lines for the terminal."""
+    marked = "" if record.comparable else f"({MARK})"
+    lines = [f"{each}: {each.group} {marked}" for each in record.place.standings] if record.place else []
+    if record.place and len(record.place.standings) == 2:
+        lines.append("no place within the ResNet-18 class: this model is not one")
+    lines += [f"entries: {plain(record.place.source)}"] if record.place else []
+    return lines + ([f"{MARK} with the leaderboard: {plain('; '.join(record.reasons))}"] if record.reasons else [])
