@@ -180,7 +180,12 @@ def main() -> None:
         rows.append(measure(entry, options.limit))
         print(json.dumps(rows[-1]), flush=True)
         judged = [row for row in rows if "equal" in row]
-        result = {"entries": len(rows), "judged": len(judged), "equal": sum(row["equal"] for row in judged)}
+        result = {
+            "zoo": len(entries()),
+            "entries": len(rows),
+            "judged": len(judged),
+            "equal": sum(row["equal"] for row in judged),
+        }
         result |= {"limit": options.limit, "versions": upstream.versions(), "commit": upstream.commit(), "rows": rows}
         write_atomically(options.out, (json.dumps(result, indent=1) + "\n").encode())
     if any(not row.get("equal", True) for row in rows):
