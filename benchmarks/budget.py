@@ -119,7 +119,7 @@ def markdown(found: dict[str, Any]) -> str:
 
 def draw(found: dict[str, Any], path: Path) -> None:
     """A panel an attack of the article: accuracy over eps, and its two figures as lines."""
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = Figure(figsize=(13, 4.8), layout="constrained")
     families = list(ARTICLE)
     for axis, one in zip(figure.subplots(1, 3, sharey=True), families, strict=True):
         names = [name for name in ATTACKS if family(name) == one]
@@ -129,10 +129,10 @@ def draw(found: dict[str, Any], path: Path) -> None:
                 axis.plot([255 * eps for eps in SIZES], shares, dashes, color=colour, label=f"{kind}: {name}")
             axis.axhline(100 * share, color=colour, linewidth=0.8, alpha=0.6)
             axis.annotate(f"article, {kind}: {100 * share:.1f}", (16, 100 * share + 1), ha="right", fontsize=8)
-        axis.set(title=one, xlabel="eps, 1/255", ylim=(0, 100), xlim=(0, 16))
+        axis.set(title=one, xlabel="eps, 1/255", ylim=(0, 100), xlim=(0, 16), xticks=range(0, 17, 4))
         axis.grid(color="#dddddd", linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=7)
+        axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     figure.axes[0].set_ylabel(f"accuracy, %, n = {found['n']}")
     figure.savefig(path, dpi=130)
 
