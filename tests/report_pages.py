@@ -128,13 +128,13 @@ def dossier(name, correct, classes, **changes):
 def hostile():
     names = [HOSTILE, f"{HOSTILE}, {LONG}"]
     dossiers = [dossier(name, correct, names) for name, correct in zip(names, (10, 90), strict=True)]
-    return reporting.html_page(dossiers, gallery(names, names), published("Linf"), notes=[HOSTILE])
+    return reporting.html_page(dossiers, gallery(names, names), published(), notes=[HOSTILE])
 
 
 def hundred_classes():
     names, classes = ["standard", "deepseek", "pgd"], [f"class {number}" for number in range(100)]
     dossiers = [dossier(name, 10 + 60 * number, classes) for number, name in enumerate(names)]
-    return reporting.html_page(dossiers, gallery(names, classes, size=100), published("Linf"))
+    return reporting.html_page(dossiers, gallery(names, classes, size=100), published())
 
 
 def gaps():

@@ -114,18 +114,22 @@ LAST = {
     "evaluate": ["--n", "8", "--sanity-n", "4", "--trust-code"],
     "benchmark": ["--n", "4", "--version", "custom", "--attacks", "apgd-ce", "--trust-code"],
     "compare": [],
+    "transfer": ["--n", "8", "--trust-code"],
+    "report": ["--trust-code"],
 }
 ELSEWHERE = {  # a word of the commands that do not run here, and why
     "doctor": "depends on the machine: tests/test_cli.py",
     "submit": "digits are on no leaderboard: tests/test_leaderboard_submission.py",
+    "leaderboard": "digits are on no leaderboard: tests/test_boards.py",
     "--devices": "several processes: tests/test_distributed.py",
     "torchrun": "several processes: tests/test_distributed.py",
     "Rade2021Helper_R18_extra": "is a download",
 }
 RUNNING = [command for command in OURS if command.stands and not ELSEWHERE.keys() & {*command.words}]
 # folders that a page names and does not make
-GIVEN = {"deepseek": ["RUN", "MODEL"], "standard": ["RUN_OF_STANDARD", "standard"]}
-GIVEN |= {"judged": ["FOLDER_A", "another", "published"], "judged too": ["FOLDER_B"]}
+GIVEN = {"deepseek": ["RUN", "MODEL", "A", "C", "runs/deepseek"]}
+GIVEN |= {"standard": ["RUN_OF_STANDARD", "standard", "B", "runs/standard"]}
+GIVEN |= {"judged": ["FOLDER_A", "another", "published", "judged"], "judged too": ["FOLDER_B"]}
 
 
 def on_digits(*arguments):

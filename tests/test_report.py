@@ -110,7 +110,7 @@ def test_a_name_alone_is_a_page():
 
 def test_the_first_screen_holds_the_finding_and_its_conditions():
     dossiers = [dossier(*model, ["cat", "dog"], **NO_CHARTS) for model in (("standard", 10), ("deepseek", 90))]
-    words = Reader(html_page(dossiers, None, published("Linf"))).words
+    words = Reader(html_page(dossiers, None, published())).words
     first = words[: words.index("Under every attack")]
     assert "Under AutoAttack, standard keeps 5.0 % and deepseek keeps 45.0 %" in first
     for told in ("Clean 80.0 %", "Worst case 5.0 %", "AutoAttack 45.0 %", "n = 200", "14.2 → 48.7", "9.7 → 37.5"):
@@ -129,11 +129,9 @@ def test_a_headline_takes_the_strictest_figure_that_all_have():
 
 
 def test_the_board_has_a_line_an_entry_and_one_a_model():
-    page = html_page(
-        [dossier(*model, ["x"], **NO_CHARTS) for model in (("a", 90), ("b", 100))], None, published("Linf")
-    )
+    page = html_page([dossier(*model, ["x"], **NO_CHARTS) for model in (("a", 90), ("b", 100))], None, published())
     strip = page[page.index('class="strip"') : page.index('class="ticks"')]
-    assert strip.count("<i ") == len(published("Linf")) and strip.count("<b ") == 2
+    assert strip.count("<i ") == len(published()) and strip.count("<b ") == 2
     assert "not comparable" in page.lower()
 
 

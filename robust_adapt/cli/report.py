@@ -88,5 +88,5 @@ def _entries(dossiers: Sequence[Any]) -> Sequence[Any]:
     """The published entries of the board that the first benchmark has a place on."""
     from robust_adapt import leaderboard
 
-    norms = [each.benchmark.place.norm for each in dossiers if each.benchmark and each.benchmark.place]
-    return leaderboard.published(norms[0]) if norms else ()
+    places = [each.benchmark.place for each in dossiers if each.benchmark and each.benchmark.place]
+    return leaderboard.published(places[0].dataset, places[0].norm) if places else ()

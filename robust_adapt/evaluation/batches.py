@@ -1,7 +1,6 @@
 """The one loop over batches in which models are judged: in exact arithmetic, with its own random state."""
 
 import contextlib
-import copy
 import dataclasses
 import itertools
 import math
@@ -17,7 +16,7 @@ from robust_adapt.attacks import Member, check_images, crafting, project
 from robust_adapt.ball import Ball
 from robust_adapt.data import Split
 from robust_adapt.distributed import ALONE, Processes
-from robust_adapt.errors import enough_memory
+from robust_adapt.errors import enough_memory, give_back
 from robust_adapt.evaluation.rows import Row
 from robust_adapt.models import model_device
 
@@ -55,9 +54,9 @@ class Trial:
                 images, labels = next(batches)
                 stack.enter_context(exact_arithmetic())
                 stack.enter_context(crafting(self.model, seed=self.seed * 1_000_003 + number))
-                answer = question(images, labels)
-            del images, labels  # what is kept moves into their room; else it pins a batch of memory each time (glibc)
-            answers.append(copy.deepcopy(answer))
+                answers.append(question(images, labels))
+            del images, labels
+            give_back()
         return answers
 
     def craft(self, split: Split, row: Row) -> Split:
