@@ -36,9 +36,10 @@ step() {
   fi
 }
 
-width=64 small=16 short=4 widths="16 64" batch=() rounds=10 many=10000 few=1000 seeds="0 1 2" judged=()
+width=64 small=16 short=4 widths="16 64" batch=() rounds=10 many=10000 few=1000 seeds="0 1 2" judged=() tests=()
 if [ -n "$smoke" ]; then
   width=4 small=4 short=1 epochs=1 widths=4 batch=(--batch-size 16) rounds=2 many=8 few=8 seeds=0
+  python3 -c "import sys, torch; sys.exit(not torch.cuda.is_available())" || tests=(--collect-only)
   judged=(--evaluation.n 8 --evaluation.cw-n 4 --evaluation.deepfool-n 4)
 fi
 python3 -c "import art" 2>/dev/null && peers=() || peers=(--without-art)
@@ -46,7 +47,7 @@ common=(--data.name "$data" --checkpoint-minutes 1 --log-every 50 "${batch[@]}")
 # shellcheck disable=SC2086
 {
 step doctor python3 -m robust_adapt doctor
-step tests python3 -m pytest -q -m gpu "$here/tests" -p no:cacheprovider
+step tests python3 -m pytest -q -m gpu "$here/tests" -p no:cacheprovider "${tests[@]}"
 step speed python3 -m benchmarks.speed --data "$data" --widths $widths "${batch[@]}" --rounds $rounds "${peers[@]}" \
   --out "$out/home/speed.json"
 for seed in $seeds; do
