@@ -28,8 +28,9 @@ def logits_in(output: Any, *, training: bool = False) -> Any:
 
 def take_logits(model: nn.Module) -> nn.Module:
     """The model itself, which from now on returns ``logits_in`` of what it returned: by a hook, which no name of its
-    weights shows, and which copies and pickles keep."""
-    model.register_forward_hook(_hook)
+    weights shows, and which copies and pickles keep. TorchScript, which has no hooks, stays as it is."""
+    if not isinstance(model, torch.jit.ScriptModule):
+        model.register_forward_hook(_hook)
     return model
 
 

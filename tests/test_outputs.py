@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import sys
 import types
+import warnings
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from robust_adapt.arithmetic import fast_copy
 from robust_adapt.attacks.isolation import crafting
 from robust_adapt.auto_attack import Conditions
 from robust_adapt.config import DataConfig, ModelConfig
+from robust_adapt.data import load_data
 from robust_adapt.errors import ConfigError
 from robust_adapt.models import build_model
 from robust_adapt.outputs import logits_in, take_logits
@@ -150,3 +152,19 @@ def test_an_answer_in_doubt_is_refused_with_the_cure(training):
         "Expected a model that returns logits (8, classes >= 2), but got dict; wrap it in one that returns "
         "`out if torch.is_tensor(out) else out['fine']`, where `out` is what this one returns."
     )
+
+
+def test_torchscript_of_somebody_is_built_and_judged():
+    """It has no hooks: nothing is taken out of its answers, which are logits as they are."""
+    model = build_model("test_outputs:scripted")
+    images = torch.rand(4, 1, 8, 8)
+    assert torch.equal(model(images), scripted()(images)) and isinstance(model, torch.jit.ScriptModule)
+    data = load_data("digits")
+    assert evaluate_model(model, data.test, Ball("Linf", 0.1), rows=["FGSM"], n=4).n == 4
+
+
+def scripted():
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))

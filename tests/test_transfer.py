@@ -106,7 +106,7 @@ def save(model, digits, folder, ball=BALL, rows=("PGD-20",), **options):
 
 
 def test_rows_in_the_ball_are_kept_to_the_bit(digits, models, tmp_path):
-    rows = ["Clean", "PGD-20", "CW", "CW in the ball", "DeepFool in the ball"]
+    rows = ["Clean", "PGD-20", "CW", "CW in the ball", "DeepFool in the ball", "CW in the ball"]  # the last counts once
     record = save(models["net"], digits, tmp_path / "new", rows=rows, limits={"deepfool": 10})
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
         "PGD-20.pt", "CW-in-the-ball.pt", "DeepFool-in-the-ball.pt",
@@ -240,7 +240,15 @@ def test_the_command(capsys, tmp_path, monkeypatch):
     assert [int(row["n"]) for row in rows] == [cell.n for cell in record.cells]
     for arguments, sentence in (
         (["one"], "Expected two models or more, but got one; name another."),
-        (["one", "two", "--row", "APGD-L1-20"], "Expected `eps` for L1, where no size is the usual one; give one."),
+        (["one", "two", "--row", "APGD-L1-20"], "Expected `eps` for L1, which has no leaderboard whose eps could be"),
+        (
+            ["Rice2020Overfitting", "Cui2020Learnable_34_20_LBGAT6"],
+            "got 'Cui2020Learnable_34_20_LBGAT6'; that is a model of cifar100; say `--data.name cifar100`.",
+        ),
+        (
+            ["Cui2020Learnable_34_20_LBGAT6", "Rice2020Overfittin", "--data.name", "cifar100"],
+            "Linf models of cifar100, but got 'Rice2020Overfittin'; did you mean",
+        ),
         (
             ["one", "two", "--row", "PGD"],
             "Expected a known row of the evaluation, but got 'PGD'; did you mean 'PGD-20'?",

@@ -72,7 +72,8 @@ def benchmark(arguments: Sequence[str]) -> int:
         return _corruptions(options)
     conditions = _conditions(options)
     # before the data, which may be a download
-    runs.check_name(options.model_name, dataset=_dataset(options), threat=options.norm)
+    dataset = leaderboard.dataset_named(options.data.name)
+    runs.check_name(options.model_name, dataset=dataset, threat=options.norm)
     fabric = runs.launch(options.device, devices=options.devices)
     processes = Processes.of(fabric)
     data = runs.load_together(processes, lambda: _load(options, own=not names_data(arguments)))
@@ -101,23 +102,17 @@ def benchmark(arguments: Sequence[str]) -> int:
 
 def _conditions(options: BenchmarkOptions) -> Any:
     from robust_adapt.auto_attack import Conditions
-    from robust_adapt.leaderboard import usual_ball
+    from robust_adapt.leaderboard import dataset_named, usual_ball
 
+    dataset = dataset_named(options.data.name)
     return Conditions(
-        usual_ball(_dataset(options), options.norm) if options.eps is None else Ball(options.norm, options.eps),
+        usual_ball(dataset, options.norm) if options.eps is None else Ball(options.norm, options.eps),
         version=options.version,
         attacks=options.attacks,
         seed=options.seed,
         batch_size=options.batch_size,
         fast=options.fast,
     )
-
-
-def _dataset(options: BenchmarkOptions) -> str:
-    """Whose board is meant: RobustBench calls its data sets as `--data.name` does; all others are put beside CIFAR-10's
-    board."""
-    kind = options.data.name.partition(":")[0]
-    return kind if kind in ("cifar100", "imagenet") else "cifar10"
 
 
 def _load(options: BenchmarkOptions, *, own: bool) -> Any:
@@ -198,7 +193,8 @@ def default_folder(options: BenchmarkOptions) -> Path:
 
 def _word(name: str) -> str:
     """A data set in a folder's name: the last part of the path of a folder, the kind of the others."""
-    return Path(name.removeprefix("folder:")).name if name.startswith("folder:") else name.partition(":")[0]
+    kind, _, path = name.partition(":")
+    return Path(path).name if kind in ("folder", "disk") else kind
 
 
 def _show(status: Any, progress: Any, speed: str) -> None:
@@ -223,7 +219,7 @@ def _corruptions(options: BenchmarkOptions) -> int:
         )
     from robust_adapt import leaderboard, runs
 
-    board = (_dataset(options), options.norm)
+    board = (leaderboard.dataset_named(options.data.name), options.norm)
     images = leaderboard.find_board(*board).images
     runs.check_name(options.model_name, dataset=board[0], threat=options.norm)
     leaderboard.find_corruptions(options.data.root, board)  # before the model, which may be a download

@@ -22,7 +22,6 @@ from robust_adapt.reporting import plain
 from robust_adapt.reporting.text import cell
 
 WIDEST = 100
-EPS = {"Linf": 8 / 255, "L2": 0.5}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class TransferOptions:
     n: int | None = 1000
     """Test images, the first of a fixed, stratified order; None for all."""
     eps: Epsilon | None = None
-    """Budget; by default that of the first run in a norm of the row, else 8/255 of Linf, 0.5 of L2."""
+    """Budget; by default that of the first run in a norm of the row, else the leaderboard's of the data set."""
     batch_size: int = 250
     """Images a batch."""
     seed: int = 0
@@ -55,20 +54,28 @@ def transfer(arguments: Sequence[str]) -> int:
     options = read_of_run(TransferOptions, arguments, "transfer", "models")
     if len(set(options.models)) < 2:
         raise ConfigError(f"Expected two models or more, but got {', '.join(options.models) or 'none'}; name another.")
-    from robust_adapt import evaluation, runs
+    from robust_adapt import evaluation, leaderboard, runs
     from robust_adapt.data import load_data
 
     folders = run_folders(options.models)
-    ball = _ball(options, folders)
+    dataset = leaderboard.dataset_named(options.data.name)
+    ball = _ball(options, folders, dataset)
     for name in options.models:
-        runs.check_name(name, threat=ball.norm)  # before the data, which may be a download
+        runs.check_name(name, dataset=dataset, threat=ball.norm)  # before the data, which may be a download
     own = [] if names_data(arguments) else folders
     data = runs.load_own_data(own[0], options.data) if own else load_data(options.data)
     for folder in own:
         runs.check_own_data(folder, data)
     trials, device = {}, runs.device_of(options.device)
     for name in options.models:
-        found = runs.find_model(name, data, threat=ball.norm, model=options.model, trust_code=options.trust_code)
+        found = runs.find_model(
+            name,
+            data,
+            threat=ball.norm,
+            model=options.model,
+            offline=options.data.offline,
+            trust_code=options.trust_code,
+        )
         trials[name] = evaluation.Trial(found.model.to(device), ball, options.batch_size, options.seed)
     with console.status("transfer") as status:
         record = evaluation.transfer_matrix(
@@ -87,8 +94,9 @@ def transfer(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _ball(options: TransferOptions, folders: Sequence[Path]) -> Ball:
+def _ball(options: TransferOptions, folders: Sequence[Path], dataset: str) -> Ball:
     from robust_adapt.evaluation import ROWS
+    from robust_adapt.leaderboard import usual_ball
     from robust_adapt.training.checkpoint import read_config
 
     check_known("row of the evaluation", options.row, ROWS)
@@ -97,9 +105,7 @@ def _ball(options: TransferOptions, folders: Sequence[Path]) -> Ball:
     norm = norms[0] if own is None else own.norm
     if options.eps is not None:
         return Ball(norm, options.eps)
-    if own is None and norm not in EPS:
-        raise ConfigError(f"Expected `eps` for {norm}, where no size is the usual one; give one.")
-    return own or Ball(norm, EPS[norm])
+    return own or usual_ball(dataset, norm)
 
 
 def show_transfer(record: Any) -> None:

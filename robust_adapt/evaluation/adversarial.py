@@ -18,13 +18,14 @@ from robust_adapt.models import weights_hash
 ADVERSARIAL = "adversarial"  # the folder in a run's
 
 
-def save_adversarial(folder: Path, row: str, trial: Trial, split: Split, images: Tensor) -> None:
-    """Write what ``trial`` made of the first images of a split under a row: ``images`` float32 ``(n, C, H, W)``, their
-    ``labels`` and, as JSON, the ``conditions``; of several processes the first writes. Raises ``CheckpointError``."""
-    clean, path = split.take(slice(len(images))), _file(folder, row)
-    kept = {"images": images, "labels": clean.labels.cpu(), "conditions": _conditions(row, trial, clean)}
+def write_adversarial(folder: Path, row: str, trial: Trial, clean: Split, images: Tensor, sha256: str) -> None:
+    """Write what ``trial`` made of clean images under a row: ``images`` float32 ``(n, C, H, W)``, their ``labels`` and,
+    as JSON, the ``conditions``; of several processes the first writes. sha256: of ``clean``. Raises
+    ``CheckpointError``."""
+    path = _file(folder, row)
 
     def write() -> None:
+        kept = {"images": images, "labels": clean.labels.cpu(), "conditions": _conditions(row, trial, sha256)}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as file:
@@ -38,7 +39,7 @@ def save_adversarial(folder: Path, row: str, trial: Trial, split: Split, images:
 
 
 def load_adversarial(folder: Path, row: str, trial: Trial, split: Split, n: int) -> Split | None:
-    """What ``save_adversarial`` kept of the first ``n`` of a split's stratified order, or more. None where there is no
+    """What ``write_adversarial`` kept of the first ``n`` of a split's stratified order, or more. None where there is no
     such file, or it is of other weights, images, labels, ball, row, seed or batch size. Raises ``CheckpointError`` for
     a damaged file."""
     if not _file(folder, row).exists():
@@ -48,14 +49,14 @@ def load_adversarial(folder: Path, row: str, trial: Trial, split: Split, n: int)
     if not isinstance(images, Tensor) or images.ndim != 4 or len(images) < n:
         return None
     clean = split.first(len(images))
-    same = found.get("conditions") == _conditions(row, trial, clean) and tuple(images.shape) == clean.shape
+    same = found.get("conditions") == _conditions(row, trial, clean.sha256) and tuple(images.shape) == clean.shape
     return Split(images[:n], clean.labels[:n]) if same else None
 
 
-def _conditions(row: str, trial: Trial, clean: Split) -> str:
+def _conditions(row: str, trial: Trial, sha256: str) -> str:
     conditions = {"row": row, "attack": str(ROWS[row]), "seed": trial.seed, "batch_size": trial.batch_size}
     conditions |= dataclasses.asdict(trial.ball)
-    return json.dumps(conditions | {"weights_sha256": weights_hash(trial.model), "images_sha256": clean.sha256})
+    return json.dumps(conditions | {"weights_sha256": weights_hash(trial.model), "images_sha256": sha256})
 
 
 def _file(folder: Path, row: str) -> Path:

@@ -20,7 +20,7 @@ from robust_adapt.checks import check_model, check_seed, check_whole
 from robust_adapt.data import Split
 from robust_adapt.distributed import ALONE, Processes
 from robust_adapt.errors import ConfigError, shown
-from robust_adapt.evaluation.adversarial import save_adversarial as save_images
+from robust_adapt.evaluation.adversarial import write_adversarial
 from robust_adapt.evaluation.batches import Trial
 from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, Row, check_row, rows_of_norm
 from robust_adapt.models import model_device, weights_hash
@@ -51,8 +51,8 @@ def evaluate_model(
     ``ROWS``, by default all of the norm, ``rows_of_norm(ball.norm)``. limits: the most images that an attack runs on,
     by its name (``DEFAULT_LIMITS``); they are the first of those n. seed: of random starts. report: called with each
     finished row. processes: share the batches; the flags are those of one process. save_adversarial: a folder for the
-    images of each row in the ball, which are then held in memory, a row at a time. The worst case is over the clean
-    images and every row in the ball on all n. ``dataclasses.replace`` names the record's model, data, split and config.
+    images of each row in the ball, held in memory until that row is written. The worst case is over the clean images
+    and every row in the ball on all n. ``dataclasses.replace`` names the record's model, data, split and config.
     So many parameters, because each is a condition of the figures or says how to compute them. Raises
     ``DataError`` for an invalid split, ``ConfigError`` for an unknown row or one of another norm.
     """
@@ -121,7 +121,7 @@ def _chosen(rows: Sequence[str] | None, norm: str) -> list[str]:
         raise ConfigError(f"Expected a list of rows, one or more, but got {shown(rows)}; write ['PGD-20'].")
     for row in rows or ():
         check_row(row, norm)
-    return rows_of_norm(norm) if rows is None else list(rows)
+    return rows_of_norm(norm) if rows is None else list(dict.fromkeys(rows))
 
 
 class Measurement:
@@ -141,7 +141,9 @@ class Measurement:
         figures = self.figures(row, min(len(self.split), limit or len(self.split)))
         inside = row.bounded and row.attack is not None
         if self.folder is not None and inside:
-            save_images(self.folder, name, self.trial, self.split, figures.pop("images"))
+            images = figures.pop("images")
+            n = len(images)
+            write_adversarial(self.folder, name, self.trial, self.split.take(slice(n)), images, self.sha256(n))
         return AttackRecord(
             name=name,
             norm=ball.norm if inside else ATTACKS[row.attack].norm if row.attack else "",

@@ -1,7 +1,16 @@
 """The seam to RobustBench: benchmarks, zoo models, the place a model would take."""
 
 from robust_adapt.leaderboard.benchmarks import BenchmarkRecord, Origin, benchmark, read_benchmark
-from robust_adapt.leaderboard.boards import BOARDS, Board, Entry, dataset_of, find_board, published, usual_ball
+from robust_adapt.leaderboard.boards import (
+    BOARDS,
+    Board,
+    Entry,
+    dataset_named,
+    dataset_of,
+    find_board,
+    published,
+    usual_ball,
+)
 from robust_adapt.leaderboard.comparison import compare
 from robust_adapt.leaderboard.corruptions import (
     CorruptionRecord,
@@ -30,6 +39,7 @@ __all__ = [
     "check_entry",
     "compare",
     "corruption_accuracy",
+    "dataset_named",
     "dataset_of",
     "find_board",
     "find_corruptions",

@@ -79,6 +79,13 @@ def usual_ball(dataset: str | None, norm: str = "Linf") -> Ball:
     return board.ball
 
 
+def dataset_named(name: str) -> str:
+    """Whose board data of this name, as in ``DataConfig``, are put beside: it calls data sets as RobustBench does; all
+    others are put beside CIFAR-10's."""
+    kind = name.partition(":")[0]
+    return kind if kind in TITLES.values() else DEFAULT
+
+
 def dataset_of(title: str) -> str | None:
     """RobustBench's name of the data set of a title, such as ``CIFAR-10 (JPEG copy)``; None for one without a board."""
     return TITLES.get(title.partition(" (")[0])
