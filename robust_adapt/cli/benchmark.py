@@ -79,6 +79,8 @@ def benchmark(arguments: Sequence[str]) -> int:
     data = runs.load_together(processes, lambda: _load(options, own=not names_data(arguments)))
     found = runs.load_together(processes, lambda: _find(options, data))
     out = options.out or default_folder(options)
+    if (out / "state").exists():
+        console.print(f"Going on with what is in {plain(str(out))}.", soft_wrap=True)
     with console.status("AutoAttack") as status:
         record = leaderboard.benchmark(
             found.model.to(fabric.device),

@@ -64,6 +64,8 @@ def evaluate(arguments: Sequence[str]) -> int:
             save_adversarial=options.save_adversarial,
         )
     console.print(reporting.terminal_table([record]))
+    kept = f"evaluation.json{', adversarial/' if options.save_adversarial else ''}"
+    console.print(f"Written to {reporting.plain(str(run.folder))}: {kept}", soft_wrap=True)
     if options.sanity and processes.is_first:
         with console.status("sanity") as status:
             sanity = runs.check_run(

@@ -51,8 +51,9 @@ def compare(a: str | Path, b: str | Path) -> dict[str, Comparison]:
         one, other = flags_a[name], flags_b[name]
         if one.images != other.images or len(one.right) != len(other.right):
             raise DataError(
-                f"Expected {name} on the same images, but {a} has {len(one.right)} and {b} has {len(other.right)} of "
-                "other data, another order or other labels; judge both with the same `--data.*` and `--n`."
+                f"Expected {name} on the same images, but {a} has {len(one.right)} and {b} has {len(other.right)}"
+                f"{'' if len(one.right) != len(other.right) else ' of other data, another order or other labels'}; "
+                "judge both with the same `--data.*` and `--n`."
             )
         if one.budget != other.budget:
             raise DataError(
