@@ -7,13 +7,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_pages import PAGES, dossier, evaluation, gallery
+from report_pages import PAGES, benchmark, dossier, evaluation, gallery
 
 from robust_adapt import cli, runs
 from robust_adapt.ball import Ball
 from robust_adapt.errors import CheckpointError, ConfigError
 from robust_adapt.evaluation import eps_curve
-from robust_adapt.leaderboard import published
+from robust_adapt.leaderboard import place, published
 from robust_adapt.records import write_json
 from robust_adapt.reporting import Dossier, html_page
 from robust_adapt.reporting.case_study import PICTURES
@@ -109,7 +109,10 @@ def test_a_name_alone_is_a_page():
 
 
 def test_the_first_screen_holds_the_finding_and_its_conditions():
-    dossiers = [dossier(*model, ["cat", "dog"], **NO_CHARTS) for model in (("standard", 10), ("deepseek", 90))]
+    dossiers = [
+        dossier(name, correct, ["cat", "dog"], **NO_CHARTS, benchmark=benchmark("x", correct, ["cat", "dog"]))
+        for name, correct in (("standard", 10), ("deepseek", 90))
+    ]
     words = Reader(html_page(dossiers, None, published())).words
     first = words[: words.index("Under every attack")]
     assert "Under AutoAttack, standard keeps 5.0 % and deepseek keeps 45.0 %" in first
@@ -120,10 +123,27 @@ def test_the_first_screen_holds_the_finding_and_its_conditions():
 
 
 def test_a_headline_takes_the_strictest_figure_that_all_have():
-    one, two = dossier("a", 10, ["x"]), dossier("b", 90, ["x"], benchmark=None)
+    one, two = (
+        dossier(name, correct, ["x"], benchmark=benchmark("x", correct, ["x"]))
+        for name, correct in (("a", 10), ("b", 90))
+    )
+    assert headline([one, two]) == "Under AutoAttack, a keeps 5.0 % and b keeps 45.0 %"
+    run = two.benchmark.autoattack
+    for other in (
+        dataclasses.replace(two.benchmark, data="other"),
+        *(
+            dataclasses.replace(two.benchmark, autoattack=dataclasses.replace(run, **changes))
+            for changes in ({"norm": "L2"}, {"eps": 0.5}, {"version": "plus"}, {"n": 100}, {"exact": False})
+        ),
+    ):
+        assert headline([one, dataclasses.replace(two, benchmark=other)]).startswith("Under attack, ")
+    two = dataclasses.replace(two, benchmark=None)
     assert headline([one, two]) == "Under attack, a keeps 5.0 % and b keeps 45.0 %"
     two = dataclasses.replace(two, evaluation=None)
     assert headline([one, two]) == "Under PGD, a keeps 2.5 % and b keeps 22.5 %"
+    for changes in ({"images_sha256": "other"}, {"norm": "L2"}):
+        other = dataclasses.replace(two.curve, **changes)
+        assert headline([one, dataclasses.replace(two, curve=other)]) == "a and b"
     assert headline([one, dataclasses.replace(two, curve=None)]) == "a and b"
     assert headline([one] * 4) == "4 models under attack"
 
@@ -133,6 +153,14 @@ def test_the_board_has_a_line_an_entry_and_one_a_model():
     strip = page[page.index('class="strip"') : page.index('class="ticks"')]
     assert strip.count("<i ") == len(published()) and strip.count("<b ") == 2
     assert "not comparable" in page.lower()
+
+
+def test_a_model_of_another_board_is_not_drawn_on_this_one():
+    one, two = (dossier(*model, ["x"], **NO_CHARTS) for model in (("a", 90), ("b", 100)))
+    other = dataclasses.replace(two.benchmark, place=place(0.5, Ball("L2", 0.5), n=200, official=False))
+    page = html_page([one, dataclasses.replace(two, benchmark=other)], None, published())
+    strip = page[page.index('class="strip"') : page.index('class="ticks"')]
+    assert strip.count("<b ") == 1 and "a published entry of the board cifar10 Linf" in page
 
 
 def test_a_large_case_study_is_cut_to_the_size_of_a_page(monkeypatch):

@@ -15,6 +15,7 @@ from robust_adapt.reporting.tables import ARTICLE, LEFT, conditions, table_rows
 from robust_adapt.reporting.text import GONE, harmless, percent
 
 HEADLINE = 3  # models that a headline can name
+Figure = tuple[float, tuple[Any, ...]]  # an accuracy, and the conditions that it depends on
 
 
 def html_page(
@@ -104,13 +105,13 @@ def unbroken(text: str) -> Any:
 
 
 def headline(dossiers: Sequence[Dossier]) -> str:
-    """The finding in one sentence: the figure that all models have, the strictest first."""
+    """The finding in one sentence: the figure that all models have under the same conditions, the strictest first."""
     if len(dossiers) > HEADLINE:
         return f"{len(dossiers)} models under attack"
     for under, figure in (("AutoAttack", _autoattack), ("attack", _worst_case), ("PGD", _at_budget)):
-        shares = [figure(each) for each in dossiers]
-        if dossiers and all(share is not None for share in shares):
-            parts = [f"{each.name} keeps {percent(share)} %" for each, share in zip(dossiers, shares, strict=True)]
+        figures = [known for each in dossiers if (known := figure(each))]
+        if dossiers and len(figures) == len(dossiers) and len({conditions for _, conditions in figures}) == 1:
+            parts = [f"{each.name} keeps {percent(at)} %" for each, (at, _) in zip(dossiers, figures, strict=True)]
             return f"Under {under}, {_listed(parts)}"
     return _listed([each.name for each in dossiers])
 
@@ -120,17 +121,21 @@ def _listed(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def _autoattack(dossier: Dossier) -> float | None:
-    return dossier.benchmark.autoattack.accuracy if dossier.benchmark else None
+def _autoattack(dossier: Dossier) -> Figure | None:
+    if not dossier.benchmark:
+        return None
+    run = dossier.benchmark.autoattack
+    return run.accuracy, (str(run.conditions), run.n, dossier.benchmark.data)
 
 
-def _worst_case(dossier: Dossier) -> float | None:
-    return dossier.evaluation.worst_case.accuracy if dossier.evaluation else None
+def _worst_case(dossier: Dossier) -> Figure | None:
+    """Evaluations of one page are alike."""
+    return (dossier.evaluation.worst_case.accuracy, ()) if dossier.evaluation else None
 
 
-def _at_budget(dossier: Dossier) -> float | None:
-    point = _budget_point(dossier)
-    return point.accuracy if point else None
+def _at_budget(dossier: Dossier) -> Figure | None:
+    point, curve = _budget_point(dossier), dossier.curve
+    return (point.accuracy, (point.name, str(curve.ball), curve.images_sha256)) if point else None
 
 
 def _budget_point(dossier: Dossier) -> Any:

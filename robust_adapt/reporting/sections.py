@@ -21,17 +21,25 @@ from robust_adapt.statistics import ClassShare, per_class
 
 
 def boards(dossiers: Sequence[Dossier], entries: Sequence[Any]) -> dict[str, Any] | None:
-    """The strip of all published entries, and where the models stand on it; None where none has a place."""
-    placed = [(each.name, each.benchmark) for each in dossiers if each.benchmark and each.benchmark.place]
-    if not placed or not entries:
+    """The strip of all published entries, those of the board of the first model that has a place, and where the models
+    of that board stand on it; None where none has a place."""
+    known = [(each.name, each.benchmark) for each in dossiers if each.benchmark and each.benchmark.place]
+    if not known or not entries:
         return None
+    board = _board(known[0][1])
+    placed = [(name, record) for name, record in known if _board(record) == board]
     shares = [entry.robust for entry in entries] + [record.autoattack.accuracy for _, record in placed]
     end = math.ceil(10 * max(shares) + 0.3) / 10
     return {
+        "board": " ".join(board),
         "entries": [(entry, 100 * entry.robust / end) for entry in entries],
         "placed": [(name, record, 100 * record.autoattack.accuracy / end) for name, record in placed],
         "ticks": [(step, 10 * step / end) for step in range(0, round(10 * end) + 1, 2)],
     }
+
+
+def _board(record: Any) -> tuple[str, str]:
+    return record.place.dataset, record.place.norm
 
 
 def curves(dossiers: Sequence[Dossier]) -> dict[str, Any] | None:
