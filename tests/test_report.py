@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_pages import PAGES, benchmark, dossier, evaluation, gallery
+from report_pages import EPS, PAGES, benchmark, dossier, evaluation, gallery
 
 from robust_adapt import cli, runs
 from robust_adapt.ball import Ball
@@ -18,6 +18,7 @@ from robust_adapt.records import write_json
 from robust_adapt.reporting import Dossier, html_page
 from robust_adapt.reporting.case_study import PICTURES
 from robust_adapt.reporting.page import headline
+from robust_adapt.reporting.sections import by_class
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 TABLE = RESULTS / "cifar10-jpeg-width16"
@@ -87,7 +88,8 @@ def test_names_are_shown_and_do_nothing(hard):
 def test_a_hundred_classes_of_three_runs(hard):
     name, _, reader = hard
     if name == "hundred_classes":
-        assert reader.words.count("class 99") >= 2  # under the worst case and AutoAttack
+        assert reader.words.count("class 49") == 2  # under the worst case and AutoAttack
+        assert "class 50" not in reader.words and reader.words.count("80 easier classes left out.") == 2
         assert all(model in reader.words for model in ("standard", "deepseek", "pgd"))
         assert sum(tag == "section" for tag, _ in reader.elements) == 8
         assert any(attributes.get("src", "").startswith("data:image/webp") for _, attributes in reader.elements)
@@ -173,6 +175,37 @@ def test_evaluations_that_are_not_alike_do_not_share_a_page():
     other = dossier("b", 1, ["x"], evaluation=evaluation("b", 1, ["x"], seed=3))
     with pytest.raises(ConfigError, match=r"^Expected evaluations from the same seed, but got 0, 3; evaluate them"):
         html_page([dossier("a", 1, ["x"]), other])
+
+
+def test_two_classes_of_one_name_stay_two():
+    tables = by_class([dossier("a", 150, ["cat", "cat", "dog"], benchmark=None)])
+    assert list(tables[0]["classes"].items()) == [("0", "cat"), ("1", "cat"), ("2", "dog")]
+    assert tables[0]["counts"] == {"0": 67, "1": 67, "2": 66} and tables[0]["left_out"] == 0
+
+
+def test_a_config_that_is_no_run_s_is_left_out():
+    for config in ({"lr": 1}, {"model": "net", "epochs": "many", "attack": "pgd"}, {"model": {"width": "x"}}):
+        one = dossier("a", 10, ["x"], config=config, evaluation=evaluation("a", 10, config=config), curve=None)
+        assert "of width" not in html_page([one])
+
+
+def test_a_card_names_the_model_as_the_table_does():
+    training = {"epochs": 12, "batch_size": 128, "seed": 3}
+    for model, title in (
+        ({"name": "timm:vit", "width": 64, "size": 224}, "timm:vit, images resized to 224, 12 epochs"),
+        ({"name": "ResNet18", "width": 16, "size": None}, "ResNet18 of width 16, 12 epochs"),
+    ):
+        config = {"model": model, **training}
+        one = dossier("a", 10, ["x"], **NO_CHARTS, config=config, evaluation=evaluation("a", 10, config=config))
+        assert Reader(html_page([one])).words.count(f"{title}, batch 128, seed 3") == 2
+
+
+def test_the_curves_say_their_own_budget():
+    one, two = (dossier(name, 90, ["x"], epochs=(), steps=(), benchmark=None) for name in "ab")
+    half = dataclasses.replace(two.curve, eps=EPS / 2, points=two.curve.points[:3])
+    words = Reader(html_page([one, dataclasses.replace(two, curve=half)])).words
+    assert "PGD-20 from no budget to Linf 32/255, on 200 images; the budget of the evaluation is Linf 8/255." in words
+    assert "PGD-20 from no budget to Linf 16/255, on 200 images; the budget of the evaluation is Linf 4/255." in words
 
 
 def test_charts_follow_the_colours_of_the_page():

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from robust_adapt.reporting.case_study import gallery_of
-from robust_adapt.reporting.dossier import Dossier, Gallery
+from robust_adapt.reporting.dossier import Dossier, Gallery, training_words
 from robust_adapt.reporting.facts import facts
 from robust_adapt.reporting.pictures import COLOURS
 from robust_adapt.reporting.sections import boards, by_class, curves, training
-from robust_adapt.reporting.tables import ARTICLE, LEFT, conditions, table_rows
+from robust_adapt.reporting.tables import LEFT, conditions, table_rows
 from robust_adapt.reporting.text import GONE, harmless, percent
 
 HEADLINE = 3  # models that a headline can name
@@ -43,14 +43,13 @@ def html_page(
         left=LEFT,
         figures=[LEFT + 3 + number for number in range(len(evaluations))],
         judged=[each.name for each in dossiers if each.name in judged],
-        article=[row for row in rows if row[0] in ARTICLE],
+        article=[row for row in rows if row[-1]],
         conditions=conditions(evaluations) if evaluations else [],
         boards=boards(dossiers, entries),
         curves=curves(dossiers),
         training=training(dossiers),
         per_class=by_class(dossiers),
-        gallery=gallery_of(gallery, dossiers),
-        dossiers=dossiers,
+        gallery=gallery_of(gallery),
         autoattacked=[each for each in dossiers if each.benchmark],
         checked=[each for each in dossiers if each.sanity],
         warned=[each for each in dossiers if any(record.warnings for record in each.epochs)],
@@ -146,7 +145,7 @@ def _budget_point(dossier: Dossier) -> Any:
 
 def _model(number: int, dossier: Dossier) -> dict[str, Any]:
     """A card of the first screen: the name, what it is, and its figures with interval and number of images."""
-    rows, curve, config = dossier.evaluation, dossier.curve, dossier.config
+    rows, curve = dossier.evaluation, dossier.curve
     run = dossier.benchmark.autoattack if dossier.benchmark else None
     found: list[tuple[str, Any, int]] = []  # title, what has accuracy, low and high, n
     if rows:
@@ -159,9 +158,4 @@ def _model(number: int, dossier: Dossier) -> dict[str, Any]:
         found += [(point.name, point, point.n) for point in [_budget_point(dossier)] if point]
     if run:
         found += [("AutoAttack" if run.version == "standard" else f"AutoAttack {run.version}", run, run.n)]
-    words = []
-    if "model" in config:
-        words.append(f"{config['model']['name']} of width {config['model']['width']}")
-    if "epochs" in config:
-        words.append(f"{config['epochs']:g} epochs, seed {config['seed']}")
-    return {"name": dossier.name, "about": ", ".join(words), "figures": found}
+    return {"name": dossier.name, "about": ", ".join(training_words(dossier.config)), "figures": found}
