@@ -3,17 +3,20 @@
 import dataclasses
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_pages import EPS, PAGES, benchmark, dossier, evaluation, gallery
+from report_pages import EPS, HASH, PAGES, benchmark, dossier, evaluation, gallery
 
 from robust_adapt import cli, runs
 from robust_adapt.ball import Ball
+from robust_adapt.config import ModelConfig
 from robust_adapt.errors import CheckpointError, ConfigError
 from robust_adapt.evaluation import eps_curve
 from robust_adapt.leaderboard import place, published
+from robust_adapt.recipes import on_digits, recipe
 from robust_adapt.records import write_json
 from robust_adapt.reporting import Dossier, html_page
 from robust_adapt.reporting.case_study import PICTURES
@@ -270,6 +273,113 @@ def test_what_is_no_run_is_said_in_a_sentence(capsys, tmp_path):
         runs.read_dossiers([tmp_path])
     assert cli.main(["report"]) == 2
     assert " ".join(capsys.readouterr().err.split()).startswith("ConfigError Expected one or more run folders,")
+
+
+def test_a_path_that_is_not_there_and_corruptions_have_their_own_words(capsys, tmp_path):
+    assert cli.main(["report", str(tmp_path / "nothing")]) == 2
+    assert f"but there is no {tmp_path / 'nothing'}; give one that" in " ".join(capsys.readouterr().err.split())
+    write_json(tmp_path / "corruptions.json", {"model": "a", "accuracies": {"frost": [0.5]}})
+    for path in (tmp_path, tmp_path / "corruptions.json"):
+        assert cli.main(["report", str(path)]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "got one of corruptions" in said and f"leaderboard DATASET corruptions --add {path}`" in said
+
+
+def test_two_benchmarks_of_the_same_weights_both_stay(tmp_path):
+    write_json(tmp_path / "table.json", [evaluation("a", 1).to_dict()])
+    for name, version in (("one", "standard"), ("two", "plus")):
+        record = benchmark("x", 10, ["cat"])
+        run = dataclasses.replace(record.autoattack, fingerprint={"weights": HASH}, version=version)
+        write_json(tmp_path / f"{name}.json", dataclasses.replace(record, autoattack=run))
+    found = runs.read_dossiers([tmp_path, tmp_path / "one.json", tmp_path / "two.json", tmp_path / "one.json"])
+    assert [(each.name, each.benchmark.autoattack.version) for each in found] == [("a", "standard"), ("x", "plus")]
+
+
+def test_records_of_other_weights_are_dropped():
+    one = dossier("a", 10, ["x"])
+    run = dataclasses.replace(one.benchmark.autoattack, fingerprint={"weights": HASH})
+    one = dataclasses.replace(one, benchmark=dataclasses.replace(one.benchmark, autoattack=run))
+    one = dataclasses.replace(one, sanity=dataclasses.replace(one.sanity, weights_sha256="other"))
+    assert runs.of_weights(one, HASH) == dataclasses.replace(one, sanity=None)
+    nothing = dict.fromkeys(("evaluation", "curve", "benchmark"))
+    assert runs.of_weights(one, "other") == dataclasses.replace(one, **nothing)
+
+
+# with weights
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    config = on_digits(recipe("standard"), epochs=1)
+    config = dataclasses.replace(config, epochs=0.1, device="cpu", model=ModelConfig(width=2))
+    return runs.train(config, tmp_path_factory.mktemp("trained") / "standard")
+
+
+@pytest.fixture
+def folder(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("robust_adapt.runs.dossiers.MEASURED", 4)
+    monkeypatch.setattr("robust_adapt.runs.study.POOL", 20)
+    return Path(shutil.copytree(trained.folder, tmp_path / "standard"))
+
+
+def test_a_curve_is_taken_again_where_its_attack_is_the_same(folder):
+    run = runs.load_run(folder)
+    data, ball = runs.load_own_data(run), Ball("Linf", 0.1)
+    first = runs.measure_curve(run, data, ball, n=4)
+    path, marked = folder / "eps_curve.json", dataclasses.replace(first, device="read from the file")
+    last = first.points[-1]
+    write_json(path, marked)
+    assert runs.measure_curve(run, data, ball, n=4).device == "read from the file"
+    for changes in (
+        {"batch_size": first.batch_size + 1},
+        {"points": [*first.points[:-1], dataclasses.replace(last, steps=last.steps + 1)]},
+        {"points": [*first.points[:-1], dataclasses.replace(last, name="BIM-10")]},
+    ):
+        write_json(path, dataclasses.replace(marked, **changes))
+        assert runs.measure_curve(run, data, ball, n=4).device == "cpu"
+
+
+@pytest.mark.parametrize("device, here", [("cpu", "cpu"), ("cuda:99", "cpu")])
+def test_a_run_is_measured_on_its_device_where_that_is_here(device, here, folder):
+    run, asked = runs.load_run(folder), []
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, device=device))
+    run.model.to = asked.append
+    found, _ = runs.measure([Dossier(name="one")], {"one": run}, runs.load_own_data(run), Ball("Linf", 0.1))
+    assert asked == [here] and found[0].curve.n == 4
+
+
+def test_the_flags_of_the_data_change_those_of_the_run(folder, capsys, tmp_path):
+    record = evaluation("standard", 1, weights_sha256=runs.measure_curve(*known(folder), n=4).weights_sha256)
+    write_json(tmp_path / "table.json", [record.to_dict()])
+    for number, named in enumerate((folder, tmp_path)):  # a table has no config of its own
+        out = tmp_path / f"out{number}"
+        assert cli.main(["report", str(named), "--data.subset", "100", "--out", str(out)]) == 0
+        assert "No curve over eps" not in (out / "report.html").read_text()
+
+
+def test_stale_records_are_left_out_where_the_data_are_missing(folder, tmp_path):
+    write_json(folder / "evaluation.json", evaluation("standard", 1))
+    words = ["report", str(folder), "--data.name", f"folder:{tmp_path / 'nowhere'}"]
+    assert cli.main(words) == 0
+    page = Reader((folder / "report.html").read_text()).words
+    assert "Under every attack" not in page and "Left out of standard: records of other weights." in page
+    assert "No curve over eps and no case study: Expected" in page
+
+
+def test_evaluations_that_are_not_alike_are_refused_before_the_measurement(folder, capsys, tmp_path):
+    own = runs.measure_curve(*known(folder), n=4).weights_sha256
+    (folder / "eps_curve.json").unlink()
+    write_json(folder / "evaluation.json", evaluation("standard", 1, weights_sha256=own))
+    write_json(tmp_path / "table.json", [evaluation("b", 1, seed=3).to_dict()])
+    assert cli.main(["report", str(folder), str(tmp_path / "table.json")]) == 2
+    assert "Expected evaluations from the same seed" in capsys.readouterr().err
+    assert not (folder / "eps_curve.json").exists()
+
+
+def known(folder):
+    """A run, its data and a budget."""
+    run = runs.load_run(folder)
+    return run, runs.load_own_data(run), Ball("Linf", 0.1)
 
 
 def test_a_name_in_a_table_is_no_path(tmp_path):
