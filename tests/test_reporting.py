@@ -159,7 +159,7 @@ def test_the_conditions_are_those_of_every_record():
         "torch 2.1, torchattacks 3 and torch 2.2, torchattacks 3; evaluated on cpu at commit c1 and cuda:0 at commit "
         "unknown."
     )
-    assert reporting.conditions([one])[-2] == "torch 2.1, torchattacks 3; evaluated on cpu at commit c1."
+    assert reporting.conditions([one])[-1] == "torch 2.1, torchattacks 3; evaluated on cpu at commit c1."
 
 
 def test_every_line_of_a_csv_says_its_own_conditions():

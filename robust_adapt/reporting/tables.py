@@ -108,7 +108,7 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
             sentences.append(f"{record.model}, {worst}.")
     software = _all(_versions(record, "torch", "torchattacks") for record in records)
     where = _all(f"{record.device} at commit {(record.commit or 'unknown')[:12]}" for record in records)
-    shown = any(_article(row.name, record.data) for record in records for row in record.attacks)
+    shown = any(_article(row.name, first.data) for row in first.attacks)
     return [*sentences, f"{software}; evaluated on {where}.", *[ARTICLE_NOTE] * shown]
 
 

@@ -111,7 +111,7 @@ def measure(
 
 def of_weights(dossier: Dossier, sha256: str) -> Dossier:
     """The dossier without the records of other weights, known by their hash."""
-    own = {
+    own: dict[str, Any] = {
         name: record if record is not None and record.weights_sha256 == sha256 else None
         for name in ("evaluation", "sanity", "curve")
         for record in [getattr(dossier, name)]
