@@ -106,7 +106,7 @@ def gallery(names, classes, size=32, confidence=0.9):
             images = {"clean": clean} | {f"{attack} on {name}": (clean + EPS).clip(0, 1) for name in names}
             said = {name: Answer(label=classes[number % 2], confidence=confidence) for number, name in enumerate(names)}
             cases[attack].append(Case(label=label, images=images, answers=dict.fromkeys(images, said)))
-    return reporting.Gallery(cases=cases, how=f"Chosen by hand of {classes[0]}.")
+    return reporting.Gallery(cases=cases, how=f"Chosen by hand of {classes[0]}.", ball=Ball("Linf", EPS))
 
 
 def dossier(name, correct, classes, **changes):

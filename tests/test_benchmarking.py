@@ -528,6 +528,11 @@ def test_a_run_is_benchmarked_and_submitted(few_queries, capsys, tmp_path, monke
     flags = ["--eps", "0.3", "--n", "6", "--out", tmp_path / "judged"]
     code, out, err = run(capsys, "benchmark", *flags, tmp_path / "run")  # the run says its data
     assert (code, err) == (0, "") and "of digits: AutoAttack standard" in out
+    (tmp_path / "run" / "sanity.json").write_text("{")
+    code, out, err = run(capsys, "benchmark", *flags, tmp_path / "run")
+    assert (code, err) == (0, "") and "The page is without the run's own records: Expected JSON in" in out
+    assert "benchmark.json, report.html" in out
+    (tmp_path / "run" / "sanity.json").unlink()
     about = ["--name", "Author2026Digits", "--title", "A paper", "--authors", "A. Author", "--link", "https://x.org"]
     submission = ["submit", tmp_path / "run", "--benchmark", tmp_path / "judged", *about]
     code, _, err = run(capsys, *submission)

@@ -3,21 +3,25 @@
 import dataclasses
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_pages import PAGES, dossier, evaluation, gallery
+from report_pages import EPS, HASH, PAGES, benchmark, dossier, evaluation, gallery
 
 from robust_adapt import cli, runs
 from robust_adapt.ball import Ball
+from robust_adapt.config import ModelConfig
 from robust_adapt.errors import CheckpointError, ConfigError
 from robust_adapt.evaluation import eps_curve
-from robust_adapt.leaderboard import published
+from robust_adapt.leaderboard import place, published
+from robust_adapt.recipes import on_digits, recipe
 from robust_adapt.records import write_json
 from robust_adapt.reporting import Dossier, html_page
 from robust_adapt.reporting.case_study import PICTURES
 from robust_adapt.reporting.page import headline
+from robust_adapt.reporting.sections import by_class
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 TABLE = RESULTS / "cifar10-jpeg-width16"
@@ -87,7 +91,8 @@ def test_names_are_shown_and_do_nothing(hard):
 def test_a_hundred_classes_of_three_runs(hard):
     name, _, reader = hard
     if name == "hundred_classes":
-        assert reader.words.count("class 99") >= 2  # under the worst case and AutoAttack
+        assert reader.words.count("class 49") == 2  # under the worst case and AutoAttack
+        assert "class 50" not in reader.words and reader.words.count("80 easier classes left out.") == 2
         assert all(model in reader.words for model in ("standard", "deepseek", "pgd"))
         assert sum(tag == "section" for tag, _ in reader.elements) == 8
         assert any(attributes.get("src", "").startswith("data:image/webp") for _, attributes in reader.elements)
@@ -109,7 +114,10 @@ def test_a_name_alone_is_a_page():
 
 
 def test_the_first_screen_holds_the_finding_and_its_conditions():
-    dossiers = [dossier(*model, ["cat", "dog"], **NO_CHARTS) for model in (("standard", 10), ("deepseek", 90))]
+    dossiers = [
+        dossier(name, correct, ["cat", "dog"], **NO_CHARTS, benchmark=benchmark("x", correct, ["cat", "dog"]))
+        for name, correct in (("standard", 10), ("deepseek", 90))
+    ]
     words = Reader(html_page(dossiers, None, published())).words
     first = words[: words.index("Under every attack")]
     assert "Under AutoAttack, standard keeps 5.0 % and deepseek keeps 45.0 %" in first
@@ -120,10 +128,27 @@ def test_the_first_screen_holds_the_finding_and_its_conditions():
 
 
 def test_a_headline_takes_the_strictest_figure_that_all_have():
-    one, two = dossier("a", 10, ["x"]), dossier("b", 90, ["x"], benchmark=None)
+    one, two = (
+        dossier(name, correct, ["x"], benchmark=benchmark("x", correct, ["x"]))
+        for name, correct in (("a", 10), ("b", 90))
+    )
+    assert headline([one, two]) == "Under AutoAttack, a keeps 5.0 % and b keeps 45.0 %"
+    run = two.benchmark.autoattack
+    for other in (
+        dataclasses.replace(two.benchmark, data="other"),
+        *(
+            dataclasses.replace(two.benchmark, autoattack=dataclasses.replace(run, **changes))
+            for changes in ({"norm": "L2"}, {"eps": 0.5}, {"version": "plus"}, {"n": 100}, {"exact": False})
+        ),
+    ):
+        assert headline([one, dataclasses.replace(two, benchmark=other)]).startswith("Under attack, ")
+    two = dataclasses.replace(two, benchmark=None)
     assert headline([one, two]) == "Under attack, a keeps 5.0 % and b keeps 45.0 %"
     two = dataclasses.replace(two, evaluation=None)
     assert headline([one, two]) == "Under PGD, a keeps 2.5 % and b keeps 22.5 %"
+    for changes in ({"images_sha256": "other"}, {"norm": "L2"}):
+        other = dataclasses.replace(two.curve, **changes)
+        assert headline([one, dataclasses.replace(two, curve=other)]) == "a and b"
     assert headline([one, dataclasses.replace(two, curve=None)]) == "a and b"
     assert headline([one] * 4) == "4 models under attack"
 
@@ -133,6 +158,14 @@ def test_the_board_has_a_line_an_entry_and_one_a_model():
     strip = page[page.index('class="strip"') : page.index('class="ticks"')]
     assert strip.count("<i ") == len(published()) and strip.count("<b ") == 2
     assert "not comparable" in page.lower()
+
+
+def test_a_model_of_another_board_is_not_drawn_on_this_one():
+    one, two = (dossier(*model, ["x"], **NO_CHARTS) for model in (("a", 90), ("b", 100)))
+    other = dataclasses.replace(two.benchmark, place=place(0.5, Ball("L2", 0.5), n=200, official=False))
+    page = html_page([one, dataclasses.replace(two, benchmark=other)], None, published())
+    strip = page[page.index('class="strip"') : page.index('class="ticks"')]
+    assert strip.count("<b ") == 1 and "a published entry of the board cifar10 Linf" in page
 
 
 def test_a_large_case_study_is_cut_to_the_size_of_a_page(monkeypatch):
@@ -145,6 +178,37 @@ def test_evaluations_that_are_not_alike_do_not_share_a_page():
     other = dossier("b", 1, ["x"], evaluation=evaluation("b", 1, ["x"], seed=3))
     with pytest.raises(ConfigError, match=r"^Expected evaluations from the same seed, but got 0, 3; evaluate them"):
         html_page([dossier("a", 1, ["x"]), other])
+
+
+def test_two_classes_of_one_name_stay_two():
+    tables = by_class([dossier("a", 150, ["cat", "cat", "dog"], benchmark=None)])
+    assert list(tables[0]["classes"].items()) == [("0", "cat"), ("1", "cat"), ("2", "dog")]
+    assert tables[0]["counts"] == {"0": 67, "1": 67, "2": 66} and tables[0]["left_out"] == 0
+
+
+def test_a_config_that_is_no_run_s_is_left_out():
+    for config in ({"lr": 1}, {"model": "net", "epochs": "many", "attack": "pgd"}, {"model": {"width": "x"}}):
+        one = dossier("a", 10, ["x"], config=config, evaluation=evaluation("a", 10, config=config), curve=None)
+        assert "of width" not in html_page([one])
+
+
+def test_a_card_names_the_model_as_the_table_does():
+    training = {"epochs": 12, "batch_size": 128, "seed": 3}
+    for model, title in (
+        ({"name": "timm:vit", "width": 64, "size": 224}, "timm:vit, images resized to 224, 12 epochs"),
+        ({"name": "ResNet18", "width": 16, "size": None}, "ResNet18 of width 16, 12 epochs"),
+    ):
+        config = {"model": model, **training}
+        one = dossier("a", 10, ["x"], **NO_CHARTS, config=config, evaluation=evaluation("a", 10, config=config))
+        assert Reader(html_page([one])).words.count(f"{title}, batch 128, seed 3") == 2
+
+
+def test_the_curves_say_their_own_budget():
+    one, two = (dossier(name, 90, ["x"], epochs=(), steps=(), benchmark=None) for name in "ab")
+    half = dataclasses.replace(two.curve, eps=EPS / 2, points=two.curve.points[:3])
+    words = Reader(html_page([one, dataclasses.replace(two, curve=half)])).words
+    assert "PGD-20 from no budget to Linf 32/255, on 200 images; the budget of the evaluation is Linf 8/255." in words
+    assert "PGD-20 from no budget to Linf 16/255, on 200 images; the budget of the evaluation is Linf 4/255." in words
 
 
 def test_charts_follow_the_colours_of_the_page():
@@ -209,6 +273,113 @@ def test_what_is_no_run_is_said_in_a_sentence(capsys, tmp_path):
         runs.read_dossiers([tmp_path])
     assert cli.main(["report"]) == 2
     assert " ".join(capsys.readouterr().err.split()).startswith("ConfigError Expected one or more run folders,")
+
+
+def test_a_path_that_is_not_there_and_corruptions_have_their_own_words(capsys, tmp_path):
+    assert cli.main(["report", str(tmp_path / "nothing")]) == 2
+    assert f"but there is no {tmp_path / 'nothing'}; give one that" in " ".join(capsys.readouterr().err.split())
+    write_json(tmp_path / "corruptions.json", {"model": "a", "accuracies": {"frost": [0.5]}})
+    for path in (tmp_path, tmp_path / "corruptions.json"):
+        assert cli.main(["report", str(path)]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "got one of corruptions" in said and f"leaderboard DATASET corruptions --add {path}`" in said
+
+
+def test_two_benchmarks_of_the_same_weights_both_stay(tmp_path):
+    write_json(tmp_path / "table.json", [evaluation("a", 1).to_dict()])
+    for name, version in (("one", "standard"), ("two", "plus")):
+        record = benchmark("x", 10, ["cat"])
+        run = dataclasses.replace(record.autoattack, fingerprint={"weights": HASH}, version=version)
+        write_json(tmp_path / f"{name}.json", dataclasses.replace(record, autoattack=run))
+    found = runs.read_dossiers([tmp_path, tmp_path / "one.json", tmp_path / "two.json", tmp_path / "one.json"])
+    assert [(each.name, each.benchmark.autoattack.version) for each in found] == [("a", "standard"), ("x", "plus")]
+
+
+def test_records_of_other_weights_are_dropped():
+    one = dossier("a", 10, ["x"])
+    run = dataclasses.replace(one.benchmark.autoattack, fingerprint={"weights": HASH})
+    one = dataclasses.replace(one, benchmark=dataclasses.replace(one.benchmark, autoattack=run))
+    one = dataclasses.replace(one, sanity=dataclasses.replace(one.sanity, weights_sha256="other"))
+    assert runs.of_weights(one, HASH) == dataclasses.replace(one, sanity=None)
+    nothing = dict.fromkeys(("evaluation", "curve", "benchmark"))
+    assert runs.of_weights(one, "other") == dataclasses.replace(one, **nothing)
+
+
+# with weights
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    config = on_digits(recipe("standard"), epochs=1)
+    config = dataclasses.replace(config, epochs=0.1, device="cpu", model=ModelConfig(width=2))
+    return runs.train(config, tmp_path_factory.mktemp("trained") / "standard")
+
+
+@pytest.fixture
+def folder(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("robust_adapt.runs.dossiers.MEASURED", 4)
+    monkeypatch.setattr("robust_adapt.runs.study.POOL", 20)
+    return Path(shutil.copytree(trained.folder, tmp_path / "standard"))
+
+
+def test_a_curve_is_taken_again_where_its_attack_is_the_same(folder):
+    run = runs.load_run(folder)
+    data, ball = runs.load_own_data(run), Ball("Linf", 0.1)
+    first = runs.measure_curve(run, data, ball, n=4)
+    path, marked = folder / "eps_curve.json", dataclasses.replace(first, device="read from the file")
+    last = first.points[-1]
+    write_json(path, marked)
+    assert runs.measure_curve(run, data, ball, n=4).device == "read from the file"
+    for changes in (
+        {"batch_size": first.batch_size + 1},
+        {"points": [*first.points[:-1], dataclasses.replace(last, steps=last.steps + 1)]},
+        {"points": [*first.points[:-1], dataclasses.replace(last, name="BIM-10")]},
+    ):
+        write_json(path, dataclasses.replace(marked, **changes))
+        assert runs.measure_curve(run, data, ball, n=4).device == "cpu"
+
+
+@pytest.mark.parametrize("device, here", [("cpu", "cpu"), ("cuda:99", "cpu")])
+def test_a_run_is_measured_on_its_device_where_that_is_here(device, here, folder):
+    run, asked = runs.load_run(folder), []
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, device=device))
+    run.model.to = asked.append
+    found, _ = runs.measure([Dossier(name="one")], {"one": run}, runs.load_own_data(run), Ball("Linf", 0.1))
+    assert asked == [here] and found[0].curve.n == 4
+
+
+def test_the_flags_of_the_data_change_those_of_the_run(folder, capsys, tmp_path):
+    record = evaluation("standard", 1, weights_sha256=runs.measure_curve(*known(folder), n=4).weights_sha256)
+    write_json(tmp_path / "table.json", [record.to_dict()])
+    for number, named in enumerate((folder, tmp_path)):  # a table has no config of its own
+        out = tmp_path / f"out{number}"
+        assert cli.main(["report", str(named), "--data.subset", "100", "--out", str(out)]) == 0
+        assert "No curve over eps" not in (out / "report.html").read_text()
+
+
+def test_stale_records_are_left_out_where_the_data_are_missing(folder, tmp_path):
+    write_json(folder / "evaluation.json", evaluation("standard", 1))
+    words = ["report", str(folder), "--data.name", f"folder:{tmp_path / 'nowhere'}"]
+    assert cli.main(words) == 0
+    page = Reader((folder / "report.html").read_text()).words
+    assert "Under every attack" not in page and "Left out of standard: records of other weights." in page
+    assert "No curve over eps and no case study: Expected" in page
+
+
+def test_evaluations_that_are_not_alike_are_refused_before_the_measurement(folder, capsys, tmp_path):
+    own = runs.measure_curve(*known(folder), n=4).weights_sha256
+    (folder / "eps_curve.json").unlink()
+    write_json(folder / "evaluation.json", evaluation("standard", 1, weights_sha256=own))
+    write_json(tmp_path / "table.json", [evaluation("b", 1, seed=3).to_dict()])
+    assert cli.main(["report", str(folder), str(tmp_path / "table.json")]) == 2
+    assert "Expected evaluations from the same seed" in capsys.readouterr().err
+    assert not (folder / "eps_curve.json").exists()
+
+
+def known(folder):
+    """A run, its data and a budget."""
+    run = runs.load_run(folder)
+    return run, runs.load_own_data(run), Ball("Linf", 0.1)
 
 
 def test_a_name_in_a_table_is_no_path(tmp_path):

@@ -48,7 +48,17 @@ def test_the_table_holds_every_condition_the_gain_and_the_article():
 
 def test_the_official_data_are_not_called_incomparable():
     text = reporting.markdown_table([evaluation("standard", 10, data="CIFAR-10")])
-    assert "not comparable" not in text
+    assert "not comparable" not in text and "Article:" in text
+    for title in ("CIFAR-100", "ImageNet (Res256Crop224)"):
+        text = reporting.markdown_table([evaluation("standard", 10, data=title)])
+        assert "not comparable" not in text and "Article:" not in text and "37.5" not in text
+    text = reporting.markdown_table([evaluation("standard", 10, data="digits")])
+    assert "digits is not the official CIFAR-10 test set" in text and "Article:" not in text
+
+
+def test_the_article_s_note_needs_a_row_of_it():
+    text = reporting.markdown_table([evaluation("standard", 10, attacks=[attack("BIM-10", 10)])])
+    assert "Article:" not in text
 
 
 def test_a_gain_over_nothing_is_in_points():
@@ -145,11 +155,11 @@ def test_the_conditions_are_those_of_every_record():
     assert text[0].startswith("Accuracy in percent on 100 images of the test split of mine and copy (a fixed,")
     assert text[1] == "mine and copy is not the official CIFAR-10 test set: not comparable with leaderboards."
     assert text[3] == "PGD-20: a | note; CW: a | note; Worst case: a | note; Worst case: another."
-    assert text[-2] == (
+    assert text[-1] == (
         "torch 2.1, torchattacks 3 and torch 2.2, torchattacks 3; evaluated on cpu at commit c1 and cuda:0 at commit "
         "unknown."
     )
-    assert reporting.conditions([one])[-2] == "torch 2.1, torchattacks 3; evaluated on cpu at commit c1."
+    assert reporting.conditions([one])[-1] == "torch 2.1, torchattacks 3; evaluated on cpu at commit c1."
 
 
 def test_every_line_of_a_csv_says_its_own_conditions():

@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
-from robust_adapt import reporting
 from robust_adapt.ball import Ball, Epsilon, format_eps
 from robust_adapt.cli.leaderboard import MARK, place_lines
-from robust_adapt.cli.report import write_report
+from robust_adapt.cli.report import write_benchmark
 from robust_adapt.cli.terminal import Devices, TrustCode, console, names_data, read_of_run
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.errors import ConfigError
@@ -94,9 +93,7 @@ def benchmark(arguments: Sequence[str]) -> int:
         )
     show_benchmark(record)
     if processes.is_first:
-        folder = Path(options.model_name)
-        known = runs.read_dossier(folder) if (folder / "config.json").exists() else reporting.Dossier(name=record.model)
-        written = write_report(out, "report", [dataclasses.replace(known, config=record.config, benchmark=record)])
+        written = write_benchmark(out, Path(options.model_name), record)
         names = ", ".join(["benchmark.json", *(path.name for path in written)])
         console.print(f"Written to {plain(str(out))}: {names}", soft_wrap=True)
     return 0

@@ -9,9 +9,9 @@ import tyro
 
 from robust_adapt import reporting
 from robust_adapt.ball import Ball
-from robust_adapt.cli.terminal import TrustCode, console, names_data, read
+from robust_adapt.cli.terminal import TrustCode, console, read
 from robust_adapt.config import DataConfig
-from robust_adapt.errors import ConfigError, DataError
+from robust_adapt.errors import CheckpointError, ConfigError, DataError
 from robust_adapt.records import write_json
 
 BYTES = {"encoding": "utf-8", "errors": "surrogateescape"}  # of names whose bytes the locale cannot read
@@ -34,6 +34,7 @@ def report(arguments: Sequence[str]) -> int:
     """A page about a run, or several side by side: robust-adapt report RUN [RUN ...]."""
     options = read(ReportOptions, arguments, "report")
     from robust_adapt import runs
+    from robust_adapt.models import weights_hash
 
     if not options.runs:
         raise ConfigError("Expected one or more run folders, but got none; write `robust-adapt report runs/NAME`.")
@@ -42,11 +43,17 @@ def report(arguments: Sequence[str]) -> int:
     found = {name: runs.load_run(folder, trust_code=options.trust_code) for name, folder in folders.items()}
     bare = [each.name for each in dossiers if each.name not in found]
     notes = [f"No weights of {', '.join(bare)} here: no curve over eps of them, no case study."] if bare else []
+    for number, each in enumerate(dossiers):
+        if each.name in found:
+            dossiers[number] = runs.of_weights(each, weights_hash(found[each.name].model))
+            notes += [f"Left out of {each.name}: records of other weights."] * (dossiers[number] != each)
+    reporting.check_alike(_evaluations(dossiers))  # before minutes of measuring
     gallery = None
     if found:
         first = next(iter(found.values()))
+        usual = ReportOptions(runs=options.runs, data=first.config.data)
         try:
-            data = runs.load_own_data(first, options.data if names_data(arguments) else None)
+            data = runs.load_own_data(first, read(ReportOptions, arguments, "report", default=usual).data)
             for run in found.values():
                 runs.check_own_data(run, data)
         except DataError as error:
@@ -67,7 +74,7 @@ def write_report(
 ) -> list[Path]:
     """The page, and the evaluations as markdown, CSV and JSON beside it; what was written."""
     page = reporting.html_page(dossiers, gallery, _entries(dossiers), notes=notes)
-    records = [dataclasses.replace(each.evaluation, model=each.name) for each in dossiers if each.evaluation]
+    records = _evaluations(dossiers)
     folder.mkdir(parents=True, exist_ok=True)
     texts = {f"{name}.html": page}
     if records:
@@ -76,6 +83,23 @@ def write_report(
     for file, text in texts.items():
         (folder / file).write_text(text, **BYTES)
     return [folder / file for file in texts] + [folder / f"{name}.json"] * bool(records)
+
+
+def write_benchmark(out: Path, folder: Path, record: Any) -> list[Path]:
+    """The page of a benchmark, with what is known of its weights where it is of a run folder; what was written."""
+    from robust_adapt import runs
+
+    known = reporting.Dossier(name=record.model)
+    if (folder / "config.json").exists():
+        try:
+            known = runs.of_weights(runs.read_dossier(folder), record.autoattack.fingerprint.get("weights", ""))
+        except CheckpointError as error:  # hours of AutoAttack are done
+            console.print(f"[yellow]The page is without the run's own records[/]: {reporting.plain(str(error))}")
+    return write_report(out, "report", [dataclasses.replace(known, config=record.config, benchmark=record)])
+
+
+def _evaluations(dossiers: Sequence[Any]) -> list[Any]:
+    return [dataclasses.replace(each.evaluation, model=each.name) for each in dossiers if each.evaluation]
 
 
 def _ball(found: Sequence[Any]) -> Ball:

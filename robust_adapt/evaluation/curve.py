@@ -22,12 +22,13 @@ CURVE_ROWS = {"Linf": "PGD-20", "L2": "PGD-L2-20", "L1": "APGD-L1-20"}
 class EpsCurve(Judgement):
     """A model on n images from eps 0 (clean) upwards, each point under the same attack; ``eps`` is the budget.
 
-    images_sha256: of the n images with their labels, as in an ``EvaluationRecord``.
+    images_sha256: of the n images with their labels, as in an ``EvaluationRecord``. batch_size: None where unknown.
     """
 
     weights_sha256: str
     images_sha256: str
     points: list[AttackRecord]
+    batch_size: int | None = None
 
 
 def eps_curve(
@@ -62,6 +63,7 @@ def eps_curve(
         weights_sha256=weights_hash(model),
         images_sha256=points[0].images_sha256,
         points=points,
+        batch_size=batch_size,
     )
 
 

@@ -5,6 +5,7 @@ from robust_adapt.reporting.dossier import Dossier, Gallery
 from robust_adapt.reporting.page import html_page
 from robust_adapt.reporting.pictures import COLOURS, draw_cases, draw_curves
 from robust_adapt.reporting.tables import (
+    check_alike,
     conditions,
     csv_table,
     markdown_table,
@@ -17,6 +18,7 @@ __all__ = [
     "COLOURS",
     "Dossier",
     "Gallery",
+    "check_alike",
     "class_sentence",
     "conditions",
     "csv_table",

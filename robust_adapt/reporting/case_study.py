@@ -1,11 +1,9 @@
 """The case study as the page shows it: pictures as data URIs, as many as a page has room for."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from robust_adapt.ball import Ball
 from robust_adapt.records import Case
-from robust_adapt.reporting.dossier import Dossier, Gallery
+from robust_adapt.reporting.dossier import Gallery
 from robust_adapt.reporting.inline import picture
 from robust_adapt.reporting.pictures import amplified, grey_difference
 
@@ -13,14 +11,12 @@ PICTURES = 2_000_000  # characters of the case study, of a page of at most 3 MB
 SMALL = 64  # pixels a side up to which a pixel stays a square
 
 
-def gallery_of(gallery: Gallery | None, dossiers: Sequence[Dossier]) -> dict[str, Any] | None:
+def gallery_of(gallery: Gallery | None) -> dict[str, Any] | None:
     """The case study, as many of its images as a page has room for."""
     if gallery is None or not any(gallery.cases.values()):
         return None
-    evaluation = next((each.evaluation or each.curve for each in dossiers if each.evaluation or each.curve), None)
-    ball = evaluation.ball if evaluation else Ball("Linf", 8 / 255)
     count, room = 0, PICTURES
-    amplification = {attack: amplified(cases, ball) for attack, cases in gallery.cases.items()}
+    amplification = {attack: amplified(cases, gallery.ball) for attack, cases in gallery.cases.items()}
     together = list(zip(*gallery.cases.values(), strict=True))
     shown: list[list[dict[str, Any]]] = []
     for same in together:
@@ -38,7 +34,7 @@ def gallery_of(gallery: Gallery | None, dossiers: Sequence[Dossier]) -> dict[str
         "cases": shown,
         "how": gallery.how,
         "large": shown[0][0]["large"],
-        "ball": ball,
+        "ball": gallery.ball,
         "left_out": len(together) - count,
     }
 

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from robust_adapt.ball import Ball
+from robust_adapt.config import ModelConfig
+from robust_adapt.errors import ConfigError
 from robust_adapt.records import Case, EpochRecord, EvaluationRecord, RunRecord, StepRecord
 
 
@@ -36,7 +39,19 @@ class Dossier:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """The case study: the same test images under each attack, by its name; how: how they were chosen, in words."""
+    """The case study: the same test images under each attack, by its name; how: how they were chosen, in words;
+    ball: the budget of the attacks."""
 
     cases: Mapping[str, Sequence[Case]]
+    ball: Ball
     how: str
+
+
+def training_words(config: Mapping[str, Any]) -> list[str]:
+    """What a run's config trains: architecture, epochs, batch and seed. Empty where the config is not a run's."""
+    try:
+        told = {key: value for key, value in config["model"].items() if key in ("name", "width", "size")}
+        title, epochs = ModelConfig(**told).title, f"{config['epochs']:g} epochs"
+        return [title, epochs, f"batch {config['batch_size']}", f"seed {config['seed']}"]
+    except (AttributeError, KeyError, TypeError, ValueError, ConfigError):
+        return []

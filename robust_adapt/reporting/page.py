@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from robust_adapt.reporting.case_study import gallery_of
-from robust_adapt.reporting.dossier import Dossier, Gallery
+from robust_adapt.reporting.dossier import Dossier, Gallery, training_words
 from robust_adapt.reporting.facts import facts
 from robust_adapt.reporting.pictures import COLOURS
 from robust_adapt.reporting.sections import boards, by_class, curves, training
-from robust_adapt.reporting.tables import ARTICLE, LEFT, conditions, table_rows
+from robust_adapt.reporting.tables import LEFT, conditions, table_rows
 from robust_adapt.reporting.text import GONE, harmless, percent
 
 HEADLINE = 3  # models that a headline can name
+Figure = tuple[float, tuple[Any, ...]]  # an accuracy, and the conditions that it depends on
 
 
 def html_page(
@@ -42,14 +43,13 @@ def html_page(
         left=LEFT,
         figures=[LEFT + 3 + number for number in range(len(evaluations))],
         judged=[each.name for each in dossiers if each.name in judged],
-        article=[row for row in rows if row[0] in ARTICLE],
+        article=[row for row in rows if row[-1]],
         conditions=conditions(evaluations) if evaluations else [],
         boards=boards(dossiers, entries),
         curves=curves(dossiers),
         training=training(dossiers),
         per_class=by_class(dossiers),
-        gallery=gallery_of(gallery, dossiers),
-        dossiers=dossiers,
+        gallery=gallery_of(gallery),
         autoattacked=[each for each in dossiers if each.benchmark],
         checked=[each for each in dossiers if each.sanity],
         warned=[each for each in dossiers if any(record.warnings for record in each.epochs)],
@@ -104,13 +104,13 @@ def unbroken(text: str) -> Any:
 
 
 def headline(dossiers: Sequence[Dossier]) -> str:
-    """The finding in one sentence: the figure that all models have, the strictest first."""
+    """The finding in one sentence: the figure that all models have under the same conditions, the strictest first."""
     if len(dossiers) > HEADLINE:
         return f"{len(dossiers)} models under attack"
     for under, figure in (("AutoAttack", _autoattack), ("attack", _worst_case), ("PGD", _at_budget)):
-        shares = [figure(each) for each in dossiers]
-        if dossiers and all(share is not None for share in shares):
-            parts = [f"{each.name} keeps {percent(share)} %" for each, share in zip(dossiers, shares, strict=True)]
+        figures = [known for each in dossiers if (known := figure(each))]
+        if dossiers and len(figures) == len(dossiers) and len({conditions for _, conditions in figures}) == 1:
+            parts = [f"{each.name} keeps {percent(at)} %" for each, (at, _) in zip(dossiers, figures, strict=True)]
             return f"Under {under}, {_listed(parts)}"
     return _listed([each.name for each in dossiers])
 
@@ -120,17 +120,21 @@ def _listed(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def _autoattack(dossier: Dossier) -> float | None:
-    return dossier.benchmark.autoattack.accuracy if dossier.benchmark else None
+def _autoattack(dossier: Dossier) -> Figure | None:
+    if not dossier.benchmark:
+        return None
+    run = dossier.benchmark.autoattack
+    return run.accuracy, (str(run.conditions), run.n, dossier.benchmark.data)
 
 
-def _worst_case(dossier: Dossier) -> float | None:
-    return dossier.evaluation.worst_case.accuracy if dossier.evaluation else None
+def _worst_case(dossier: Dossier) -> Figure | None:
+    """Evaluations of one page are alike."""
+    return (dossier.evaluation.worst_case.accuracy, ()) if dossier.evaluation else None
 
 
-def _at_budget(dossier: Dossier) -> float | None:
-    point = _budget_point(dossier)
-    return point.accuracy if point else None
+def _at_budget(dossier: Dossier) -> Figure | None:
+    point, curve = _budget_point(dossier), dossier.curve
+    return (point.accuracy, (point.name, str(curve.ball), curve.images_sha256)) if point else None
 
 
 def _budget_point(dossier: Dossier) -> Any:
@@ -141,7 +145,7 @@ def _budget_point(dossier: Dossier) -> Any:
 
 def _model(number: int, dossier: Dossier) -> dict[str, Any]:
     """A card of the first screen: the name, what it is, and its figures with interval and number of images."""
-    rows, curve, config = dossier.evaluation, dossier.curve, dossier.config
+    rows, curve = dossier.evaluation, dossier.curve
     run = dossier.benchmark.autoattack if dossier.benchmark else None
     found: list[tuple[str, Any, int]] = []  # title, what has accuracy, low and high, n
     if rows:
@@ -154,9 +158,4 @@ def _model(number: int, dossier: Dossier) -> dict[str, Any]:
         found += [(point.name, point, point.n) for point in [_budget_point(dossier)] if point]
     if run:
         found += [("AutoAttack" if run.version == "standard" else f"AutoAttack {run.version}", run, run.n)]
-    words = []
-    if "model" in config:
-        words.append(f"{config['model']['name']} of width {config['model']['width']}")
-    if "epochs" in config:
-        words.append(f"{config['epochs']:g} epochs, seed {config['seed']}")
-    return {"name": dossier.name, "about": ", ".join(words), "figures": found}
+    return {"name": dossier.name, "about": ", ".join(training_words(dossier.config)), "figures": found}

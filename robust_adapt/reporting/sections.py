@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from robust_adapt.ball import Ball
+from robust_adapt.ball import format_eps
+from robust_adapt.reporting.classes import MOST
 from robust_adapt.reporting.dossier import Dossier
 from robust_adapt.reporting.inline import chart
 from robust_adapt.reporting.pictures import (
@@ -21,34 +22,47 @@ from robust_adapt.statistics import ClassShare, per_class
 
 
 def boards(dossiers: Sequence[Dossier], entries: Sequence[Any]) -> dict[str, Any] | None:
-    """The strip of all published entries, and where the models stand on it; None where none has a place."""
-    placed = [(each.name, each.benchmark) for each in dossiers if each.benchmark and each.benchmark.place]
-    if not placed or not entries:
+    """The strip of all published entries, those of the board of the first model that has a place, and where the models
+    of that board stand on it; None where none has a place."""
+    known = [(each.name, each.benchmark) for each in dossiers if each.benchmark and each.benchmark.place]
+    if not known or not entries:
         return None
+    board = _board(known[0][1])
+    placed = [(name, record) for name, record in known if _board(record) == board]
     shares = [entry.robust for entry in entries] + [record.autoattack.accuracy for _, record in placed]
     end = math.ceil(10 * max(shares) + 0.3) / 10
     return {
+        "board": " ".join(board),
         "entries": [(entry, 100 * entry.robust / end) for entry in entries],
         "placed": [(name, record, 100 * record.autoattack.accuracy / end) for name, record in placed],
         "ticks": [(step, 10 * step / end) for step in range(0, round(10 * end) + 1, 2)],
     }
 
 
-def curves(dossiers: Sequence[Dossier]) -> dict[str, Any] | None:
-    """Accuracy over eps, one chart a norm."""
-    known = [each.curve for each in dossiers if each.curve]
-    norms = {curve.norm: curve for curve in known}
-    charts = {}
-    for norm, first in norms.items():
-        ball = Ball(norm, first.eps)
-        ours = {each.name: each.curve if each.curve and each.curve.norm == norm else None for each in dossiers}
-        charts[norm] = chart(lambda axis, ours=ours, ball=ball: curve_panel(axis, ours, ball), f"curve {norm}")  # type: ignore[misc]
-    told = {
-        each.name: ", ".join(f"{percent(point.accuracy)} at {point.eps:.3g}" for point in each.curve.points)
-        for each in dossiers
-        if each.curve
-    }
-    return {"charts": charts, "attack": known[0].points[-1].name, "n": known[0].n, "told": told} if known else None
+def _board(record: Any) -> tuple[str, str]:
+    return record.place.dataset, record.place.norm
+
+
+def curves(dossiers: Sequence[Dossier]) -> list[dict[str, Any]]:
+    """Accuracy over eps, a chart for the curves of one budget, number of images and attack."""
+    kinds = {_kind(each.curve): each.curve for each in dossiers if each.curve}
+    charts = []
+    for kind, curve in kinds.items():
+        ours = {each.name: each.curve if each.curve and _kind(each.curve) == kind else None for each in dossiers}
+        told = {
+            name: ", ".join(f"{percent(point.accuracy)} at {point.eps:.3g}" for point in one.points)
+            for name, one in ours.items()
+            if one
+        }
+        last = curve.points[-1]
+        svg = chart(lambda axis, ours=ours, ball=curve.ball: curve_panel(axis, ours, ball), f"curve {kind}")  # type: ignore[misc]
+        reach = f"{curve.norm} {format_eps(last.eps, curve.norm)}"
+        charts.append({"svg": svg, "attack": last.name, "n": curve.n, "ball": curve.ball, "reach": reach, "told": told})
+    return charts
+
+
+def _kind(curve: Any) -> tuple[Any, ...]:
+    return curve.norm, curve.eps, curve.n, curve.points[-1].name
 
 
 def training(dossiers: Sequence[Dossier]) -> dict[str, str]:
@@ -56,7 +70,8 @@ def training(dossiers: Sequence[Dossier]) -> dict[str, str]:
     runs = {each.name: (each.epochs, each.steps) for each in dossiers}
     if not any(epochs for epochs, _ in runs.values()):
         return {}
-    norm = next((each.config["attack"]["norm"] for each in dossiers if "attack" in each.config), "Linf")
+    attacks = [each.config.get("attack") for each in dossiers]
+    norm = next((attack["norm"] for attack in attacks if isinstance(attack, dict) and "norm" in attack), "Linf")
     charts = {
         "Training loss": chart(lambda axis: loss_panel(axis, runs), "loss"),
         "Validation accuracy": chart(lambda axis: accuracy_panel(axis, runs), "accuracy"),
@@ -73,20 +88,26 @@ def training(dossiers: Sequence[Dossier]) -> dict[str, str]:
 
 
 def by_class(dossiers: Sequence[Dossier]) -> list[dict[str, Any]]:
-    """The worst case and AutoAttack by class, of the models whose labels are known, the last model's hardest first."""
+    """The worst case and AutoAttack by class, of the models whose labels are known, the last model's hardest first, of
+    more than ``MOST`` classes these."""
     flags: dict[str, dict[str, list[ClassShare]]] = {"Worst case": {}, "AutoAttack": {}}
+    names: dict[str, str] = {}  # by number: two classes may have one name
     for each in dossiers:
         if row := each.evaluation:
-            flags["Worst case"][each.name] = per_class(row.worst_case.flags, row.labels, row.classes)
+            flags["Worst case"][each.name] = per_class(row.worst_case.flags, row.labels)
         if each.benchmark:
             run = each.benchmark.autoattack
-            flags["AutoAttack"][each.name] = per_class(run.flags, run.labels, each.benchmark.classes)
+            flags["AutoAttack"][each.name] = per_class(run.flags, run.labels)
+        for record in (each.evaluation, each.benchmark):
+            names |= {str(number): name for number, name in enumerate(record.classes if record else ())}
     tables = []
     for title, found in flags.items():
         models = {name: {share.name: share for share in shares} for name, shares in found.items() if shares}
         if models:
             last = sorted(list(models.values())[-1].values(), key=lambda share: share.accuracy)
             counts = {share.name: share.n for known in models.values() for share in known.values()}
-            classes = dict.fromkeys([*(share.name for share in last), *counts])
-            tables.append({"title": title, "classes": list(classes), "counts": counts, "models": models})
+            numbers = list(dict.fromkeys([*(share.name for share in last), *counts]))
+            classes = {number: names.get(number, number) for number in numbers[:MOST]}
+            more = len(numbers) - len(classes)
+            tables.append({"title": title, "classes": classes, "counts": counts, "models": models, "left_out": more})
     return tables

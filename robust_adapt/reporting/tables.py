@@ -9,10 +9,10 @@ from typing import Any
 from rich.table import Table
 
 from robust_adapt.ball import format_eps
-from robust_adapt.config import ModelConfig
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.reporting.classes import class_rows, record_sentence, row_worst
+from robust_adapt.reporting.dossier import training_words
 from robust_adapt.reporting.text import cell, markdown, plain
 
 LEFT = 2  # columns of words; the others are figures
@@ -30,8 +30,9 @@ def table_rows(records: Sequence[EvaluationRecord]) -> tuple[list[str], list[lis
     models = [record.model for record in records]
     gains = ["gain, points"] if len(models) == 2 else [f"gain of {model}, points" for model in models[1:]]
     header = ["attack", "norm", "eps", "steps", "n", *models, *gains, "article"]
-    rows = [_row(same[0].name, same) for same in zip(*(record.attacks for record in records), strict=True)]
-    return header, [*rows, _row("Worst case", [record.worst_case for record in records])]
+    data = records[0].data
+    rows = [_row(same[0].name, same, data) for same in zip(*(record.attacks for record in records), strict=True)]
+    return header, [*rows, _row("Worst case", [record.worst_case for record in records], data)]
 
 
 def check_alike(records: Sequence[EvaluationRecord]) -> None:
@@ -69,7 +70,7 @@ _ALIKE: dict[str, Callable[[EvaluationRecord], Any]] = {
 }
 
 
-def _row(name: str, same: Sequence[AttackRecord]) -> list[str]:
+def _row(name: str, same: Sequence[AttackRecord], data: str) -> list[str]:
     first = same[0]
     eps = format_eps(first.eps, first.norm) if first.eps is not None else ("none" if first.norm else "")
     figures = [
@@ -79,7 +80,7 @@ def _row(name: str, same: Sequence[AttackRecord]) -> list[str]:
     ]
     gains = [_gain(first.accuracy, one.accuracy) for one in same[1:]]
     counts = " / ".join(dict.fromkeys(str(one.n) for one in same))
-    return [name, first.norm, eps, _steps(first, first.norm), counts, *figures, *gains, _article(name)]
+    return [name, first.norm, eps, _steps(first, first.norm), counts, *figures, *gains, _article(name, data)]
 
 
 def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
@@ -91,7 +92,7 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
         f"stratified choice), 95 % Wilson intervals; budget {first.ball}, one restart, "
         f"seed {first.seed}, {_arithmetic(first)}."
     ]
-    if titles != "CIFAR-10":
+    if not all(_official(record.data) for record in records):
         sentences.append(f"{titles} is not the official CIFAR-10 test set: not comparable with leaderboards.")
     sentences.append(
         "Rows without an eps are not bounded: their figure is the mean L2 size of the successes, in brackets. "
@@ -101,18 +102,19 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
     if notes := dict.fromkeys(f"{row.name}: {row.note}" for row in rows if row.note):
         sentences.append("; ".join(notes) + ".")
     for record in records:
-        if training := record.config:
-            told = {key: value for key, value in training["model"].items() if key in ("name", "width", "size")}
-            sentences.append(
-                f"{record.model}: {ModelConfig(**told).title}, "
-                f"{training['epochs']:g} epochs, batch {training['batch_size']}, seed "
-                f"{training['seed']}; weights sha256 {record.weights_sha256[:12]}."
-            )
+        if training := training_words(record.config):
+            sentences.append(f"{record.model}: {', '.join(training)}; weights sha256 {record.weights_sha256[:12]}.")
         if worst := record_sentence(record):
             sentences.append(f"{record.model}, {worst}.")
     software = _all(_versions(record, "torch", "torchattacks") for record in records)
     where = _all(f"{record.device} at commit {(record.commit or 'unknown')[:12]}" for record in records)
-    return [*sentences, f"{software}; evaluated on {where}.", ARTICLE_NOTE]
+    shown = any(_article(row.name, first.data) for row in first.attacks)
+    return [*sentences, f"{software}; evaluated on {where}.", *[ARTICLE_NOTE] * shown]
+
+
+def _official(title: str) -> bool:
+    """Whether a title is that of a leaderboard's own images, ImageNet's with their preprocessing."""
+    return title in ("CIFAR-10", "CIFAR-100") or title.partition(" (")[0] == "ImageNet"
 
 
 def _all(texts: Iterable[str]) -> str:
@@ -172,8 +174,9 @@ def _gain(before: float, after: float) -> str:
     return f"{100 * (after - before):+.1f} ({100 * (after - before) / before:+.0f} %)"
 
 
-def _article(name: str) -> str:
-    if name not in ARTICLE:
+def _article(name: str, data: str) -> str:
+    """The article's figures of a row, beside those on CIFAR-10 or a copy of it alone."""
+    if name not in ARTICLE or data.partition(" (")[0] != "CIFAR-10":
         return ""
     before, after = ARTICLE[name]
     return f"{before} -> {after} ({100 * (after - before) / before:.0f} %)"

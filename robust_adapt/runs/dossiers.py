@@ -9,13 +9,14 @@ from typing import Any
 
 from robust_adapt.ball import Ball
 from robust_adapt.data import ImageData
-from robust_adapt.errors import CheckpointError
+from robust_adapt.errors import CheckpointError, ConfigError
 from robust_adapt.evaluation import EpsCurve
 from robust_adapt.files import file_sha256
 from robust_adapt.leaderboard import BenchmarkRecord, read_benchmark
 from robust_adapt.models import weights_hash
 from robust_adapt.records import EpochRecord, EvaluationRecord, Record, StepRecord, read_lines
 from robust_adapt.reporting import Dossier, Gallery
+from robust_adapt.runs.devices import device_of
 from robust_adapt.runs.evaluation import measure_curve
 from robust_adapt.runs.folder import Run, read_record
 from robust_adapt.runs.study import study_cases
@@ -27,27 +28,43 @@ MEASURED = 200  # images of the curve over eps
 
 def read_dossiers(paths: Sequence[str | Path]) -> list[Dossier]:
     """What the folders and files hold: of a run, of a table (all its models), of a benchmark, or a record of the last
-    two. A benchmark of the weights of another dossier becomes part of that.
+    two. A benchmark of the weights of another dossier becomes part of that, unless it has another one.
 
     Names are those of recipes, with the folder where two are of one recipe. Raises ``CheckpointError``.
     """
     dossiers: list[Dossier] = []
     benchmarks: list[BenchmarkRecord] = []
     for path in map(Path, paths):
+        if not path.exists():
+            raise CheckpointError(
+                f"Expected the folder of a run, a table or a benchmark, or its record, but there is no {path}; give "
+                "one that `robust-adapt train`, `table` or `benchmark` has written."
+            )
         table = path / "table.json" if path.is_dir() else path
         if (path / "config.json").exists():
             dossiers.append(read_dossier(path))
         elif table.exists() and isinstance(_json(table), list):
             dossiers += [_of_table(table, values) for values in _json(table)]
         else:
-            benchmarks.append(read_benchmark(path))
+            benchmarks.append(_read_benchmark(path))
     for record in benchmarks:
         at = next((number for number, each in enumerate(dossiers) if _is_of(record, each)), None)
-        if at is None:
-            dossiers.append(Dossier(name=record.model, config=record.config, benchmark=record))
-        else:
+        if at is not None and dossiers[at].benchmark in (None, record):
             dossiers[at] = dataclasses.replace(dossiers[at], benchmark=record)
+        else:
+            dossiers.append(Dossier(name=record.model, config=record.config, benchmark=record))
     return _named(dossiers)
+
+
+def _read_benchmark(path: Path) -> BenchmarkRecord:
+    """``read_benchmark``, but corruptions, which a page has no section for, are refused in their own words."""
+    file = path / "corruptions.json" if path.is_dir() and not (path / "benchmark.json").exists() else path
+    if file.is_file() and isinstance(values := _json(file), dict) and "accuracies" in values:
+        raise CheckpointError(
+            f"Expected the record of a run, a table or a benchmark under attack, but got one of corruptions, {file}; "
+            f"`robust-adapt leaderboard DATASET corruptions --add {path}` shows its place."
+        )
+    return read_benchmark(path)
 
 
 def read_dossier(folder: Path) -> Dossier:
@@ -84,14 +101,32 @@ def measure(
     for dossier in dossiers:
         if (run := runs.get(dossier.name)) is not None:
             report(f"accuracy over eps of {dossier.name}")
-            own = weights_hash(run.model)
-            evaluation = dossier.evaluation if dossier.evaluation and dossier.evaluation.weights_sha256 == own else None
-            sanity = dossier.sanity if dossier.sanity and dossier.sanity.weights_sha256 == own else None
-            curve = measure_curve(run, data, ball, n=n)
-            dossier = dataclasses.replace(dossier, evaluation=evaluation, sanity=sanity, curve=curve)
+            dossier = of_weights(dossier, weights_hash(run.model))
+            run.model.to(_device(run))
+            dossier = dataclasses.replace(dossier, curve=measure_curve(run, data, ball, n=n))
         found.append(dossier)
     report("the case study")
     return found, study_cases(runs, data, ball) if runs else None
+
+
+def of_weights(dossier: Dossier, sha256: str) -> Dossier:
+    """The dossier without the records of other weights, known by their hash."""
+    own: dict[str, Any] = {
+        name: record if record is not None and record.weights_sha256 == sha256 else None
+        for name in ("evaluation", "sanity", "curve")
+        for record in [getattr(dossier, name)]
+    }
+    judged = dossier.benchmark
+    other = judged is not None and judged.autoattack.fingerprint.get("weights", sha256) != sha256
+    return dataclasses.replace(dossier, **own, benchmark=None if other else judged)
+
+
+def _device(run: Run) -> str:
+    """The device of the run's config; the CPU where that is not here, for a page may be made elsewhere."""
+    try:
+        return device_of(run.config.device)
+    except ConfigError:
+        return "cpu"
 
 
 def _is_of(record: BenchmarkRecord, dossier: Dossier) -> bool:

@@ -11,7 +11,16 @@ from lightning_fabric import Fabric
 from robust_adapt.ball import Ball
 from robust_adapt.data import ImageData, check_data
 from robust_adapt.distributed import ALONE, Processes
-from robust_adapt.evaluation import ADVERSARIAL, DEFAULT_LIMITS, EpsCurve, eps_curve, evaluate_model, rows_of_norm
+from robust_adapt.evaluation import (
+    ADVERSARIAL,
+    CURVE_ROWS,
+    DEFAULT_LIMITS,
+    ROWS,
+    EpsCurve,
+    eps_curve,
+    evaluate_model,
+    rows_of_norm,
+)
 from robust_adapt.models import weights_hash
 from robust_adapt.records import AttackRecord, EvaluationRecord, write_json
 from robust_adapt.runs.devices import device_of
@@ -134,13 +143,21 @@ def measure_curve(run: Run, data: ImageData, ball: Ball, *, n: int = 200) -> Eps
     where it is of the same weights, images, budget and attack."""
     path, settings = run.folder / "eps_curve.json", run.config.evaluation
     expected: dict[str, Any] = {"weights_sha256": weights_hash(run.model), "images_sha256": data.test.first(n).sha256}
-    expected |= {**dataclasses.asdict(ball), "seed": settings.seed}
+    expected |= {**dataclasses.asdict(ball), "seed": settings.seed, "batch_size": settings.batch_size}
     try:
         record = EpsCurve.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
         record = None
-    if record is not None and all(getattr(record, name) == value for name, value in expected.items()):
+    same = record is not None and all(getattr(record, name) == value for name, value in expected.items())
+    if record is not None and same and _is_attacked_so(record):
         return record
     record = eps_curve(run.model, data.test, ball, n=n, batch_size=settings.batch_size, seed=settings.seed)
     write_json(path, record)
     return record
+
+
+def _is_attacked_so(curve: EpsCurve) -> bool:
+    """Whether the points are under the attack that ``eps_curve`` makes today."""
+    row = CURVE_ROWS[curve.norm]
+    steps = ROWS[row].steps
+    return all((each.name, each.steps) == (row, steps) for each in curve.points if each.eps)

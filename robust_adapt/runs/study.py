@@ -46,7 +46,7 @@ def study_cases(runs: dict[str, Run], data: ImageData, ball: Ball, *, count: int
         shown = {"clean": images[chosen]} | {f"{attack} on {name}": each[chosen] for name, each in made.items()}
         said = {title: {name: _shares(run, batch) for name, run in runs.items()} for title, batch in shown.items()}
         cases[attack] = [_case(data.classes, int(label), row, shown, said) for row, label in enumerate(labels[chosen])]
-    return Gallery(cases=cases, how=_how(runs, right, fits.all(0)))
+    return Gallery(cases=cases, how=_how(runs, right, fits.all(0)), ball=ball)
 
 
 def _how(runs: dict[str, Run], right: Tensor, fits: Tensor) -> str:
@@ -74,6 +74,7 @@ def _attacked(runs: dict[str, Run], attack: str, images: Tensor, labels: Tensor,
     """The images that an attack makes of these against each model."""
     row, made = ROWS[attack], {}
     for name, run in runs.items():
+        device = model_device(run.model)
         one = DiverseAttack(
             run.model,
             [row.attack or ""],
@@ -84,7 +85,7 @@ def _attacked(runs: dict[str, Run], attack: str, images: Tensor, labels: Tensor,
             step_ratio=row.step_ratio,
         )
         with exact_arithmetic():
-            made[name] = one(images, labels).cpu()
+            made[name] = one(images.to(device), labels.to(device)).cpu()
     return made
 
 
