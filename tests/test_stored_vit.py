@@ -11,7 +11,8 @@ from robust_adapt import Ball, Conditions, DiverseAttack, FeatureTap, benchmark,
 from robust_adapt.config import DataConfig
 
 SIZE, COUNT, EPS = 224, 8, 1 / 255
-DEPTHS = [1, pytest.param(12, marks=pytest.mark.slow)]  # 12: the ViT-tiny as it is
+DEPTHS = [1, 12]  # 12: the ViT-tiny as it is
+pytestmark = pytest.mark.slow  # images from disk have fast tests in test_stored.py
 
 
 @pytest.fixture(scope="module")
