@@ -76,7 +76,7 @@ $(LOWEST)/.installed: setup.cfg setup.py pyproject.toml
 # The tools of the extra alone: the package is read, not imported.
 .venv-docs/.installed: setup.cfg
 	$(call venv,.venv-docs)
-	.venv-docs/bin/python -m pip install --quiet $$(sed -n '/^docs =/,/^[^ ]/s/^ \+//p' setup.cfg)
+	.venv-docs/bin/python -m pip install --quiet $$(sed -n '/^docs =/,/^[^ ]/s/^  *//p' setup.cfg)
 	touch $@
 
 clean:

@@ -90,11 +90,13 @@ def measure(folders: dict[str, Path], name: str, n: int, path: Path) -> dict[str
         "n": n,
         "images_sha256": split.sha256,
         "eps": list(EPS),
+        "seed": 0,
         "weights_sha256": {kind: weights_hash(model) for kind, model in models.items()},
     }
     found = json.loads(path.read_text()) if path.exists() else {}
     if {key: found.get(key) for key in stands_on} != stands_on:
-        found = stands_on | {"versions": upstream.versions(), "commit": upstream.commit(), "curves": {}}
+        where = {"device": "cpu", "threads": torch.get_num_threads()}
+        found = stands_on | where | {"versions": upstream.versions(), "commit": upstream.commit(), "curves": {}}
     for kind, model in models.items():
         for attack, row in ATTACKS.items():
             curves = found["curves"].setdefault(kind, {})

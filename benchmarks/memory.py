@@ -55,7 +55,12 @@ def main() -> None:
         print(runs[-1])
     about = {"size": SIZE, "rows": ROWS, "batch_size": options.batch_size, "workers": options.workers}
     grown = runs[-1]["peak_mib"] - runs[0]["peak_mib"]
-    content = about | {"runs": runs, "grown_mib": round(grown, 1), "versions": upstream.versions()}
+    content = about | {
+        "runs": runs,
+        "grown_mib": round(grown, 1),
+        "versions": upstream.versions(),
+        "commit": upstream.commit(),
+    }
     options.out.write_text(json.dumps(content, indent=1) + "\n")
 
 

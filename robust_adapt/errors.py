@@ -84,7 +84,7 @@ def enough_memory(work: str, mend: str) -> Iterator[None]:
         raise ConfigError(f"Expected memory for {work}, but got: {said[:120].rstrip('.')}; {mend}") from error
 
 
-def give_back() -> None:
+def trim_memory() -> None:
     """Return freed memory to the system. glibc keeps it between what is still used, where the next batch does not fit:
     without this an evaluation grows by some of a batch with every batch. Other C libraries lack the call."""
     with contextlib.suppress(AttributeError, OSError, TypeError):

@@ -18,7 +18,7 @@ from torch import nn
 from robust_adapt.archives import read_tensors, tensor_bytes, tensors_hash
 from robust_adapt.auto_attack.records import Conditions
 from robust_adapt.data import Split
-from robust_adapt.errors import CheckpointError, ConfigError, give_back
+from robust_adapt.errors import CheckpointError, ConfigError, trim_memory
 from robust_adapt.files import write_atomically
 from robust_adapt.models import weights_hash
 from robust_adapt.random_states import random_states
@@ -70,7 +70,7 @@ class RunState:
         under this name before this returns."""
         begin = time.monotonic()
         result = make(*arguments)
-        give_back()
+        trim_memory()
         result |= {"seconds": time.monotonic() - begin, "random": random_states()}
         self._seen[name] = result
         if self.folder is None:

@@ -84,7 +84,7 @@ class Stored:
     def read(self, parts: Sequence[slice]) -> Iterator[Tensor]:
         """The images of each part in turn, float32 in [0, 1], on the CPU; the workers go on reading meanwhile.
 
-        They hand over single images, so that no more than a batch is in memory. Raises ``DataError``.
+        They hand over ``CHUNK`` images at a time, so that no more than a batch is in memory. Raises ``DataError``.
         """
         wanted = [self.index[part] for part in parts]
         chunks = self.chunks([chunk.tolist() for part in wanted for chunk in part.split(CHUNK) if len(chunk)])

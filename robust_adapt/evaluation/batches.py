@@ -16,7 +16,7 @@ from robust_adapt.attacks import Member, check_images, crafting, project
 from robust_adapt.ball import Ball
 from robust_adapt.data import Split
 from robust_adapt.distributed import ALONE, Processes
-from robust_adapt.errors import enough_memory, give_back
+from robust_adapt.errors import enough_memory, trim_memory
 from robust_adapt.evaluation.rows import Row
 from robust_adapt.models import model_device
 
@@ -56,7 +56,7 @@ class Trial:
                 stack.enter_context(crafting(self.model, seed=self.seed * 1_000_003 + number))
                 answers.append(question(images, labels))
             del images, labels
-            give_back()
+            trim_memory()
         return answers
 
     def craft(self, split: Split, row: Row) -> Split:

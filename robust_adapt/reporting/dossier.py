@@ -34,7 +34,9 @@ class Dossier:
     def weights(self) -> set[str]:
         """The sha256 of the weights that its records are of."""
         known = {each.weights_sha256 for each in (self.evaluation, self.sanity, self.curve) if each is not None}
-        return known | ({self.benchmark.autoattack.fingerprint.get("weights", "")} if self.benchmark else set()) - {""}
+        return (known | ({self.benchmark.autoattack.fingerprint.get("weights", "")} if self.benchmark else set())) - {
+            ""
+        }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

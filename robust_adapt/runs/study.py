@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from robust_adapt.arithmetic import exact_arithmetic
-from robust_adapt.attacks import DiverseAttack
+from robust_adapt.attacks import crafting
 from robust_adapt.ball import Ball
 from robust_adapt.data import ImageData
-from robust_adapt.evaluation import ROWS
+from robust_adapt.evaluation import ROWS, Trial
 from robust_adapt.models import model_device
 from robust_adapt.records import Answer, Case
 from robust_adapt.reporting import Gallery
@@ -27,12 +27,16 @@ def study_cases(runs: dict[str, Run], data: ImageData, ball: Ball, *, count: int
     one, and before others those that every standard model loses and every robust one keeps under every attack.
     """
     batch = min(run.config.evaluation.batch_size for run in runs.values())
-    images, labels = data.test.first(min(POOL, batch, len(data.test))).tensors()
+    pool = data.test.first(min(POOL, batch, len(data.test)))
+    images, labels = pool.tensors()
     clean = {name: _shares(run, images) for name, run in runs.items()}
     right = torch.stack([shares.argmax(1) == labels for shares in clean.values()]).all(0)
     if not right.any():
         return None
-    attacked = {attack: _attacked(runs, attack, images, labels, ball) for attack in STUDIED[ball.norm]}
+    attacked = {
+        attack: {name: Trial(run.model, ball, batch).craft(pool, ROWS[attack]).images for name, run in runs.items()}
+        for attack in STUDIED[ball.norm]
+    }
     fits = torch.stack(
         [
             (_shares(run, made[name]).argmax(1) == labels) == bool(run.config.attack.attacks)
@@ -63,30 +67,10 @@ def _how(runs: dict[str, Run], right: Tensor, fits: Tensor) -> str:
     )
 
 
-@torch.no_grad()
 def _shares(run: Run, images: Tensor) -> Tensor:
-    with exact_arithmetic():
+    with exact_arithmetic(), crafting(run.model, seed=0), torch.no_grad():
         shares: Tensor = run.model(images.to(model_device(run.model))).softmax(1).cpu()
     return shares
-
-
-def _attacked(runs: dict[str, Run], attack: str, images: Tensor, labels: Tensor, ball: Ball) -> dict[str, Tensor]:
-    """The images that an attack makes of these against each model."""
-    row, made = ROWS[attack], {}
-    for name, run in runs.items():
-        device = model_device(run.model)
-        one = DiverseAttack(
-            run.model,
-            [row.attack or ""],
-            eps=ball.eps,
-            norm=ball.norm,
-            pick="all",
-            steps=row.steps,
-            step_ratio=row.step_ratio,
-        )
-        with exact_arithmetic():
-            made[name] = one(images.to(device), labels.to(device)).cpu()
-    return made
 
 
 def _one_a_class(labels: Tensor, right: Tensor, score: Tensor, classes: Sequence[str], count: int) -> list[int]:
