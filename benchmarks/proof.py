@@ -40,6 +40,7 @@ RUNS = {
     "fgsm-rs": "--attack.attacks ffgsm --attack.step-ratio 1.25",
     "n-fgsm": NFGSM,
     "pgd-2": "--attack.attacks pgd --attack.steps 2 --attack.step-ratio 0.5",
+    "fgsm-rs-muon": f"--attack.attacks ffgsm --attack.step-ratio 1.25 {MUON}",
     "n-fgsm-muon": f"{NFGSM} {MUON}",
     "pgd-2-muon": f"--attack.attacks pgd --attack.steps 2 --attack.step-ratio 0.5 {MUON}",
     # consistency
