@@ -135,9 +135,9 @@ class BrakeRecord(Record):
 class AttackRecord(Record):
     """Accuracy of one model under one attack, with every condition that the figure depends on.
 
-    success_rate: of the images that are right when clean, the share that falls. unchanged_share: of all images, those
-    that the attack leaves as they are; None for the worst case, which is no attack. flags: ``1`` (right) or ``0`` per
-    image, in the order of the images whose hash is ``images_sha256``; both are empty where they are unknown.
+    success_rate: of the images that are right when clean, the share that falls. unchanged_share: of those too, the
+    share that the attack leaves as it is; None for the worst case, which is no attack. flags: ``1`` (right) or ``0``
+    per image, in the order of the images whose hash is ``images_sha256``; both are empty where they are unknown.
     """
 
     name: str

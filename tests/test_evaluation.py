@@ -194,7 +194,7 @@ def test_clean_is_always_in_the_worst_case(channel_means, leads, rows, limits):
         assert record.worst_case.success_rate == 0
 
 
-def test_an_image_that_is_right_under_attack_alone_is_wrong_in_the_worst_case(leads):
+def test_an_image_that_is_right_under_attack_alone_is_wrong_in_every_row(leads):
     class Turned(torch.nn.Module):
         """Wrong on the clean images, whose values are whole 255ths; right on every other."""
 
@@ -202,8 +202,23 @@ def test_an_image_that_is_right_under_attack_alone_is_wrong_in_the_worst_case(le
             whole = ((images * 255).round() / 255 == images).flatten(1).all(1)
             return torch.where(whole[:, None], -1.0, 1.0) * images.mean((2, 3))
 
-    record = evaluate_model(Turned(), leads, Ball("Linf", 0.3 / 255), rows=["FGSM"])
-    assert record.attacks[0].correct > 5 and record.worst_case.correct < 5
+    ball = Ball("Linf", 0.3 / 255)
+    record = evaluate_model(Turned(), leads, ball, rows=["FGSM"])
+    assert record.attacks[0].correct == record.worst_case.correct < 5
+    whole = Trial(Turned(), ball, whole=True).figures(leads, ROWS["FGSM"])  # attacked all the same
+    assert whole["right"].sum() > 5 and (whole["l2"] > 0).sum() > 5
+
+
+def test_only_images_that_are_right_when_clean_meet_an_attack(channel_means, leads, monkeypatch):
+    met = []
+    run = Member.run
+    monkeypatch.setattr(Member, "run", lambda self, images, *rest: met.append(len(images)) or run(self, images, *rest))
+    wrong = Split(leads.images, (leads.labels + 1) % 3)  # one is right by chance
+    figures = Trial(channel_means, BALL).figures(wrong, ROWS["PGD-20"])
+    assert met == [1] and (figures["l2"] > 0).tolist() == figures["clean_right"].tolist()
+    none = wrong.take((~figures["clean_right"]).nonzero().squeeze(1))
+    record = evaluate_model(channel_means, none, BALL, rows=["PGD-20"])
+    assert met == [1] and (record.attacks[0].correct, record.attacks[0].unchanged_share) == (0, None)
 
 
 def test_the_worst_case_says_how_many_fall_and_no_more(channel_means, leads):

@@ -29,7 +29,7 @@ class Trial:
     """A model in eval mode, attacked in one ball, a batch at a time.
 
     seed: of the random states. processes: each takes its own batches of the one-process run. keep: ``figures`` hold the
-    adversarial images too.
+    adversarial images too. whole: images that are wrong when clean are attacked too.
     """
 
     model: nn.Module
@@ -38,6 +38,7 @@ class Trial:
     seed: int = 0
     processes: Processes = ALONE
     keep: bool = False
+    whole: bool = False
 
     def ask(self, split: Split, question: Callable[[Tensor, Tensor], T], *, under: str = "") -> list[T]:
         """``question(images, labels)`` of each of the process's batches, in exact arithmetic and a random state of its
@@ -66,8 +67,9 @@ class Trial:
     def figures(self, split: Split, row: Row) -> dict[str, Tensor]:
         """``clean_right``, ``right`` and ``l2`` under a row, one value per sample, from all processes.
 
-        Of an attack without a bound also ``right in the ball`` and ``l2 in the ball``, of the same images projected.
-        Where the trial keeps them, ``images`` are those in the ball, float32 on the CPU.
+        An image that is wrong when clean is not attacked unless the trial is ``whole``: it counts as wrong, and stays
+        as it is. Of an attack without a bound also ``right in the ball`` and ``l2 in the ball``, of the same images
+        projected. Where the trial keeps them, ``images`` are those in the ball, float32 on the CPU.
         """
         options = {"steps": row.steps, "step_ratio": row.step_ratio, **dict(row.options)}
         member = None if row.attack is None else Member.named(row.attack, self.model, self.ball.norm, **options)
@@ -76,19 +78,16 @@ class Trial:
             with torch.no_grad():
                 logits = ask(self.model, images)
             check_images(images, labels, num_classes=check_logits(logits, images))
-            adversarial = images
-            if member is not None:
-                with member.ready():
-                    if row.bounded:
-                        adversarial = member.run(images, labels, self.ball.eps)
-                        if member.leaves_ball:  # judged by what of it is inside
-                            adversarial = project(adversarial, images, self.ball.eps, norm=self.ball.norm)
-                    else:
-                        adversarial = member.attack(images, labels).detach()
-            figures = {"clean_right": (logits.argmax(1) == labels).cpu()} | self._ask_again(images, labels, adversarial)
+            clean_right, adversarial = logits.argmax(1) == labels, images
+            attacked = torch.ones_like(clean_right) if self.whole else clean_right
+            if member is not None and attacked.any():
+                adversarial = images.index_put(
+                    (attacked,), self._attacked(member, row, images[attacked], labels[attacked])
+                )
+            figures = {"clean_right": clean_right.cpu()} | self._ask_again(images, labels, adversarial, attacked)
             if not row.bounded:
                 adversarial = project(adversarial, images, self.ball.eps, norm=self.ball.norm)
-                again = self._ask_again(images, labels, adversarial)
+                again = self._ask_again(images, labels, adversarial, attacked)
                 figures |= {f"{name} in the ball": value for name, value in again.items()}
             return figures | ({"images": adversarial.detach().cpu()} if self.keep else {})
 
@@ -97,7 +96,16 @@ class Trial:
         batches = [batch for one_each in rounds for batch in one_each if batch is not None]
         return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
+    def _attacked(self, member: Member, row: Row, images: Tensor, labels: Tensor) -> Tensor:
+        with member.ready():
+            if not row.bounded:
+                return member.attack(images, labels).detach()
+            adversarial = member.run(images, labels, self.ball.eps)
+        if member.leaves_ball:  # judged by what of it is inside
+            adversarial = project(adversarial, images, self.ball.eps, norm=self.ball.norm)
+        return adversarial
+
     @torch.no_grad()
-    def _ask_again(self, images: Tensor, labels: Tensor, adversarial: Tensor) -> dict[str, Tensor]:
-        right = self.model(adversarial).argmax(1) == labels  # do not trust what an attack says of its success
+    def _ask_again(self, images: Tensor, labels: Tensor, adversarial: Tensor, attacked: Tensor) -> dict[str, Tensor]:
+        right = attacked & (self.model(adversarial).argmax(1) == labels)  # do not trust what an attack says of itself
         return {"right": right.cpu(), "l2": (adversarial - images).flatten(1).norm(dim=1).cpu()}

@@ -201,7 +201,9 @@ def _counts(figures: dict[str, Tensor]) -> dict[str, Any]:
         "low": low,
         "high": high,
         "success_rate": int(fooled.sum()) / max(1, int(clean_right.sum())),
-        "unchanged_share": None if sizes is None else float((sizes == 0).float().mean()),
+        "unchanged_share": float((sizes[clean_right] == 0).float().mean())
+        if sizes is not None and clean_right.any()
+        else None,
         "mean_l2": float(sizes[fooled].mean()) if sizes is not None and fooled.any() else None,
         "flags": "".join("1" if each else "0" for each in right.tolist()),
     }

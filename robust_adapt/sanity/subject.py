@@ -123,7 +123,7 @@ class Subject:
         part, question = self.split.take(flags.nonzero().squeeze(1)), stands
         if source is not None and len(part):
             row = Row(attack, options=tuple(options.items()))
-            part, question = dataclasses.replace(trial, model=source).craft(part, row), self.right
+            part, question = dataclasses.replace(trial, model=source, whole=True).craft(part, row), self.right
         flags[flags.clone()] = torch.cat([*trial.ask(part, question), flags[:0]])
         return flags
 
