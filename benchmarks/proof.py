@@ -1,13 +1,19 @@
-"""What each idea brings at equal CPU time: the runs of the ablation, trained where they are missing, and their table.
+"""What each idea brings at equal CPU time: the runs of the ablation, trained and judged where they are missing, and
+their table.
 
-    python -m benchmarks.proof --data folder:cifar10-jpeg --width 16 --minutes 30 --seeds 0 1 2 --out runs/proof
+    python -m benchmarks.proof --data folder:cifar10-jpeg --width 16 --minutes 20 --seeds 0 1 2 --out runs/proof
+    python -m benchmarks.proof --out runs/proof --home benchmarks/results/proof     # its records, to keep
+    python -m benchmarks.proof --out benchmarks/results/proof --table
 
 Each run is ``robust-adapt train`` with the arguments of ``RUNS``, one at a time, on one thread, in the folder
 ``OUT/NAME`` (seed 0) or ``OUT/NAME-sSEED``; one that is finished is not repeated, one that was interrupted goes on with
 the length that it began with. ``--minutes``: CPU minutes of training a run, without its validation; the epochs that fit
-follow from the passes of its steps and from the CPU seconds of one of ``n-fgsm``, measured once (OUT/seconds.json).
-``--list`` shows the commands, ``--table`` the table of what there is. All figures are of the held-out training images,
-on which choices are made; the judged test images play no part here.
+follow from the CPU seconds of its step, measured once in turn with one of the baseline (OUT/seconds.json).
+
+A finished run is judged (OUT/NAME/judged.json): clean, PGD-20, PGD-20 on the margin loss, and their worst case, on the
+first ``VALIDATION`` of the held-out training images, on which choices are made, and on test images that no choice has
+seen: those from ``JUDGED`` in the fixed order of the test split, whose first 2,000 served earlier tables. The baseline
+is the best of ``BASELINES`` on the held-out images.
 """
 
 import argparse
@@ -22,11 +28,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import t as student
+
+from benchmarks.publish import publish
+from robust_adapt.ball import Ball
 from robust_adapt.cli.terminal import read
 from robust_adapt.cli.train import TrainOptions
 from robust_adapt.config import Config
 from robust_adapt.recipes import recipe
-from robust_adapt.records import EpochRecord, RunRecord, read_lines, write_json
+from robust_adapt.records import EpochRecord, EvaluationRecord, RunRecord, read_lines, write_json
 from robust_adapt.training.checkpoint import is_run, read_config
 
 CRAFT = "--loss.label-smoothing 0.1 --optimizer.average 0.998 --brake.watch never"
@@ -59,7 +69,11 @@ RUNS = {
     # all three
     "all": f"{MIX} {MUON} --controller.rule class-wise --loss.consistency 1.0 {PGI} --loss.clean-share 0.25",
 }
-BASE = "n-fgsm"
+BASE = "n-fgsm-muon"  # whose step the others are measured against
+BASELINES = ("fgsm-rs", "n-fgsm", "pgd-2", "fgsm-rs-muon", "n-fgsm-muon", "pgd-2-muon")
+VALIDATION = 1000
+JUDGED = (2000, 4000)
+ROWS = ("Clean", "PGD-20", "CW-Linf-20")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,43 +104,42 @@ class Plan:
         return self.out / (name if seed == 0 else f"{name}-s{seed}")
 
 
-def passes(config: Config) -> float:
-    """Of an image of the batch through the model in one step; a backward into images counts 1, into weights too 2."""
-    from robust_adapt.runs import plan_run
-
-    cost = plan_run(config, probe=0)
-    return cost.crafting.units + 3 * cost.training + cost.signals
-
-
 def seconds_a_step(plan: Plan, name: str) -> float:
-    """CPU seconds of a step of a run: one of ``BASE`` by the passes of both, and what Muon adds to it.
+    """CPU seconds of a step of a run, measured once a folder (OUT/seconds.json): all lengths hang on them.
 
-    The two are measured once a folder and machine (OUT/seconds.json): the lengths of all runs hang on them.
+    A run that is not there yet is measured in turn with ``BASE``, so that a busier hour does not make it longer.
     """
     path = plan.out / "seconds.json"
-    if not path.exists():
-        kinds = {"sgd": BASE, "muon": f"{BASE}-muon"}
-        write_json(path, {kind: measured(plan.config(run)) for kind, run in kinds.items()} | {"width": plan.width})
-    known = json.loads(path.read_text())
-    more = known["muon"] - known["sgd"] if MUON in RUNS[name] else 0.0
-    return known["sgd"] * passes(plan.config(name)) / passes(plan.config(BASE)) + more
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if name not in known:
+        step, base = measured([plan.config(name), plan.config(BASE)])
+        known.setdefault(BASE, base)
+        known[name] = step / base * known[BASE]
+        plan.out.mkdir(parents=True, exist_ok=True)
+        write_json(path, known)
+    seconds: float = known[name]
+    return seconds
 
 
-def measured(config: Config, *, steps: int = 6) -> float:
-    """CPU seconds of a training step, the median after the first, on one thread."""
+def measured(configs: Sequence[Config], *, rounds: int = 12) -> list[float]:
+    """CPU seconds of a training step of each config, on one thread, in turn: medians after the first two rounds."""
     import torch
 
     from robust_adapt import runs, training
     from robust_adapt.data import load_data
 
     torch.set_num_threads(1)
-    parts, times = runs.build_parts(config, load_data(config.data)), []
-    images, labels = next(parts.batches.epoch(0))
-    for _ in range(steps):
-        begin = time.process_time()
-        training.train_step(parts, config, images, labels, 0.5)
-        times.append(time.process_time() - begin)
-    return statistics.median(times[1:])
+    data = load_data(configs[0].data)
+    every = [runs.build_parts(config, data) for config in configs]
+    batches = [next(parts.batches.epoch(0)) for parts in every]
+    times = list[list[float]]()
+    for _ in range(rounds):
+        times.append([])
+        for config, parts, (images, labels) in zip(configs, every, batches, strict=True):
+            begin = time.process_time()
+            training.train_step(parts, config, images, labels, 0.5)
+            times[-1].append(time.process_time() - begin)
+    return [statistics.median(each) for each in zip(*times[2:], strict=True)]
 
 
 def epochs_of(plan: Plan, name: str, seed: int, *, steps_per_epoch: int) -> float:
@@ -154,23 +167,51 @@ def run(plan: Plan, name: str, seed: int, epochs: float) -> None:
         print(f"{name}, seed {seed}: ended with {outcome.returncode}; the same command goes on with it.")
 
 
+def judge(plan: Plan, name: str, seed: int) -> None:
+    """``judged.json`` of a finished run: the records of both splits, with the flags of every image."""
+    folder = plan.folder(name, seed)
+    if (folder / "judged.json").exists() or not (folder / "done").exists():
+        return
+    import torch
+
+    from robust_adapt.data import load_data
+    from robust_adapt.evaluation import evaluate_model
+    from robust_adapt.runs import load_run
+
+    torch.set_num_threads(1)
+    run = load_run(folder)
+    data = load_data(run.config.data)
+    parts = {
+        "validation": data.validation.first(min(VALIDATION, len(data.validation))),
+        "test": data.test.first(min(JUDGED[1], len(data.test))).take(slice(JUDGED[0], None)),
+    }
+    ball = Ball("Linf", run.config.controller.target)
+    records = {
+        split: dataclasses.replace(
+            evaluate_model(run.model, images, ball, rows=ROWS),
+            model=folder.name,
+            data=data.title,
+            split=split,
+            config=run.config.shareable(),
+        ).to_dict()
+        for split, images in parts.items()
+    }
+    write_json(folder / "judged.json", records)
+
+
 def row(plan: Plan, name: str, seeds: Sequence[int]) -> dict[str, Any] | None:
-    """Validation of the weights that were kept, a figure a seed; None where nothing is recorded yet."""
+    """What is recorded of a run, a figure a seed; None where nothing is recorded yet."""
     folders = {seed: plan.folder(name, seed) for seed in seeds if (plan.folder(name, seed) / "epochs.jsonl").exists()}
     if not folders:
         return None
     epochs = [read_lines(folder / "epochs.jsonl", EpochRecord) for folder in folders.values()]
-    kept = [max((each for each in one if each.best), key=lambda each: each.step) for one in epochs]
     runs = [RunRecord.from_dict(json.loads((folder / "run.json").read_text())) for folder in folders.values()]
     return {
         "name": name,
         "seeds": list(folders),
         "done": min(one[-1].step / run.total_steps for one, run in zip(epochs, runs, strict=True)),
-        "n": kept[0].validation_n,
-        "attack": kept[0].validation_attack,
-        "clean": [each.validation_clean for each in kept],
-        "adversarial": [each.validation_adversarial for each in kept],
-        "weights": [each.weights for each in kept],
+        "judged": {seed: _figures(folder) for seed, folder in folders.items() if (folder / "judged.json").exists()},
+        "weights": [max((each for each in one if each.best), key=lambda each: each.step).weights for one in epochs],
         "steps": [one[-1].step for one in epochs],
         "cpu_minutes": [one[-1].cpu_seconds / 60 for one in epochs],
         "arguments": RUNS[name],
@@ -181,25 +222,79 @@ def row(plan: Plan, name: str, seeds: Sequence[int]) -> dict[str, Any] | None:
     }
 
 
+def _figures(folder: Path) -> dict[str, dict[str, float]]:
+    """Accuracy by split and attack, with the number of images as ``n``."""
+    figures = {}
+    for split, values in json.loads((folder / "judged.json").read_text()).items():
+        record = EvaluationRecord.from_dict(values)
+        every = {each.name: each.accuracy for each in (*record.attacks, record.worst_case)}
+        figures[split] = every | {"n": record.n}
+    return figures
+
+
+def baseline(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The best of ``BASELINES`` by the worst case on the held-out images of the first seed that all of them have."""
+    judged = [each for each in rows if each["name"] in BASELINES and each["judged"]]
+    common = set.intersection(*(set(each["judged"]) for each in judged)) if judged else set()
+    if not common:
+        return None
+    return max(judged, key=lambda each: each["judged"][min(common)]["validation"]["Worst case"])
+
+
+def gain(one: dict[str, Any], other: dict[str, Any], attack: str) -> tuple[list[float], float, float] | None:
+    """Points of a run above another on the test images, seed by seed, and the 95 % interval of their mean by Student's
+    t (infinite for one seed); None without a seed in common."""
+    seeds = sorted(set(one["judged"]) & set(other["judged"]))
+    if not seeds:
+        return None
+    points = [100 * (one["judged"][s]["test"][attack] - other["judged"][s]["test"][attack]) for s in seeds]
+    if len(points) == 1:
+        return points, -float("inf"), float("inf")
+    half = float(student.ppf(0.975, len(points) - 1)) * statistics.stdev(points) / len(points) ** 0.5
+    return points, statistics.mean(points) - half, statistics.mean(points) + half
+
+
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The table: mean (lowest to highest of the seeds), in percent."""
-    attack = rows[0]["attack"] if rows else "attack"
-    lines = [f"| run | seeds | clean | {attack} | steps | CPU minutes | done |", "|---|--:|--:|--:|--:|--:|--:|"]
-    for each in sorted(rows, key=lambda one: -statistics.mean(one["adversarial"])):
-        cells = [each["name"], str(len(each["seeds"])), *(_spread(each[kind]) for kind in ("clean", "adversarial"))]
-        means = [f"{statistics.mean(each[kind]):.0f}" for kind in ("steps", "cpu_minutes")]
-        lines.append("| " + " | ".join([*cells, *means, f"{100 * each['done']:.0f} %"]) + " |")
-    data, count = (rows[0]["data"], rows[0]["n"]) if rows else ("no data", 0)
+    """The table of the judged runs, best on the held-out images first; mean (lowest to highest of the seeds)."""
+    judged, base = [each for each in rows if each["judged"]], baseline(rows)
+    if not judged:
+        return "No run is judged yet."
+    lines = [
+        "| run | seeds | held out: clean | worst | test: clean | PGD-20 | margin PGD-20 | worst "
+        "| worst, above baseline | steps | CPU minutes |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for each in sorted(judged, key=lambda one: -statistics.mean(_every(one, "validation", "Worst case"))):
+        cells = [each["name"] + (" (baseline)" if each is base else ""), str(len(each["judged"]))]
+        cells += [_spread(_every(each, "validation", attack)) for attack in ("Clean", "Worst case")]
+        cells += [_spread(_every(each, "test", attack)) for attack in (*ROWS, "Worst case")]
+        cells.append("" if base is None or each is base else _gain(gain(each, base, "Worst case")))
+        cells += [f"{statistics.mean(each[kind]):.0f}" for kind in ("steps", "cpu_minutes")]
+        lines.append("| " + " | ".join(cells) + " |")
+    first = next(iter(judged[0]["judged"].values()))
     note = (
-        f"Accuracy in percent on {count} held-out training images of {data}, of the weights that were kept; "
-        "CPU minutes include the validation of every epoch."
+        f"Accuracy in percent of {judged[0]['data']}: {first['validation']['n']} held-out training images and "
+        f"{first['test']['n']} test images that no choice has seen; worst: right when clean and under both attacks. "
+        "Above baseline: points, mean over the seeds with its 95 % interval by Student's t. CPU minutes include the "
+        "validation of every epoch."
     )
     return "\n".join([*lines, "", note])
+
+
+def _every(row: dict[str, Any], split: str, attack: str) -> list[float]:
+    return [each[split][attack] for each in row["judged"].values()]
 
 
 def _spread(values: Sequence[float]) -> str:
     mean = f"{100 * statistics.mean(values):.1f}"
     return mean if len(values) == 1 else f"{mean} ({100 * min(values):.1f} to {100 * max(values):.1f})"
+
+
+def _gain(found: tuple[list[float], float, float] | None) -> str:
+    if found is None:
+        return ""
+    points, low, high = found
+    return f"{statistics.mean(points):+.1f}" + ("" if len(points) == 1 else f" [{low:+.1f}, {high:+.1f}]")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -213,20 +308,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--training", type=int, default=47500, help="training images, without those held out")
     parser.add_argument("--list", action="store_true", help="show the commands and train nothing")
     parser.add_argument("--table", action="store_true", help="show the table and train nothing")
+    parser.add_argument("--home", type=Path, help="copy the records there, without weights, and train nothing")
     options = parser.parse_args(arguments)
     plan = Plan(options.data, options.width, options.minutes, options.out)
-    for seed in options.seeds if not options.table else ():  # a whole seed before the next
+    for seed in options.seeds if not (options.table or options.home) else ():  # a whole seed before the next
         for name in options.runs:
             epochs = epochs_of(plan, name, seed, steps_per_epoch=options.training // plan.batch_size)
             if options.list:
                 print(" ".join(command(plan, name, seed, epochs)))
             else:
                 run(plan, name, seed, epochs)
+                judge(plan, name, seed)
+    if options.home:
+        bring(plan, options.runs, options.seeds, options.home)
     if not options.list:
         rows = [found for name in options.runs if (found := row(plan, name, options.seeds)) is not None]
-        options.out.mkdir(parents=True, exist_ok=True)
-        write_json(options.out / "proof.json", {"width": options.width, "data": options.data, "rows": rows})
+        where = options.home or options.out
+        where.mkdir(parents=True, exist_ok=True)
+        write_json(where / "proof.json", {"width": options.width, "data": options.data, "rows": rows})
         print(markdown(rows))
+
+
+def bring(plan: Plan, names: Sequence[str], seeds: Sequence[int], home: Path) -> None:
+    """The records of the judged runs into ``home``, which is then a folder for ``--table``."""
+    for folder in (plan.folder(name, seed) for name in names for seed in seeds):
+        if (folder / "judged.json").exists():
+            publish(folder, home / folder.name)
+            (home / folder.name / "steps.jsonl").unlink()
+            (home / folder.name / "judged.json").write_bytes((folder / "judged.json").read_bytes())
+    (home / "seconds.json").write_bytes((plan.out / "seconds.json").read_bytes())
 
 
 if __name__ == "__main__":

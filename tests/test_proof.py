@@ -13,10 +13,13 @@ from robust_adapt.config import ModelConfig
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import proof  # noqa: E402
 
+NET = ModelConfig(name="conftest:digits_net")
+STEPS = {name: 0.4 for name in proof.RUNS} | {"pgd-2": 0.5}
+
 
 @pytest.fixture
 def plan(tmp_path):
-    (tmp_path / "seconds.json").write_text(json.dumps({"sgd": 1.0, "muon": 1.1}))
+    (tmp_path / "seconds.json").write_text(json.dumps(STEPS))
     return proof.Plan("folder:cifar10-jpeg", 16, 20.0, tmp_path)
 
 
@@ -29,34 +32,61 @@ def test_every_run_is_a_config_with_the_same_craft(name, plan):
 
 
 def test_the_length_of_a_run_follows_from_its_price(plan):
-    lengths = {name: proof.epochs_of(plan, name, 0, steps_per_epoch=371) for name in proof.RUNS}
-    assert proof.passes(plan.config("n-fgsm")) == 5 and proof.passes(plan.config("pgd-2")) == 7
-    assert lengths["n-fgsm"] == lengths["fgsm-rs"] == pytest.approx(1200 / 371, abs=0.05)
-    assert lengths["pgd-2"] == pytest.approx(1200 / 371 / 1.4, abs=0.05)
-    assert lengths["n-fgsm-muon"] == pytest.approx(1200 / 371 / 1.1, abs=0.05)
-    assert lengths["gat"] < lengths["pgi"] < lengths["pgi-quarter"] < lengths["n-fgsm-muon"]
+    lengths = {name: proof.epochs_of(plan, name, 0, steps_per_epoch=371) for name in ("n-fgsm", "pgd-2")}
+    assert lengths == {
+        "n-fgsm": pytest.approx(1200 / 0.4 / 371, abs=0.05),
+        "pgd-2": pytest.approx(1200 / 0.5 / 371, abs=0.05),
+    }
 
 
-def test_the_price_is_measured_on_real_steps(plan):
-    config = small("pgd", model=ModelConfig(name="conftest:digits_net"))
-    assert 0 < proof.measured(config, steps=3) < 60
+def test_a_price_that_is_unknown_is_measured_in_turn_with_the_baseline(plan, monkeypatch):
+    config = small("pgd", model=NET)
+    assert all(0 < seconds < 60 for seconds in proof.measured([config, config], rounds=4))
+    (plan.out / "seconds.json").write_text(json.dumps({proof.BASE: 0.4}))
+    monkeypatch.setattr(proof, "measured", lambda configs: [0.3, 0.2])  # a quicker hour
+    assert proof.seconds_a_step(plan, "pgi") == pytest.approx(0.6)
+    assert json.loads((plan.out / "seconds.json").read_text()) == {proof.BASE: 0.4, "pgi": pytest.approx(0.6)}
 
 
-def test_the_table_of_finished_and_begun_runs(plan, capsys, monkeypatch):
-    for seed in (0, 1):
-        config = small("pgd", epochs=1, seed=seed, model=ModelConfig(name="conftest:digits_net"))
-        train(config, plan.folder("n-fgsm", seed))
+def test_runs_are_judged_and_their_table_can_be_made_again_from_the_records_at_home(
+    plan, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(proof, "VALIDATION", 20)
+    monkeypatch.setattr(proof, "JUDGED", (100, 130))
+    for name, seed in (("n-fgsm", 0), ("n-fgsm", 1), ("pgi", 0), ("pgi", 1), ("starts", 0)):
+        train(small("pgd", epochs=1, seed=seed, model=ModelConfig(width=2)), plan.folder(name, seed))
+        if name != "starts":
+            (plan.folder(name, seed) / "done").touch()
     assert proof.row(plan, "pgd-2", [0]) is None
     assert proof.epochs_of(plan, "n-fgsm", 1, steps_per_epoch=371) == 1.0  # a run that has begun keeps its length
-    arguments = ["--out", str(plan.out), "--seeds", "0", "1", "--runs", "n-fgsm", "pgd-2"]
-    proof.main([*arguments, "--table"])
-    printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "| run | seeds | clean | PGD-2 | steps | CPU minutes | done |"
-    assert printed[2].startswith("| n-fgsm | 2 | ") and printed[2].endswith(" | 3 | 0 | 100 % |") and len(printed) == 5
-    rows = json.loads((plan.out / "proof.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == ["n-fgsm"] and rows[0]["n"] == 40 and len(rows[0]["clean"]) == 2
-    assert rows[0]["seeds"] == [0, 1] and rows[0]["data"] == "digits" and "of digits, of the weights" in printed[-1]
-    assert len(rows[0]["commits"]) == len(rows[0]["versions"]) == 2
+    for name, seed in (("n-fgsm", 0), ("n-fgsm", 1), ("pgi", 0), ("pgi", 1), ("starts", 0)):
+        proof.judge(plan, name, seed)
+    asked = ["--seeds", "0", "1", "--runs", "n-fgsm", "pgi", "starts"]
+    proof.main(["--out", str(plan.out), *asked, "--home", str(tmp_path / "home")])
+    printed = capsys.readouterr().out
+    proof.main(["--out", str(tmp_path / "home"), *asked, "--table"])
+    again = capsys.readouterr().out
+    assert again == printed and "20 held-out training images and 30 test images" in printed
+    assert "| n-fgsm (baseline) | 2 |" in printed and "| pgi | 2 |" in printed and "starts" not in printed  # not done
+    rows = {row["name"]: row for row in json.loads((tmp_path / "home" / "proof.json").read_text())["rows"]}
+    assert sorted(rows) == ["n-fgsm", "pgi"]
+    points, low, high = proof.gain(rows["pgi"], rows["n-fgsm"], "Worst case")
+    assert points == [0, 0] and (low, high) == (0, 0)  # the same two runs by another name
+    assert not list((tmp_path / "home").rglob("*.pt"))
+
+
+def test_the_baseline_is_chosen_on_the_held_out_images_and_the_gain_is_paired():
+    def run(name, held_out, test):
+        figures = {seed: {"validation": {"Worst case": held_out}, "test": {"Worst case": each}} for seed, each in test}
+        return {"name": name, "judged": figures}
+
+    weak, strong = run("n-fgsm", 0.30, [(0, 0.9)]), run("pgd-2", 0.31, [(0, 0.35), (1, 0.36), (2, 0.37)])
+    idea = run("pgi", 0.99, [(0, 0.36), (2, 0.39), (3, 0.1)])
+    assert proof.baseline([weak, strong, idea]) is strong
+    points, low, high = proof.gain(idea, strong, "Worst case")
+    assert points == pytest.approx([1, 2])
+    assert (low, high) == (pytest.approx(1.5 - 12.7062 * 0.5, abs=1e-3), pytest.approx(1.5 + 12.7062 * 0.5, abs=1e-3))
+    assert proof.gain(idea, run("other", 0, []), "Worst case") is None
 
 
 def test_what_is_missing_is_trained_and_a_failure_leaves_the_others_their_turn(plan, capsys, monkeypatch):
@@ -68,6 +98,7 @@ def test_what_is_missing_is_trained_and_a_failure_leaves_the_others_their_turn(p
         return dataclasses.make_dataclass("Outcome", ["returncode"])(1 if "ffgsm" in command else 0)
 
     monkeypatch.setattr(proof.subprocess, "run", fake)
+    monkeypatch.setattr(proof, "judge", lambda *_: None)
     arguments = ["--out", str(plan.out), "--runs", "fgsm-rs", "n-fgsm"]
     for _ in range(2):
         proof.main(arguments)
