@@ -1,0 +1,44 @@
+"""``--log tensorboard``: what TensorBoard reads is what was recorded, also after a run went on."""
+
+import sys
+
+import pytest
+from test_training import small
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from robust_adapt import runs
+from robust_adapt.config import ModelConfig
+from robust_adapt.errors import ConfigError
+from robust_adapt.records import StepRecord
+from robust_adapt.runs.metrics import tensorboard
+
+
+def test_every_number_is_there_once_also_after_a_run_went_on(tmp_path):
+    config = small("deepseek", checkpoint_steps=2, model=ModelConfig(name="conftest:digits_net"))
+
+    def stopped(report):
+        def kill(record):
+            report(record)
+            if isinstance(record, StepRecord) and record.step == 5:  # the last checkpoint is of step 4
+                raise KeyboardInterrupt
+
+        return kill
+
+    with tensorboard(tmp_path) as report, pytest.raises(KeyboardInterrupt):
+        runs.train(config, tmp_path, report=stopped(report))
+    with tensorboard(tmp_path) as report:
+        run = runs.train(config, tmp_path, resume=True, report=report)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    losses = {event.step: event.value for event in events.Scalars("step/loss")}
+    assert losses == pytest.approx({record.step: record.loss for record in run.steps})
+    assert len(events.Scalars("step/loss")) == len(run.steps) == 9
+    names = {f"epoch/{name}" for name in ("validation_clean", "validation_adversarial", "eps", "consistency", "seconds")}
+    assert names <= set(events.Tags()["scalars"])
+    assert len(events.Scalars("epoch/validation_clean")) == len(run.epochs) == 3
+
+
+def test_without_tensorboard_the_sentence_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match=r"pip install 'robust-adapt\[tensorboard\]'"), tensorboard(tmp_path):
+        raise AssertionError("it must not begin")
