@@ -46,18 +46,12 @@ def read_cifar(title: str, config: DataConfig) -> tuple[Split, Split]:
 
 def read_cifar10_1(root: Path) -> Split:
     """The 2,000 new test images of Recht et al. (2018), version 6: a test set only."""
-    missing = [name for name in CIFAR10_1 if not (root / name).is_file()]
-    if missing:
-        raise DataError(
-            f"Expected CIFAR-10.1 in {str(root)!r}, but {' and '.join(missing)} {'are' if missing[1:] else 'is'} not "
-            "there; take the pair from the folder datasets of github.com/modestyachts/CIFAR-10.1."
-        )
     try:
         images, labels = (np.asarray(np.load(root / name, allow_pickle=False)) for name in CIFAR10_1)
-    except Exception as error:  # NumPy raises a different error for each damage
+    except Exception as error:  # a file that is not there, and NumPy raises a different error for each damage
         raise DataError(
-            f"Expected CIFAR-10.1 in {str(root)!r}, but a file of it cannot be read: {first_line(error)}; take the "
-            "pair again."
+            f"Expected CIFAR-10.1 as {' and '.join(CIFAR10_1)} in {str(root)!r}, but got: {first_line(error)}; take "
+            "the pair from the folder datasets of github.com/modestyachts/CIFAR-10.1."
         ) from error
     whole = images.dtype == np.uint8 and labels.dtype.kind in "iu" and labels.ndim == 1 and labels.size > 0
     if not whole or images.shape != (len(labels), 32, 32, 3) or labels.min() < 0 or labels.max() > 9:

@@ -5,13 +5,13 @@ What 8 bits a channel cannot hold is refused, and what changes pixels is noted.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from robust_adapt.checks import LIMIT
 from robust_adapt.data.pictures import CURES, EXPECTED, Unfit, read_picture
@@ -87,17 +87,6 @@ def log_changes(name: str, notes: Counter[str], count: int) -> list[str]:
 
 def length(dataset: Any) -> int:
     """The items of a map-style data set, one or more. Raises ``DataError``."""
-    by_number = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
-    if not by_number and hasattr(dataset, "dataset"):
-        raise DataError(
-            f"Expected a data set, but got a {type(dataset).__name__}; give its `.dataset`: its sampler and its "
-            "collate function are not used."
-        )
-    if not by_number or not hasattr(dataset, "__len__"):
-        raise DataError(
-            f"Expected a map-style data set, with a length and items by number, but got a "
-            f"{type(dataset).__name__}; give list() of a finite one."
-        )
     if not len(dataset):
         raise DataError("Expected one or more images, but got an empty data set; look at its folder or its filter.")
     return len(dataset)
@@ -111,16 +100,10 @@ def read_item(dataset: Any, index: int, *, square: bool) -> tuple[Tensor, int, l
     index: its number in the errors. Raises ``DataError``.
     """
     item = dataset[index]
-    if isinstance(item, Mapping):
-        keys = ", ".join(f"item[{key!r}]" for key in list(item)[:2])
-        raise DataError(
-            f"Expected pairs (image, label), but number {index} is a mapping of {shown(list(item))}; make pairs of "
-            f"them, such as [({keys}) for item in data_set]."
-        )
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise DataError(
             f"Expected pairs (image, label), but number {index} is {shown(item)}; give two values an item, as "
-            "TensorDataset(images, labels) does."
+            "TensorDataset(images, labels) does, and [(item['image'], item['label']) for item in data_set] of mappings."
         )
     image, notes = item[0], list[str]()
     if hasattr(image, "convert") and hasattr(image, "mode"):
@@ -149,14 +132,8 @@ def _bytes(dataset: Any, index: int) -> tuple[Tensor, int, list[str]]:
 def _planes(image: Any, index: int, *, square: bool) -> Tensor:
     """A picture, a tensor or an array as ``(C, H, W)``, uint8 or float, on the CPU."""
     is_tensor = isinstance(image, Tensor)
-    try:
-        array: Any = image.detach().cpu() if is_tensor else np.asarray(image)
-        pixels: Tensor = array if is_tensor else torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"Expected images as uint8 or as floats in [0, 1], but number {index} is {shown(image)}; give PIL images "
-            "(Image.open() of a path), or arrays or tensors of uint8 or float32."
-        ) from error
+    array: Any = image.detach().cpu() if is_tensor else np.asarray(image)
+    pixels: Tensor = array if is_tensor else torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
     if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
         raise DataError(
             f"Expected images as uint8 or as floats in [0, 1], but number {index} is of {pixels.dtype}; give uint8 "

@@ -8,8 +8,8 @@ import torch
 
 from robust_adapt import upstream
 from robust_adapt.data.splits import Split
-from robust_adapt.data.stored import Items, Stored
-from robust_adapt.errors import DataError, shown
+from robust_adapt.data.stored import WORKERS, Stored
+from robust_adapt.errors import DataError
 
 CLASSES = 1000
 
@@ -23,23 +23,26 @@ def read_imagenet(root: Path, preprocessing: str, workers: int) -> tuple[Split, 
     from torchvision.models import ResNet18_Weights
 
     folder = root / "val"
-    try:
-        dataset: Any = upstream.imagenet_validation(folder, preprocessing)
-    except (OSError, KeyError) as error:
-        lost = f"the folder {shown(error.args[0])}" if isinstance(error, KeyError) else "that folder"
-        raise _missing(folder, f"{lost} is not there") from error
-    count = len(dataset.folder.classes)
-    if count != CLASSES:
+    if (count := count_folders(folder)) != CLASSES:
         raise _missing(folder, f"{count} folders are there, not one for each of {CLASSES} classes")
+    dataset = upstream.imagenet_validation(folder, preprocessing)
     missing = [path for path in dataset.paths if not os.path.isfile(path)]
     if missing:
         first = os.path.relpath(missing[0], folder)
         raise _missing(folder, f"{len(missing)} of RobustBench's {len(dataset)} are not there, such as {first}")
-    items = Items(dataset)
-    items = Items(dataset, tuple(items.read(0)[0].shape))
-    stored = Stored(items, torch.arange(len(dataset)), workers)
     classes = tuple(ResNet18_Weights.DEFAULT.meta["categories"])
-    return Split(stored, torch.tensor(dataset.targets)), classes, dataset.preprocessing
+    return validation_split(dataset, workers), classes, dataset.preprocessing
+
+
+def validation_split(dataset: Any, workers: int = WORKERS) -> Split:
+    """The images of ``upstream.imagenet_validation`` as a split, from disk."""
+    return Split(Stored.of(dataset, workers), torch.tensor(dataset.targets))
+
+
+def count_folders(folder: Path) -> int:
+    """How many folders are in a folder, 0 where it is not there: labels are places among them, which one that is
+    missing shifts."""
+    return sum(each.is_dir() for each in os.scandir(folder)) if folder.is_dir() else 0
 
 
 def _missing(folder: Path, found: str) -> DataError:

@@ -144,7 +144,6 @@ def from_datasets(
     for anything else, and for a data set that augments: up to 256 of its items are read twice and must be equal.
     ``config`` says the augmentation (crop, flip; by default none), the held-out split and the subset.
     """
-    _check_names(classes)
     (*one, notes), (*other, more) = read_dataset(train), read_dataset(test)
     parts = Split(*one), Split(*other)
     said = log_changes(title, notes + more, len(parts[0]) + len(parts[1]))
@@ -158,20 +157,11 @@ def load_test(dataset: Dataset[Any], classes: Sequence[str], *, title: str, work
     Items are as ``from_datasets`` takes them, but images need not be square, and floats are not rounded. Training needs
     images in memory: this has none. Labels are the data set's ``targets``, where it has those, else every image is read
     once. workers: processes that read ahead, for which the data set is pickled where Python does not fork; 0 reads in
-    this one. The figures do not depend on them. Raises ``DataError``, and ``ConfigError`` for the classes or workers.
+    this one. The figures do not depend on them. Raises ``DataError``, and ``ConfigError`` for the workers.
     """
-    _check_names(classes)
     images, labels, notes = open_dataset(dataset, workers)
     title = f"{title} ({', '.join(said)})" if (said := log_changes(title, notes, len(labels))) else title
     return _test_only(title, Split(images, labels), classes)
-
-
-def _check_names(classes: Sequence[str]) -> None:
-    if isinstance(classes, str) or not all(isinstance(one, str) for one in classes):
-        raise ConfigError(
-            f"Expected `classes` as a list of names, but got {shown(classes)}; write one a class, ['cat', 'dog'], in "
-            "the order of their numbers."
-        )
 
 
 def _hold_out(
@@ -180,8 +170,6 @@ def _hold_out(
     """The data set of a training and a test split: validation images held out of the first, the config's subset."""
     train, test = parts
     _check_size(config, title, train)
-    if len(train) < 2:
-        raise DataError("Expected 2 or more training images, but got 1; one is held out, give another one.")
     validation = config.validation or max(1, min(VALIDATION, len(train) // 10))
     if validation > len(train) // 2:
         raise DataError(
