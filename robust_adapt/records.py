@@ -222,14 +222,16 @@ class Case:
 
 
 def write_json(path: Path, value: object) -> None:
-    """``value`` (a record, or plain lists and dicts) as readable JSON, atomically, in a folder that it makes.
-
-    Raises ``CheckpointError`` where it cannot be written.
-    """
+    """``write_file`` of a value (a record, or plain lists and dicts) as readable JSON."""
     plain = value.to_dict() if isinstance(value, Record) else value
+    write_file(path, (json.dumps(plain, indent=2, allow_nan=True) + "\n").encode())
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """The whole file or the old one, in a folder that is made where it is absent. Raises ``CheckpointError``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(plain, indent=2, allow_nan=True) + "\n").encode())
+        write_atomically(path, data)
     except OSError as error:
         raise CheckpointError(
             f"Expected to write {path}, but got: {error}; make room, then run the same call again."

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from robust_adapt.data.datasets import log_changes
-from robust_adapt.data.pictures import CURES, EXPECTED, UNREADABLE, Unfit, read_picture
+from robust_adapt.data.datasets import CURES, EXPECTED, UNREADABLE, Unfit, log_changes, read_picture
 from robust_adapt.data.splits import Split
 from robust_adapt.data.stored import Stored
 from robust_adapt.errors import DataError, first_line, shown

@@ -6,21 +6,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from robust_adapt.config import DataConfig
-from robust_adapt.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES, read_cifar, read_cifar10_1
 from robust_adapt.data.datasets import log_changes, read_dataset
 from robust_adapt.data.folders import open_folder, read_folder, readable
-from robust_adapt.data.imagenet import read_imagenet
+from robust_adapt.data.official import (
+    CIFAR10_CLASSES,
+    CIFAR100_CLASSES,
+    read_cifar,
+    read_cifar10_1,
+    read_digits,
+    read_imagenet,
+)
 from robust_adapt.data.splits import Augmentation, Split, stratified_order
 from robust_adapt.data.stored import WORKERS, open_dataset
 from robust_adapt.errors import ConfigError, DataError, shown, unknown_name
 
 KNOWN = ("digits", "cifar10", "cifar100", "cifar10.1", "folder:PATH", "disk:PATH", "imagenet:PATH")
-DIGITS_TEST = 360
 VALIDATION = 1000
 
 
@@ -97,7 +100,7 @@ def load_data(config: DataConfig | str) -> ImageData:
     kind, colon, path = config.name.partition(":")
     root = Path(path).expanduser()
     if config.name == "digits":
-        return _hold_out(config, "digits", _digits(), tuple("0123456789"), Augmentation())
+        return _hold_out(config, "digits", read_digits(), tuple("0123456789"), Augmentation())
     if config.name in ("cifar10", "cifar100"):
         title, classes = ("CIFAR-10", CIFAR10_CLASSES) if config.name == "cifar10" else ("CIFAR-100", CIFAR100_CLASSES)
         parts = read_cifar(title, config)
@@ -196,13 +199,3 @@ def _check_size(config: DataConfig, title: str, split: Split) -> None:
             f"Expected `size` None or {split.shape[-1]}, the pixels of {shown(title)}, but got {config.size}; only a "
             "folder is resized: leave it out, and resize a data set of your own in its transform."
         )
-
-
-def _digits() -> tuple[Split, Split]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = torch.from_numpy(np.round(digits.images * 255 / 16).astype(np.uint8))[:, None]
-    everything = Split(images, torch.from_numpy(digits.target).long())
-    order = stratified_order(everything.labels, seed=0)
-    return everything.take(order[DIGITS_TEST:]), everything.take(order[:DIGITS_TEST])

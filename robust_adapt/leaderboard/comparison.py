@@ -43,8 +43,8 @@ def compare(a: str | Path, b: str | Path) -> dict[str, Comparison]:
     ]
     if not shared:
         raise DataError(
-            f"Expected two records with a row in common, but got {', '.join(flags_a)} in {a} and "
-            f"{', '.join(flags_b)} in {b}; judge both alike."
+            f"Expected two records with a row in common whose images are known, but got {', '.join(flags_a) or 'none'} "
+            f"in {a} and {', '.join(flags_b) or 'none'} in {b}; judge both alike."
         )
     for name in shared:
         one, other = flags_a[name], flags_b[name]
@@ -83,11 +83,6 @@ def recorded_flags(path: str | Path) -> dict[str, Flags]:
     found: dict[str, Flags] = {}
     for file in files:
         found |= read_json(file, _of_record, "the record of an evaluation or a benchmark")
-    if not found:
-        raise CheckpointError(
-            f"Expected flags a sample in {path}, but the record is of a version that kept none, or not of which images "
-            "they are; evaluate again."
-        )
     return found
 
 

@@ -16,7 +16,7 @@ from robust_adapt.attacks import crafting
 from robust_adapt.attacks.isolation import look
 from robust_adapt.checks import check_known, check_model, check_whole
 from robust_adapt.data import Augmentation, ImageData, Split
-from robust_adapt.data.imagenet import count_folders, validation_split
+from robust_adapt.data.official import count_folders, validation_split
 from robust_adapt.errors import DataError, first_line
 from robust_adapt.leaderboard.benchmarks import CLASSES, Origin, read_record
 from robust_adapt.leaderboard.boards import BOARDS, DEFAULT, THREE_D, TITLES

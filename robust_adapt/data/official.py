@@ -1,12 +1,17 @@
-"""CIFAR-10 and CIFAR-100 as torchvision has them, and CIFAR-10.1."""
+"""The data sets that are known by name: the digits, CIFAR-10 and CIFAR-100 as torchvision has them, CIFAR-10.1, and the
+5,000 of ImageNet's validation images on which RobustBench judges."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from robust_adapt import upstream
 from robust_adapt.config import DataConfig
-from robust_adapt.data.splits import Split
+from robust_adapt.data.splits import Split, stratified_order
+from robust_adapt.data.stored import WORKERS, Stored
 from robust_adapt.errors import DataError, first_line
 
 CIFAR10_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
@@ -22,6 +27,19 @@ CIFAR100_CLASSES = tuple(
 )
 FOLDERS = {"CIFAR-10": "cifar-10-batches-py", "CIFAR-100": "cifar-100-python"}
 CIFAR10_1 = ("cifar10.1_v6_data.npy", "cifar10.1_v6_labels.npy")
+IMAGENET_CLASSES = 1000
+DIGITS_TEST = 360
+
+
+def read_digits() -> tuple[Split, Split]:
+    """The training and the test split of scikit-learn's digits, which are embedded."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy(np.round(digits.images * 255 / 16).astype(np.uint8))[:, None]
+    everything = Split(images, torch.from_numpy(digits.target).long())
+    order = stratified_order(everything.labels, seed=0)
+    return everything.take(order[DIGITS_TEST:]), everything.take(order[:DIGITS_TEST])
 
 
 def read_cifar(title: str, config: DataConfig) -> tuple[Split, Split]:
@@ -60,3 +78,42 @@ def read_cifar10_1(root: Path) -> Split:
             f"{images.shape} and {labels.dtype} {labels.shape} in {str(root)!r}; take the pair again."
         )
     return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long())
+
+
+def read_imagenet(root: Path, preprocessing: str, workers: int) -> tuple[Split, tuple[str, ...], str]:
+    """The images of ``root/val/<wnid>/*.JPEG`` that are on RobustBench's list, torchvision's names of the classes, and
+    the name of the preprocessing.
+
+    Raises ``DataError`` where an image or a folder of a class is missing, ``ConfigError`` for the preprocessing.
+    """
+    from torchvision.models import ResNet18_Weights
+
+    folder = root / "val"
+    if (count := count_folders(folder)) != IMAGENET_CLASSES:
+        raise _missing(folder, f"{count} folders are there, not one for each of {IMAGENET_CLASSES} classes")
+    dataset = upstream.imagenet_validation(folder, preprocessing)
+    missing = [path for path in dataset.paths if not os.path.isfile(path)]
+    if missing:
+        first = os.path.relpath(missing[0], folder)
+        raise _missing(folder, f"{len(missing)} of RobustBench's {len(dataset)} are not there, such as {first}")
+    classes = tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+    return validation_split(dataset, workers), classes, dataset.preprocessing
+
+
+def validation_split(dataset: Any, workers: int = WORKERS) -> Split:
+    """The images of ``upstream.imagenet_validation`` as a split, from disk."""
+    return Split(Stored.of(dataset, workers), torch.tensor(dataset.targets))
+
+
+def count_folders(folder: Path) -> int:
+    """How many folders are in a folder, 0 where it is not there: labels are places among them, which one that is
+    missing shifts."""
+    return sum(each.is_dir() for each in os.scandir(folder)) if folder.is_dir() else 0
+
+
+def _missing(folder: Path, found: str) -> DataError:
+    return DataError(
+        f"Expected ImageNet's validation images as {folder}/<wnid>/*.JPEG, but {found}; put ILSVRC2012_img_val.tar and "
+        f"ILSVRC2012_devkit_t12.tar.gz of image-net.org into {folder.parent}, and run "
+        f"torchvision.datasets.ImageNet({str(folder.parent)!r}, split='val') once."
+    )
