@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 from robust_adapt.ball import Ball
 from robust_adapt.checks import fits
 from robust_adapt.errors import CheckpointError, DataError, shown
-from robust_adapt.files import write_atomically
+from robust_adapt.files import write_atomically, write_file
 
 T = TypeVar("T")
 
@@ -222,20 +222,9 @@ class Case:
 
 
 def write_json(path: Path, value: object) -> None:
-    """``write_file`` of a value (a record, or plain lists and dicts) as readable JSON."""
+    """``write_file`` of a value (a record, or plain lists and dicts) as readable JSON. Raises ``CheckpointError``."""
     plain = value.to_dict() if isinstance(value, Record) else value
     write_file(path, (json.dumps(plain, indent=2, allow_nan=True) + "\n").encode())
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """The whole file or the old one, in a folder that is made where it is absent. Raises ``CheckpointError``."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
-    except OSError as error:
-        raise CheckpointError(
-            f"Expected to write {path}, but got: {error}; make room, then run the same call again."
-        ) from error
 
 
 def read_json(path: Path, read: Callable[[Any], T], what: str, fix: str = "write it anew") -> T:

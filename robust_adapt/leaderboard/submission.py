@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from torch import nn
 from robust_adapt.auto_attack import model_checks
 from robust_adapt.checks import check_model, unwrap
 from robust_adapt.errors import ConfigError, shown
+from robust_adapt.files import write_file
 from robust_adapt.leaderboard.benchmarks import BenchmarkRecord
 from robust_adapt.leaderboard.boards import DEFAULT
 from robust_adapt.models import ORIGINAL_WIDTH, RESNETS, Normalize, weights_hash
-from robust_adapt.records import write_file
+from robust_adapt.records import write_json
 
 # RobustBench takes models that answer the same each time, image by image, with gradients that say something
 REFUSED = (
@@ -127,8 +127,7 @@ def check_entry(entry: dict[str, Any]) -> None:
     for name in sorted(_FIELDS.keys() - _OPTIONAL | entry.keys()):
         if name not in _FIELDS:
             raise ConfigError(f"Expected only RobustBench's fields in the entry, but got `{name}`; remove it.")
-        kind, pattern, words = _FIELDS[name]
-        value = entry.get(name)
+        (kind, pattern, words), value = _FIELDS[name], entry.get(name)
         if type(value) is not kind or not re.fullmatch(pattern, str(value), re.DOTALL):
             raise ConfigError(f"Expected `{name}` of the entry as {words}, but got {shown(value)}.")
 
@@ -176,12 +175,14 @@ def submit(
         file=f"{file}.pt",
         builder=built if source else "The code that builds the model is to be added.",
     )
-    texts = {f"model_info/{file}.json": _json(entry), "evaluation.json": _json(record.to_dict()), "form.md": form}
-    texts |= {} if source is None else {"model.py": source}
-    write_file(Path(out) / f"{file}.pt", weights.getvalue())
-    for name, text in texts.items():
-        write_file(Path(out) / name, text.encode(errors="surrogateescape"))
-    return Path(out)
+    out = Path(out)
+    write_file(out / f"{file}.pt", weights.getvalue())
+    write_json(out / "model_info" / f"{file}.json", entry)
+    write_json(out / "evaluation.json", record)
+    write_file(out / "form.md", form.encode(errors="surrogateescape"))
+    if source is not None:
+        write_file(out / "model.py", source.encode())
+    return out
 
 
 def _entry(record: BenchmarkRecord, paper: Paper) -> dict[str, Any]:
@@ -200,10 +201,6 @@ def _entry(record: BenchmarkRecord, paper: Paper) -> dict[str, Any]:
         "reported": f"{run.accuracy:.2%}"[:-1],
         "autoattack_acc": f"{run.accuracy:.2%}"[:-1],
     }
-
-
-def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, indent=2) + "\n"
 
 
 def _zoo_key(key: str) -> str:
