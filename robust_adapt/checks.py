@@ -135,16 +135,16 @@ def device_errors() -> tuple[type[Exception], ...]:
 
 
 def fits(value: object, kind: Any) -> bool:
-    """Whether a value out of JSON is of an annotation such as ``list[str]`` or ``float | None``."""
-    inner = typing.get_args(kind)
+    """Whether a value is of an annotation such as ``list[str]`` or ``float | None``; files and flags carry no types."""
+    inner, origin = typing.get_args(kind), typing.get_origin(kind)
     if isinstance(kind, types.UnionType):
         return any(fits(value, one) for one in inner)
-    if isinstance(value, list) and inner:
-        return typing.get_origin(kind) is list and all(fits(one, inner[0]) for one in value)
-    if isinstance(value, dict) and inner:
-        return typing.get_origin(kind) is dict and all(
-            fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items()
-        )
-    if kind in (int, float):
-        return isinstance(value, int | kind) and not isinstance(value, bool)
-    return kind is Any or (not inner and isinstance(value, kind))
+    if origin in (list, tuple):
+        return isinstance(value, origin) and all(fits(one, inner[0]) for one in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
+    if kind is Any:
+        return True
+    if kind is int or issubclass(kind, float):
+        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return isinstance(value, kind)

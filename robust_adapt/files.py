@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from robust_adapt.errors import CheckpointError
+
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
@@ -26,6 +28,17 @@ def write_atomically(path: Path, data: bytes) -> None:
     """The whole file or the old one."""
     with whole_file(path) as file:
         file.write(data)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """``write_atomically`` in a folder that is made where it is absent. Raises ``CheckpointError``."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+    except OSError as error:
+        raise CheckpointError(
+            f"Expected to write {path}, but got: {error}; make room, then run the same call again."
+        ) from error
 
 
 def file_sha256(path: Path) -> str:

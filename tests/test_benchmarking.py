@@ -162,7 +162,9 @@ def test_evaluations_are_compared_row_by_row(data, tmp_path):
     for row in [*values["attacks"], values["worst_case"]]:
         row["flags"] = ""
     paths[0].write_text(json.dumps(values))
-    with pytest.raises(CheckpointError, match="^Expected flags a sample in .*0.json, but the record is of a version"):
+    with pytest.raises(
+        DataError, match="^Expected two records with a row in common whose images are known, but got non"
+    ):
         compare(*paths)
 
 
@@ -192,11 +194,11 @@ def test_flags_of_other_images_are_never_paired(data, tmp_path):
     assert list(compare(tmp_path / "a.json", tmp_path / "published.json")) == ["FGSM", "Worst case"]
     with pytest.raises(DataError, match="^Expected DeepFool in the ball on the same images, but .*a.json has 4 and"):
         compare(tmp_path / "a.json", tmp_path / "few.json")
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(DataError) as caught:
         compare(tmp_path / "a.json", tmp_path / "unknown.json")
     assert str(caught.value) == (
-        f"Expected flags a sample in {tmp_path / 'unknown.json'}, but the record is of a version that kept none, or "
-        "not of which images they are; evaluate again."
+        "Expected two records with a row in common whose images are known, but got FGSM, DeepFool in the ball, Worst "
+        f"case in {tmp_path / 'a.json'} and none in {tmp_path / 'unknown.json'}; judge both alike."
     )
 
 

@@ -1,4 +1,4 @@
-"""390 generated situations of image files, folders, labels and items, the same ones everywhere: each ends in the pixels
+"""345 generated situations of image files, folders, labels and items, the same ones everywhere: each ends in the pixels
 and labels that NumPy finds by hand, or in one sentence whose cure, done by the test, leads there."""
 
 import io
@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from robust_adapt.config import DataConfig
 from robust_adapt.data import from_datasets, load_data
@@ -306,13 +306,6 @@ def link_a_class(folder, name, draw):
     (folder.root / "train" / name).symlink_to(target)
 
 
-def link_round(folder, name, draw):
-    link = folder.root / "train" / name / "round"
-    if not link.is_symlink():
-        link.symlink_to(folder.root / "train" / name)
-        folder.fault("Expected every folder once", link.unlink)
-
-
 def dangle(folder, name, draw):
     link = folder.root / "test" / name / "gone.jpg"
     if not link.is_symlink():
@@ -347,10 +340,10 @@ def missing_class(folder, name, draw):
 
 
 CHANGES = [hide, nest, other_suffixes, odd_file_name, link_a_class]
-FAULTS = [link_round, dangle, damage, empty_class, missing_class]
+FAULTS = [dangle, damage, empty_class, missing_class]
 
 
-@situations(90)
+@situations(45)
 @given(st.lists(st.sampled_from(NAMES), min_size=2, max_size=4, unique=True), st.data())
 def test_a_folder_of_any_layout(classes, draw):
     classes = sorted(classes)
@@ -463,22 +456,11 @@ KINDS = {"float16": 2, "float32": 4, "float64": 8}
 INTS = {"int64": 255, "int16": 255, "int32": 255, "uint16": 255, "bool": 1}
 
 
-class Stream(IterableDataset):
-    def __init__(self, items):
-        self.items = items
-
-    def __iter__(self):
-        return iter(self.items)
-
-
 CONTAINERS = {
     "list": (lambda items: items, None, None),
     "tuples in a tuple": (tuple, None, None),
     "Subset": (lambda items: Subset(items * 2, range(4)), None, None),
     "ConcatDataset": (lambda items: ConcatDataset([items[:1], items[1:]]), None, None),
-    "DataLoader": (lambda items: DataLoader(items, batch_size=2), "give its `.dataset`", lambda d: d.dataset),
-    "stream": (Stream, "give list() of a finite one", list),
-    "iterator": (iter, "give list() of a finite one", lambda d: list(d)),
     "mappings": (
         lambda items: [{"image": image, "label": label} for image, label in items],
         "[(item['image'], item['label']) for item in data_set]",

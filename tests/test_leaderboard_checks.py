@@ -189,7 +189,7 @@ def test_unusable_arguments_are_named(change, kind, sentence):
 def test_a_randomised_model_is_not_shared(tmp_path):
     with pytest.raises(ConfigError, match="^Expected a deterministic model with `shard`, but its output is randomised"):
         autoattack(*make(end=noisy), state_dir=tmp_path / "a", shard=(0, 2), **QUICK)
-    with pytest.raises(ConfigError, match="^Expected one process for version='rand', but got `shard`"):
+    with pytest.raises(ConfigError, match="^Expected a deterministic model with `shard`, but its output is randomised"):
         autoattack(*make(), eps=0.02, version="rand", state_dir=tmp_path / "b", shard=(0, 2))
 
 
@@ -233,7 +233,7 @@ def test_other_threads_and_other_arithmetic_are_another_run(tmp_path):
 def test_a_damaged_run_file_is_named_and_can_be_deleted(tmp_path):
     record = autoattack(*make(), state_dir=tmp_path, **QUICK)
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(CheckpointError, match=f"^Expected to know the run by {tmp_path}/run.json, but it is damaged: "):
+    with pytest.raises(CheckpointError, match=f"^Expected the run of the state in {tmp_path}/run.json, but got: "):
         autoattack(*make(), state_dir=tmp_path, **QUICK)
     (tmp_path / "run.json").unlink()
     assert autoattack(*make(), state_dir=tmp_path, **QUICK) == record
@@ -260,7 +260,10 @@ def test_a_full_disk_leaves_the_state_intact(tmp_path, monkeypatch):
 
     arguments = QUICK | {"batch_size": 3, "state_dir": tmp_path}
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointError, match="^Expected to write .*00002.pt, but got: .*No space left.*to go on.$"):
+    with pytest.raises(
+        CheckpointError,
+        match="^Expected to write .*00002.pt, but got: .*No space left.*; make room, then run the same call again.$",
+    ):
         autoattack(*make(), **arguments)
     monkeypatch.undo()
     assert sorted(path.name for path in tmp_path.iterdir()) == [

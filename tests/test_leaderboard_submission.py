@@ -211,5 +211,5 @@ def test_an_entry_outside_the_schema_is_named(change, sentence):
     check_entry(entry)
     with pytest.raises(ConfigError, match=f"^{sentence}"):
         check_entry(entry | change)
-    with pytest.raises(ConfigError, match="^Expected `eps` in the entry, but it is missing; give a text such as"):
+    with pytest.raises(ConfigError, match="^Expected `eps` of the entry as a text such as .*, but got None.$"):
         check_entry({name: value for name, value in entry.items() if name != "eps"})

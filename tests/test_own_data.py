@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 from torchvision import transforms, tv_tensors
 
 from robust_adapt import plan_run, recipe, train
 from robust_adapt.config import DataConfig
 from robust_adapt.data import Augmentation, ImageData, from_datasets
 from robust_adapt.data.datasets import AGAIN
-from robust_adapt.errors import ConfigError, DataError
+from robust_adapt.errors import DataError
 
 GREY = np.full((8, 8), 51, np.uint8)
 COLOURS = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -126,10 +126,6 @@ KINDS = (
     "floats, divided by the value of white."
 )
 SQUARE = "Expected square images, {} or (H, W), but number 0 is {}; crop or transpose them, and give one an item.{}"
-OTHER = (
-    "Expected images as uint8 or as floats in [0, 1], but number 0 is {}; give PIL images (Image.open() of a path), or "
-    "arrays or tensors of uint8 or float32."
-)
 RANGE = "Expected images in [0, 1], but number 0 is in {}; {}."
 NORMALISED = (
     "already normalised? Take that out, and make it a layer of the model: robust_adapt.normalize(model, mean=, std=)"
@@ -167,9 +163,6 @@ FIT = "Expected opaque images of one frame and 8 bits a channel, but number 0 is
             FIT.format("with transparent pixels", "lay on a background, Image.alpha_composite(),"),
             lambda image: Image.alpha_composite(Image.new("RGBA", (8, 8), "white"), image),
         ),
-        ("cat.png", OTHER.format("'cat.png'"), lambda _: RGB),
-        (np.zeros((8, 8), np.longdouble), OTHER.format("a ndarray of shape (8, 8)"), lambda x: x.astype(np.float32)),
-        (None, OTHER.format("None"), lambda _: RGB),
         (torch.full((3, 8, 8), 255.0), RANGE.format("[255, 255]", WHITE), lambda image: image / 255),
         (torch.full((3, 8, 8), -0.02), RANGE.format("[-0.02, -0.02]", OVERSHOT), lambda image: image.clamp(0, 1)),
         (torch.full((3, 8, 8), 1.03), RANGE.format("[1.03, 1.03]", OVERSHOT), lambda image: image.clamp(0, 1)),
@@ -273,17 +266,6 @@ def test_labels_of_more_classes_than_are_named():
     mine(items, classes="abc")
 
 
-@pytest.mark.parametrize("classes", ["ab", [0, 1]])
-def test_classes_that_are_no_names(classes):
-    items = [(torch.zeros(3, 8, 8), 0)] * 4
-    with pytest.raises(ConfigError) as caught:
-        from_datasets(items, items, classes, title="mine")
-    assert str(caught.value) == (
-        f"Expected `classes` as a list of names, but got {classes!r}; write one a class, ['cat', 'dog'], in the order "
-        "of their numbers."
-    )
-
-
 # items and data sets
 
 
@@ -308,37 +290,6 @@ def test_data_sets_of_every_form(dataset):
     assert data.test.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3] and data.test.labels.tolist() == [0, 1, 0, 1]
 
 
-class Stream(IterableDataset):
-    def __len__(self):
-        return 4
-
-    def __iter__(self):
-        return iter(rows())
-
-
-def test_a_loader_is_told_to_give_its_data_set():
-    loader = DataLoader(rows(), batch_size=2)
-    assert error_of(own, loader) == (
-        "Expected a data set, but got a DataLoader; give its `.dataset`: its sampler and its collate function are not "
-        "used."
-    )
-    assert len(own(loader.dataset).test) == 4
-
-
-@pytest.mark.parametrize(
-    ("dataset", "name"), [(Stream(), "Stream"), (iter(rows()), "list_iterator"), (zip([0], [1], strict=True), "zip")]
-)
-def test_a_stream_is_told_to_be_listed(dataset, name):
-    assert error_of(own, dataset) == (
-        f"Expected a map-style data set, with a length and items by number, but got a {name}; give list() of a "
-        "finite one."
-    )
-
-
-def test_a_listed_stream_is_read():
-    assert len(own(list(Stream())).test) == 4
-
-
 def test_a_loader_in_place_of_data(tmp_path):
     config, loader = recipe("standard"), DataLoader(rows())
     sentence = (
@@ -351,27 +302,19 @@ def test_a_loader_in_place_of_data(tmp_path):
     assert isinstance(own(loader.dataset, loader.dataset), ImageData)
 
 
-def test_items_that_are_mappings():
-    dataset = [{"img": image, "label": label} for image, label in rows()]
-    assert error_of(own, dataset) == (
-        "Expected pairs (image, label), but number 0 is a mapping of ['img', 'label']; make pairs of them, such as "
-        "[(item['img'], item['label']) for item in data_set]."
-    )
-    assert len(own([(item["img"], item["label"]) for item in dataset]).test) == 4
-
-
 @pytest.mark.parametrize(
     ("dataset", "shown"),
     [
         ([torch.zeros(3, 8, 8)] * 4, "a Tensor of shape (3, 8, 8)"),
         ((torch.zeros(4, 3, 8, 8), torch.tensor([0, 1, 0, 1])), "a Tensor of shape (4, 3, 8, 8)"),
         ([(1, 2, 3)], "(1, 2, 3)"),
+        ([{"image": torch.zeros(3, 8, 8), "label": 0}] * 4, "a dict"),
     ],
 )
 def test_items_that_are_no_pairs(dataset, shown):
     assert error_of(own, dataset) == (
         f"Expected pairs (image, label), but number 0 is {shown}; give two values an item, as TensorDataset(images, "
-        "labels) does."
+        "labels) does, and [(item['image'], item['label']) for item in data_set] of mappings."
     )
     if isinstance(dataset, tuple):
         assert len(own(TensorDataset(*dataset)).test) == 4
@@ -424,9 +367,8 @@ class Pictures(Dataset):
         lambda image: image.rotate(90 * np.random.randint(4)),
     ],
 )
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_a_data_set_that_augments_is_refused(transform, part):
-    still = transforms.Compose([])
+def test_a_data_set_that_augments_is_refused(transform):
+    still, part = transforms.Compose([]), "test" if isinstance(transform, transforms.ColorJitter) else "train"
     augmented = {"train": Pictures(still), "test": Pictures(still)} | {part: Pictures(transform)}
     sentence = error_of(own, **augmented)
     first, _, number = sentence.partition("number ")[0], None, sentence.split("number ")[1].split(" ")[0]

@@ -59,10 +59,6 @@ class Conditions:
         check_whole("seed", self.seed, low=0, high=2**32, example=0)
         check_whole("batch_size", self.batch_size)
         check_known("version", self.version, [*VERSIONS, "custom"])
-        if isinstance(self.attacks, str):
-            raise ConfigError(
-                f"Expected `attacks` as a list of names, but got {shown(self.attacks)}; write ['apgd-ce']."
-            )
         if (self.version == "custom") != bool(self.attacks):
             raise ConfigError(
                 f"Expected `attacks` with version='custom' only, but got {shown(self.attacks)} with {self.version!r}; "

@@ -79,7 +79,7 @@ class AutoAttackRun:
     ) -> AutoAttackRecord:
         """All that is not in the state yet, and the record of it all."""
         conditions, self.shard, self.report = self.conditions, Shard(*shard), report
-        check_shard(self.shard, state_dir, conditions)
+        check_shard(self.shard, state_dir)
         with self._computing():
             first, _ = self.split.take(slice(conditions.batch_size)).tensors(self.device)
             self.attacked = fast_copy(self.model, first) if conditions.fast else self.model

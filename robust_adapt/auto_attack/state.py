@@ -5,7 +5,6 @@ A file is written whole or not at all and never changed, so nothing needs a lock
 
 import hashlib
 import io
-import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -16,13 +15,12 @@ import torch
 from torch import nn
 
 from robust_adapt.archives import read_tensors, tensor_bytes, tensors_hash
-from robust_adapt.auto_attack.records import Conditions
 from robust_adapt.data import Split
 from robust_adapt.errors import CheckpointError, ConfigError, trim_memory
-from robust_adapt.files import write_atomically
+from robust_adapt.files import write_file
 from robust_adapt.models import weights_hash
 from robust_adapt.random_states import random_states
-from robust_adapt.records import write_json
+from robust_adapt.records import read_json, write_json
 
 _POLL_SECONDS = 0.2
 _HASHED = 64  # images that are floats at once
@@ -36,19 +34,14 @@ class Shard(NamedTuple):
     patience: float = 86_400.0
 
 
-def check_shard(shard: Shard, state_dir: str | Path | None, conditions: Conditions) -> None:
-    """Raise ``ConfigError`` unless these processes can share a run."""
+def check_shard(shard: Shard, state_dir: str | Path | None) -> None:
+    """Raise ``ConfigError`` unless these processes can meet."""
     if not 0 <= shard.number < shard.of:
         raise ConfigError(f"Expected `shard` as (index, count) with 0 <= index < count, but got {tuple(shard[:2])}.")
     if shard.of > 1 and state_dir is None:
         raise ConfigError(
             f"Expected `state_dir` with `shard`, but got shard={tuple(shard[:2])} alone; "
             "give all processes one folder, which they meet in."
-        )
-    if shard.of > 1 and conditions.version == "rand":
-        raise ConfigError(
-            "Expected one process for version='rand', but got `shard`; a randomised model carries its random "
-            "state from batch to batch."
         )
 
 
@@ -60,7 +53,6 @@ class RunState:
 
     def __init__(self, folder: str | Path | None, fingerprint: dict[str, str]) -> None:
         self.folder, self.fingerprint = None if folder is None else Path(folder), fingerprint
-        self._run = hashlib.sha256(json.dumps([2, fingerprint], sort_keys=True).encode()).hexdigest()  # 2: of this form
         self._seen: dict[str, dict[str, Any]] = {}
         if self.folder is not None:
             self._open(self.folder)
@@ -73,17 +65,10 @@ class RunState:
         trim_memory()
         result |= {"seconds": time.monotonic() - begin, "random": random_states()}
         self._seen[name] = result
-        if self.folder is None:
-            return result
-        buffer, path = io.BytesIO(), self.folder / f"{name}.pt"
-        torch.save({"run": self._run, "result": result}, buffer)
-        try:
-            write_atomically(path, buffer.getvalue())
-        except OSError as error:
-            raise CheckpointError(
-                f"Expected to write {path}, but got: {error}; "
-                "what was written before is intact: make room, then run the same call again to go on."
-            ) from error
+        if self.folder is not None:
+            buffer = io.BytesIO()
+            torch.save({"result": result}, buffer)
+            write_file(self.folder / f"{name}.pt", buffer.getvalue())
         return result
 
     def load(self, name: str) -> dict[str, Any] | None:
@@ -106,39 +91,26 @@ class RunState:
 
     def _open(self, folder: Path) -> None:
         path = folder / "run.json"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            present = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        except OSError as error:
-            raise CheckpointError(f"Expected to open the state folder {folder}, but got: {error}.") from error
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(
-                f"Expected to know the run by {path}, but it is damaged: {error}; delete that file to go on: each "
-                "finished batch says itself which run it is of."
-            ) from error
-        if present is None:
+        if not path.exists():
             write_json(path, self.fingerprint)
-        elif present != self.fingerprint:
-            known = present if isinstance(present, dict) else {}
-            names = [*self.fingerprint, *(name for name in known if name not in self.fingerprint)]
-            other = ", ".join(name for name in names if known.get(name) != self.fingerprint.get(name))
+            return
+        present = read_json(path, dict, "the run of the state", "give another `state_dir`")
+        names = [name for name in self.fingerprint | present if present.get(name) != self.fingerprint.get(name)]
+        if names:
+            other = ", ".join(names)
             raise CheckpointError(
                 f"Expected the state of this run in {folder}, but it belongs to a run with other {other}; "
                 "give the same arguments to go on with that run, or another `state_dir`."
-                + (f" OMP_NUM_THREADS={known.get('threads')} sets the threads." if other == "threads" else "")
+                + (f" OMP_NUM_THREADS={present.get('threads')} sets the threads." if other == "threads" else "")
             )
 
     def _read(self, path: Path) -> Any:
         try:
-            content = read_tensors(path)
-            run, result = content["run"], content["result"]
+            return read_tensors(path)["result"]
         except (CheckpointError, TypeError, KeyError) as error:
             raise CheckpointError(
                 f"Expected a finished batch in {path}, but it cannot be read; delete it to compute that batch again."
             ) from error
-        if run != self._run:
-            raise CheckpointError(f"Expected a batch of this run in {path}, but it belongs to another; delete it.")
-        return result
 
 
 def fingerprint(model: nn.Module, split: Split, settings: Mapping[str, Any]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Data sets in memory or a test set on disk, a held-out validation split, and batches augmented on the device."""
 
-from robust_adapt.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES
+from robust_adapt.data.official import CIFAR10_CLASSES, CIFAR100_CLASSES
 from robust_adapt.data.sources import ImageData, check_data, from_datasets, load_data, load_test
 from robust_adapt.data.splits import Augmentation, Batches, Split, augment, stratified_order, to_float
 

@@ -1,20 +1,21 @@
 """Map-style data sets of (image, label), item by item: images of any form as pixels, labels as class numbers.
 
-What 8 bits a channel cannot hold is refused, and what changes pixels is noted.
+What 8 bits a channel cannot hold is refused, and what changes pixels is noted; PIL images are taken as people see them.
 """
 
 import logging
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import ImageOps
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from robust_adapt.checks import LIMIT
-from robust_adapt.data.pictures import CURES, EXPECTED, Unfit, read_picture
 from robust_adapt.errors import DataError, shown
 from robust_adapt.random_states import random_fork
 
@@ -23,6 +24,16 @@ AGAIN = 256  # items that are read twice: a transform that changes one in 50 esc
 NOISE = 1e-4  # what resizing and normalising back leave outside [0, 1]
 LOSS = 1e-3  # a rounding to 8 bits that is more than the noise of float16; half a step is 2e-3
 OVERSHOOT = 0.25
+EXPECTED = "Expected opaque images of one frame and 8 bits a channel"
+DEEP, FRAMES, TRANSPARENT = "with more than 8 bits a channel", "with several frames", "with transparent pixels"
+UNREADABLE = "that cannot be read"
+CURES = {
+    DEEP: "scale to 8 bits",
+    FRAMES: "keep one frame, image.copy(), of",
+    TRANSPARENT: "lay on a background, Image.alpha_composite(),",
+    UNREADABLE: "copy anew or delete",
+}
+FOREIGN = ("CMYK", "YCbCr", "LAB", "HSV")  # colours that RGB holds, but for a rounding or a gamut
 
 
 def read_dataset(dataset: Dataset[Any]) -> tuple[Tensor, Tensor, Counter[str]]:
@@ -87,17 +98,6 @@ def log_changes(name: str, notes: Counter[str], count: int) -> list[str]:
 
 def length(dataset: Any) -> int:
     """The items of a map-style data set, one or more. Raises ``DataError``."""
-    by_number = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
-    if not by_number and hasattr(dataset, "dataset"):
-        raise DataError(
-            f"Expected a data set, but got a {type(dataset).__name__}; give its `.dataset`: its sampler and its "
-            "collate function are not used."
-        )
-    if not by_number or not hasattr(dataset, "__len__"):
-        raise DataError(
-            f"Expected a map-style data set, with a length and items by number, but got a "
-            f"{type(dataset).__name__}; give list() of a finite one."
-        )
     if not len(dataset):
         raise DataError("Expected one or more images, but got an empty data set; look at its folder or its filter.")
     return len(dataset)
@@ -111,16 +111,10 @@ def read_item(dataset: Any, index: int, *, square: bool) -> tuple[Tensor, int, l
     index: its number in the errors. Raises ``DataError``.
     """
     item = dataset[index]
-    if isinstance(item, Mapping):
-        keys = ", ".join(f"item[{key!r}]" for key in list(item)[:2])
-        raise DataError(
-            f"Expected pairs (image, label), but number {index} is a mapping of {shown(list(item))}; make pairs of "
-            f"them, such as [({keys}) for item in data_set]."
-        )
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise DataError(
             f"Expected pairs (image, label), but number {index} is {shown(item)}; give two values an item, as "
-            "TensorDataset(images, labels) does."
+            "TensorDataset(images, labels) does, and [(item['image'], item['label']) for item in data_set] of mappings."
         )
     image, notes = item[0], list[str]()
     if hasattr(image, "convert") and hasattr(image, "mode"):
@@ -133,6 +127,39 @@ def read_item(dataset: Any, index: int, *, square: bool) -> tuple[Tensor, int, l
     pixels = _planes(image, index, square=square)
     pixels = pixels if pixels.dtype == torch.uint8 else _unit(pixels, index)
     return pixels, _class_number(item[1], index), notes
+
+
+class Unfit(Exception):
+    """A picture that 8 bits of RGB do not hold; its text is a key of ``CURES``."""
+
+
+def read_picture(image: Any) -> tuple[Any, list[str]]:
+    """A PIL image as people see it, of mode L or RGB, and notes of what changed its pixels. Raises ``Unfit``."""
+    deep = any(  # PIL is about to cut 16 bits a colour to 8: no mode of its own holds them
+        re.search(r";16[BLN]", str(tile[3])) or (tile[0].startswith("ppm") and tile[3][-1] > 255)
+        for tile in getattr(image, "tile", ())
+    )
+    if deep or image.mode.startswith(("I", "F")):
+        raise Unfit(DEEP)
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # those of cameras: a picture and its preview
+        raise Unfit(FRAMES)
+    notes = [f"converted from {image.mode}"] if image.mode in FOREIGN else []
+    turned, grey = _is_turned(image), image.mode in ("1", "L", "LA", "La")
+    image.load()  # a TIFF turns itself here
+    if image.has_transparency_data:
+        image = image.convert("LA" if image.mode in ("LA", "La") else "RGBA")
+        if image.getchannel("A").getextrema()[0] < 255:
+            raise Unfit(TRANSPARENT)
+    if turned:
+        image, notes = ImageOps.exif_transpose(image), [*notes, "turned by EXIF"]
+    return image.convert("L" if grey else "RGB"), notes
+
+
+def _is_turned(image: Any) -> bool:
+    try:
+        return image.getexif().get(0x0112) in range(2, 9)
+    except Exception:  # PIL raises a different error per format; a damaged EXIF block says nothing of the pixels
+        return False
 
 
 def _bytes(dataset: Any, index: int) -> tuple[Tensor, int, list[str]]:
@@ -149,14 +176,8 @@ def _bytes(dataset: Any, index: int) -> tuple[Tensor, int, list[str]]:
 def _planes(image: Any, index: int, *, square: bool) -> Tensor:
     """A picture, a tensor or an array as ``(C, H, W)``, uint8 or float, on the CPU."""
     is_tensor = isinstance(image, Tensor)
-    try:
-        array: Any = image.detach().cpu() if is_tensor else np.asarray(image)
-        pixels: Tensor = array if is_tensor else torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"Expected images as uint8 or as floats in [0, 1], but number {index} is {shown(image)}; give PIL images "
-            "(Image.open() of a path), or arrays or tensors of uint8 or float32."
-        ) from error
+    array: Any = image.detach().cpu() if is_tensor else np.asarray(image)
+    pixels: Tensor = array if is_tensor else torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
     if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
         raise DataError(
             f"Expected images as uint8 or as floats in [0, 1], but number {index} is of {pixels.dtype}; give uint8 "

@@ -20,10 +20,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from robust_adapt.data.datasets import log_changes
-from robust_adapt.data.pictures import CURES, EXPECTED, UNREADABLE, Unfit, read_picture
+from robust_adapt.data.datasets import CURES, EXPECTED, UNREADABLE, Unfit, log_changes, read_picture
 from robust_adapt.data.splits import Split
-from robust_adapt.data.stored import Items, Stored
+from robust_adapt.data.stored import Stored
 from robust_adapt.errors import DataError, first_line, shown
 from robust_adapt.files import whole_file
 
@@ -31,7 +30,7 @@ log = logging.getLogger(__name__)
 LOSSY = (".jpg", ".jpeg", ".jfif", ".webp", ".avif")
 MORE = (".gif", ".jfif", ".avif")  # image files that ImageFolder passes over without a word
 LITTER = ("__MACOSX", "@eaDir")  # unpacked by a Mac, thumbnails of a NAS: beside names that begin with a dot
-DECODING = 2  # goes up when decoding gives other pixels, so that no older cache is used
+DECODING = 3  # goes up when decoding gives other pixels, so that no older cache is used
 
 
 def read_folder(root: Path, size: int | None) -> tuple[tuple[Split, Split], tuple[str, ...], list[str]]:
@@ -46,23 +45,12 @@ def read_folder(root: Path, size: int | None) -> tuple[tuple[Split, Split], tupl
     if any(alone.values()):
         found = " and ".join(f"{_few(names, 2)} under {part}/ only" for part, names in alone.items() if names)
         raise DataError(f"Expected the same classes under train/ and test/, but got {found}; add or remove folders.")
-    notes, refused, count = Counter[str](), dict[str, Exception](), len(train) + len(test)
-    listed = {"train": train, "test": test}
-    images = [_cached(root / part, list(files), size, notes, refused) for part, files in listed.items()]
-    if refused:
-        raise DataError(_refusal(refused, root, count))
-    shapes = {image.shape[1:] for part in images for image in part}
-    if len(shapes) > 1 or len({*min(shapes)}) > 1:
-        raise DataError(
-            f"Expected square images of one size, but got {len(shapes)} shapes, such as {min(shapes)}; set `data.size` "
-            "to scale and crop them."
-        )
-    one, other = (
-        Split(torch.from_numpy(part), torch.tensor([*files.values()]))
-        for part, files in zip(images, (train, test), strict=True)
-    )
-    said = [_copy(train), *log_changes(str(root), notes, count), *_say_order(root, classes)]
-    return (one, other), tuple(map(readable, classes)), said
+    images, notes = _decoded(root, [*train, *test], size)
+    both = Split(torch.from_numpy(images), torch.tensor([*train.values(), *test.values()]))
+    # the test images are a copy: a view of them would keep those of training in memory
+    parts = both.take(slice(len(train))), both.take(torch.arange(len(train), len(both)))
+    said = [_copy(train), *log_changes(str(root), notes, len(both)), *_say_order(root, classes)]
+    return parts, tuple(map(readable, classes)), said
 
 
 def open_folder(root: Path, size: int | None, workers: int) -> tuple[Split, tuple[str, ...], list[str]]:
@@ -73,8 +61,7 @@ def open_folder(root: Path, size: int | None, workers: int) -> tuple[Split, tupl
     """
     files, classes = _list(root / "test", "`disk:` holds test/, and it")
     dataset = _Files(root, tuple(files), tuple(files.values()), size)
-    shape = tuple(Items(dataset).read(0)[0].shape)
-    stored = Stored(Items(dataset, shape), torch.arange(len(dataset)), workers)
+    stored = Stored.of(dataset, workers)
     said = [_copy(files), *_read(dataset.paths[0], size=size)[1], *_say_order(root, classes)]
     return Split(stored, torch.tensor(dataset.labels)), tuple(map(readable, classes)), said
 
@@ -146,13 +133,6 @@ def _list(
             f"Expected images as {folder}/CLASS/*.jpg or *.png, but torchvision says: {said}; the folder after "
             f"{holds} a folder with images for each class."
         ) from error
-    once: dict[str, str] = {}
-    for each in sorted({os.path.dirname(path) for path, _ in samples}):
-        twin = once.setdefault(os.path.realpath(each), each)
-        if twin != each:
-            raise DataError(
-                f"Expected every folder once, but {shown(each[start:])} is {shown(twin[start:])} again; remove a link."
-            )
     return dict(samples), classes
 
 
@@ -179,55 +159,47 @@ def _refusal(refused: dict[str, Exception], root: Path, count: int) -> str:
     return f"{EXPECTED}, but got {', '.join(found)}{reason}; {', '.join(cures)}."
 
 
-def _cached(
-    folder: Path, files: list[str], size: int | None, notes: Counter[str], refused: dict[str, Exception]
-) -> np.ndarray | list[np.ndarray]:
-    """The images ``(N, 3, H, W)``, or a list of several shapes, from a cache that any change of a file misses.
+def _decoded(root: Path, files: list[str], size: int | None) -> tuple[np.ndarray, Counter[str]]:
+    """The images ``(N, 3, H, H)``, and how many each note is about, from a cache that any change of a file misses.
 
-    What changed their pixels is counted in ``notes``; files that cannot be used stand in ``refused``.
+    Raises ``DataError`` for files that cannot be used, and for images of several shapes.
     """
-    listing = hashlib.sha256(f"{DECODING} {PIL.__version__} {size} ".encode() + os.fsencode(folder.resolve()))
+    listing = hashlib.sha256(f"{DECODING} {PIL.__version__} {size} ".encode() + os.fsencode(root.resolve()))
     for path in files:
+        listing.update(os.fsencode(f"\n{os.path.relpath(path, root)}"))
         with contextlib.suppress(OSError):  # a dangling link, named when it is decoded
             status = os.stat(path)
-            listing.update(os.fsencode(f"{os.path.relpath(path, folder)} {status.st_size} {status.st_mtime_ns}\n"))
-    key = listing.hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "robust_adapt"
-    target = cache / f"{key[:32]}.npz"
+            listing.update(f" {status.st_size} {status.st_mtime_ns}".encode())
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "robust_adapt"
+    cache = folder / f"{listing.hexdigest()[:32]}.npz"
     with contextlib.suppress(Exception):  # absent, cut, damaged, another kind: NumPy and zipfile raise various errors
-        with np.load(target, allow_pickle=False) as stored:  # each member with a check sum, which is looked at
-            images: np.ndarray = stored["images"]
-            counts = json.loads(str(stored["notes"]))
-            if str(stored["key"]) == key and images.dtype == np.uint8 and images.shape[:2] == (len(files), 3):
-                notes.update(counts)
-                return images
-    pictures = _decode(files, size)
-    counts = Counter(note for _, said in pictures for note in said)
-    notes.update(counts)
-    refused |= {path: image for path, (image, _) in zip(files, pictures, strict=True) if isinstance(image, Exception)}
-    decoded = [image for image, _ in pictures if isinstance(image, np.ndarray)]
-    if len(decoded) < len(files) or len({image.shape for image in decoded}) > 1:
-        return decoded
-    images = np.stack(decoded)
-    with contextlib.suppress(OSError):  # no room or no right to write: the cache is a convenience
-        cache.mkdir(parents=True, exist_ok=True)
-        with whole_file(target) as file:
-            np.savez(file, images=images, notes=json.dumps(counts), key=key)
-    return images
-
-
-def _decode(files: list[str], size: int | None) -> list[tuple[np.ndarray | Exception, list[str]]]:
-    """For every file its image ``(3, H, W)``, or why it cannot be used, and notes of what changed its pixels."""
+        with np.load(cache, allow_pickle=False) as stored:  # each member with a check sum, which is looked at
+            return stored["images"], Counter(json.loads(str(stored["notes"])))
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(partial(_read, size=size), files))
+        pictures = dict(zip(files, pool.map(partial(_read, size=size), files), strict=True))
+    refused = {path: image for path, (image, _) in pictures.items() if isinstance(image, Exception)}
+    if refused:
+        raise DataError(_refusal(refused, root, len(files)))
+    decoded = [image for image, _ in pictures.values() if isinstance(image, np.ndarray)]
+    shapes = {image.shape[1:] for image in decoded}
+    if len(shapes) > 1 or len({*min(shapes)}) > 1:
+        raise DataError(
+            f"Expected square images of one size, but got {len(shapes)} shapes, such as {min(shapes)}; set `data.size` "
+            "to scale and crop them."
+        )
+    images, notes = np.stack(decoded), Counter(note for _, said in pictures.values() for note in said)
+    with contextlib.suppress(OSError):  # no room or no right to write: the cache is a convenience
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(cache) as file:
+            np.savez(file, images=images, notes=json.dumps(notes))
+    return images, notes
 
 
 def _read(path: str, *, size: int | None) -> tuple[np.ndarray | Exception, list[str]]:
+    """An image ``(3, H, W)``, or why the file cannot be used, and notes of what changed its pixels."""
     from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
     try:
-        if not os.path.isfile(path):  # a pipe would never end
-            raise FileNotFoundError("there is no file")
         with PIL.Image.open(path) as image:
             picture, notes = read_picture(image)
     except Exception as error:  # for a damaged file PIL raises a different error per format

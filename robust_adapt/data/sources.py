@@ -6,21 +6,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from robust_adapt.config import DataConfig
-from robust_adapt.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES, read_cifar, read_cifar10_1
 from robust_adapt.data.datasets import log_changes, read_dataset
 from robust_adapt.data.folders import open_folder, read_folder, readable
-from robust_adapt.data.imagenet import read_imagenet
+from robust_adapt.data.official import (
+    CIFAR10_CLASSES,
+    CIFAR100_CLASSES,
+    read_cifar,
+    read_cifar10_1,
+    read_digits,
+    read_imagenet,
+)
 from robust_adapt.data.splits import Augmentation, Split, stratified_order
 from robust_adapt.data.stored import WORKERS, open_dataset
 from robust_adapt.errors import ConfigError, DataError, shown, unknown_name
 
 KNOWN = ("digits", "cifar10", "cifar100", "cifar10.1", "folder:PATH", "disk:PATH", "imagenet:PATH")
-DIGITS_TEST = 360
 VALIDATION = 1000
 
 
@@ -97,7 +100,7 @@ def load_data(config: DataConfig | str) -> ImageData:
     kind, colon, path = config.name.partition(":")
     root = Path(path).expanduser()
     if config.name == "digits":
-        return _hold_out(config, "digits", _digits(), tuple("0123456789"), Augmentation())
+        return _hold_out(config, "digits", read_digits(), tuple("0123456789"), Augmentation())
     if config.name in ("cifar10", "cifar100"):
         title, classes = ("CIFAR-10", CIFAR10_CLASSES) if config.name == "cifar10" else ("CIFAR-100", CIFAR100_CLASSES)
         parts = read_cifar(title, config)
@@ -144,7 +147,6 @@ def from_datasets(
     for anything else, and for a data set that augments: up to 256 of its items are read twice and must be equal.
     ``config`` says the augmentation (crop, flip; by default none), the held-out split and the subset.
     """
-    _check_names(classes)
     (*one, notes), (*other, more) = read_dataset(train), read_dataset(test)
     parts = Split(*one), Split(*other)
     said = log_changes(title, notes + more, len(parts[0]) + len(parts[1]))
@@ -158,20 +160,11 @@ def load_test(dataset: Dataset[Any], classes: Sequence[str], *, title: str, work
     Items are as ``from_datasets`` takes them, but images need not be square, and floats are not rounded. Training needs
     images in memory: this has none. Labels are the data set's ``targets``, where it has those, else every image is read
     once. workers: processes that read ahead, for which the data set is pickled where Python does not fork; 0 reads in
-    this one. The figures do not depend on them. Raises ``DataError``, and ``ConfigError`` for the classes or workers.
+    this one. The figures do not depend on them. Raises ``DataError``, and ``ConfigError`` for the workers.
     """
-    _check_names(classes)
     images, labels, notes = open_dataset(dataset, workers)
     title = f"{title} ({', '.join(said)})" if (said := log_changes(title, notes, len(labels))) else title
     return _test_only(title, Split(images, labels), classes)
-
-
-def _check_names(classes: Sequence[str]) -> None:
-    if isinstance(classes, str) or not all(isinstance(one, str) for one in classes):
-        raise ConfigError(
-            f"Expected `classes` as a list of names, but got {shown(classes)}; write one a class, ['cat', 'dog'], in "
-            "the order of their numbers."
-        )
 
 
 def _hold_out(
@@ -180,8 +173,6 @@ def _hold_out(
     """The data set of a training and a test split: validation images held out of the first, the config's subset."""
     train, test = parts
     _check_size(config, title, train)
-    if len(train) < 2:
-        raise DataError("Expected 2 or more training images, but got 1; one is held out, give another one.")
     validation = config.validation or max(1, min(VALIDATION, len(train) // 10))
     if validation > len(train) // 2:
         raise DataError(
@@ -208,13 +199,3 @@ def _check_size(config: DataConfig, title: str, split: Split) -> None:
             f"Expected `size` None or {split.shape[-1]}, the pixels of {shown(title)}, but got {config.size}; only a "
             "folder is resized: leave it out, and resize a data set of your own in its transform."
         )
-
-
-def _digits() -> tuple[Split, Split]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = torch.from_numpy(np.round(digits.images * 255 / 16).astype(np.uint8))[:, None]
-    everything = Split(images, torch.from_numpy(digits.target).long())
-    order = stratified_order(everything.labels, seed=0)
-    return everything.take(order[DIGITS_TEST:]), everything.take(order[:DIGITS_TEST])

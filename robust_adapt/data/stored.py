@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import multiprocessing
-import pickle
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -69,6 +67,12 @@ class Stored:
     def __len__(self) -> int:
         return len(self.index)
 
+    @classmethod
+    def of(cls, dataset: Dataset[Any], workers: int) -> "Stored":
+        """All images of a map-style data set, of the shape of its first one. Raises ``DataError``."""
+        items = Items(dataset, tuple(Items(dataset).read(0)[0].shape))
+        return cls(items, torch.arange(len(dataset)), workers)  # type: ignore[arg-type]
+
     @property
     def shape(self) -> tuple[int, ...]:
         """(N, C, H, W)."""
@@ -102,13 +106,17 @@ class Stored:
     def chunks(self, numbers: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and class numbers of the data set's items, some at a time, in this order. Raises ``DataError``."""
         workers = min(self.workers, len(numbers))
-        if workers and multiprocessing.get_start_method() != "fork":
-            _check_pickle(self.items)
         options: dict[str, Any] = {"batch_size": None, "sampler": numbers, "num_workers": workers}
         own = torch.Generator()  # the loader draws from it, else from the caller's
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about few cores, and about forks beside threads
-            read = iter(DataLoader(self.items, generator=own, **options))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about few cores, and about forks beside threads
+                read = iter(DataLoader(self.items, generator=own, **options))
+        except Exception as error:  # where workers are not forked: pickle raises a different error for each object
+            raise DataError(
+                f"Expected a data set that workers can be given, but got: {first_line(error)}; define its functions "
+                "and classes at the top of a module, without lambda, or set `workers` to 0."
+            ) from error
         for _ in numbers:
             with _as_in_a_worker():
                 chunk = next(read)
@@ -125,19 +133,18 @@ def open_dataset(dataset: Dataset[Any], workers: int = WORKERS) -> tuple[Stored,
     """
     check_whole("workers", workers, low=0, example=2)
     count, notes, known = length(dataset), Counter[str](), dict[int, tuple[str, int]]()
-    items = Items(dataset)
-
-    def read(index: int) -> tuple[str, int]:
-        image, label, changes = items.read(index)
-        if index not in known:
-            notes.update(changes)
-        return tensors_hash(image.shape, [image]), label
-
     with random_fork(None):
-        items = Items(dataset, tuple(items.read(0)[0].shape))
-        known.update((index, read(index)) for index in sampled(count))
-    check_again(count, lambda index: read(index) == known[index])
-    stored = Stored(items, torch.arange(count), workers)
+        stored = Stored.of(dataset, workers)
+        for index in sampled(count):
+            image, label, changes = stored.items.read(index)
+            known[index] = (tensors_hash(image.shape, [image]), label)
+            notes.update(changes)
+
+    def same(index: int) -> bool:
+        image, label, _ = stored.items.read(index)
+        return known[index] == (tensors_hash(image.shape, [image]), label)
+
+    check_again(count, same)
     labels = _targets(dataset, count)
     if labels is None or any(labels[index] != label for index, (_, label) in known.items()):
         labels = torch.cat([part for _, part in stored.chunks([[number] for number in range(count)])])
@@ -150,17 +157,6 @@ def _targets(dataset: Any, count: int) -> Tensor | None:
         if labels.shape == (count,) and not labels.is_floating_point():
             return labels.long()
     return None
-
-
-def _check_pickle(items: Items) -> None:
-    """Raise ``DataError`` for a data set that cannot be handed to a process which is not forked."""
-    try:
-        pickle.dumps(items)
-    except Exception as error:  # pickle raises a different error for each kind of object
-        raise DataError(
-            f"Expected a data set that workers can be given, but got: {first_line(error)}; define its functions and "
-            "classes at the top of a module, without lambda, or set `workers` to 0."
-        ) from error
 
 
 @contextlib.contextmanager

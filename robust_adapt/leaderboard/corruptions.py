@@ -2,9 +2,7 @@
 (Hendrycks and Dietterich, 2019), ImageNet-3DCC (Kar et al., 2022)."""
 
 import dataclasses
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from robust_adapt.attacks import crafting
 from robust_adapt.attacks.isolation import look
 from robust_adapt.checks import check_known, check_model, check_whole
 from robust_adapt.data import Augmentation, ImageData, Split
+from robust_adapt.data.official import count_folders, validation_split
 from robust_adapt.errors import DataError, first_line
 from robust_adapt.leaderboard.benchmarks import CLASSES, Origin, read_record
 from robust_adapt.leaderboard.boards import BOARDS, DEFAULT, THREE_D, TITLES
@@ -124,9 +123,9 @@ def find_corruptions(root: str | Path, board: tuple[str, str] = (DEFAULT, "corru
     check_known("board of corruptions", " ".join(board), [" ".join(each) for each in FOLDERS])
     name, fetch = FOLDERS[board]
     folder, kinds = Path(root) / name, _corruptions(board)
-    if board[0] == "imagenet":  # labels are places in the sorted class folders: one that is missing shifts them
+    if board[0] == "imagenet":
         parts = [f"{kind}/{severity}" for kind in kinds for severity in SEVERITIES]
-        missing = [each for each in parts if _subfolders(folder / each) != CLASSES[board[0]]]
+        missing = [each for each in parts if count_folders(folder / each) != CLASSES[board[0]]]
     else:
         parts = [f"{each}.npy" for each in ("labels", *kinds)]
         missing = [each for each in parts if not (folder / each).is_file()]
@@ -142,10 +141,6 @@ def blank_corruptions(dataset: str = DEFAULT) -> ImageData:
     black = Split(torch.zeros(1, 3, side, side, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
     title = next(title for title, name in TITLES.items() if name == dataset)
     return ImageData(title, black, black, black, tuple(map(str, range(CLASSES[dataset]))), Augmentation())
-
-
-def _subfolders(folder: Path) -> int:
-    return sum(each.is_dir() for each in os.scandir(folder)) if folder.is_dir() else 0
 
 
 def _corruptions(board: tuple[str, str]) -> tuple[str, ...]:
@@ -164,7 +159,8 @@ def _batches(
     corruption, severity = part
     try:
         if board[0] == "imagenet":
-            yield from _imagenet(folder / corruption / str(severity), count, batch_size)
+            pictures = upstream.imagenet_validation(folder / corruption / str(severity), "Res224")
+            yield from validation_split(pictures).take(slice(count)).batches(batch_size)
             return
         from robustbench.data import load_cifar10c, load_cifar100c
 
@@ -176,15 +172,3 @@ def _batches(
             f"Expected the images of {corruption} at severity {severity} in {folder}, but got: {first_line(error)}; "
             f"{FOLDERS[board][1]}."
         ) from error
-
-
-def _imagenet(folder: Path, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """RobustBench's own images, in their order and with its preprocessing for corruptions, a batch in memory."""
-    from robustbench.data import PREPROCESSINGS
-    from robustbench.loaders import CustomImageFolder
-
-    pictures = CustomImageFolder(folder, PREPROCESSINGS["Res224"])
-    with ThreadPoolExecutor() as pool:  # pictures are decoded and resized outside Python's lock
-        for start in range(0, count, batch_size):
-            items = list(pool.map(pictures.__getitem__, range(start, min(start + batch_size, count))))
-            yield torch.stack([image for image, *_ in items]), torch.tensor([label for _, label, _ in items])

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ from torch import nn
 
 from robust_adapt.auto_attack import model_checks
 from robust_adapt.checks import check_model, unwrap
-from robust_adapt.errors import CheckpointError, ConfigError, shown
-from robust_adapt.files import write_atomically
+from robust_adapt.errors import ConfigError, shown
+from robust_adapt.files import write_file
 from robust_adapt.leaderboard.benchmarks import BenchmarkRecord
 from robust_adapt.leaderboard.boards import DEFAULT
 from robust_adapt.models import ORIGINAL_WIDTH, RESNETS, Normalize, weights_hash
+from robust_adapt.records import write_json
 
 # RobustBench takes models that answer the same each time, image by image, with gradients that say something
 REFUSED = (
@@ -32,7 +32,7 @@ REFUSED = (
 _TEXT = (str, r".*\S.*", "a text that is not empty")
 _PERCENT = (str, r"100\.00|\d?\d\.\d\d", 'percent as text with two decimals, such as "52.48"')
 _FLAG = (bool, r".*", "true or false")
-_NEEDED = {
+_FIELDS = {
     "link": _TEXT,
     "name": _TEXT,
     "authors": _TEXT,
@@ -45,9 +45,19 @@ _NEEDED = {
     "clean_acc": _PERCENT,
     "reported": _PERCENT,
     "autoattack_acc": _PERCENT,
+    "footnote": _TEXT,
+    "external": _PERCENT,
+    "unreliable": _FLAG,
 }
-_OPTIONAL = {"footnote": _TEXT, "external": _PERCENT, "unreliable": _FLAG}
+_OPTIONAL = {"footnote", "external", "unreliable"}
 _ZOO = "robustbench.model_zoo.architectures.resnet"
+_HEAD = """\"\"\"build() is the `model` of this name in the zoo; it takes images in [0, 1].\"\"\"
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+"""
 _NORMALIZE = """
 
 class Normalize(nn.Module):
@@ -114,14 +124,12 @@ class Paper:
 
 def check_entry(entry: dict[str, Any]) -> None:
     """Raise ``ConfigError`` unless the entry has RobustBench's fields, each of its kind, and no others."""
-    for name in [*_NEEDED, *sorted(entry.keys() - _NEEDED.keys())]:
-        if name not in _NEEDED and name not in _OPTIONAL:
+    for name in sorted(_FIELDS.keys() - _OPTIONAL | entry.keys()):
+        if name not in _FIELDS:
             raise ConfigError(f"Expected only RobustBench's fields in the entry, but got `{name}`; remove it.")
-        kind, pattern, words = _NEEDED.get(name) or _OPTIONAL[name]
-        if name not in entry:
-            raise ConfigError(f"Expected `{name}` in the entry, but it is missing; give {words}.")
-        if type(entry[name]) is not kind or not re.fullmatch(pattern, str(entry[name]), re.DOTALL):
-            raise ConfigError(f"Expected `{name}` of the entry as {words}, but got {shown(entry[name])}.")
+        (kind, pattern, words), value = _FIELDS[name], entry.get(name)
+        if type(value) is not kind or not re.fullmatch(pattern, str(value), re.DOTALL):
+            raise ConfigError(f"Expected `{name}` of the entry as {words}, but got {shown(value)}.")
 
 
 def submit(
@@ -167,16 +175,14 @@ def submit(
         file=f"{file}.pt",
         builder=built if source else "The code that builds the model is to be added.",
     )
-    texts = {f"model_info/{file}.json": _json(entry), "evaluation.json": _json(record.to_dict()), "form.md": form}
-    texts |= {} if source is None else {"model.py": source}
-    contents = {name: text.encode(errors="surrogateescape") for name, text in texts.items()}
-    try:
-        for name, content in {f"{file}.pt": weights.getvalue(), **contents}.items():
-            (Path(out) / name).parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(Path(out) / name, content)
-    except OSError as error:
-        raise CheckpointError(f"Expected to write the submission to {out}, but got: {error}.") from error
-    return Path(out)
+    out = Path(out)
+    write_file(out / f"{file}.pt", weights.getvalue())
+    write_json(out / "model_info" / f"{file}.json", entry)
+    write_json(out / "evaluation.json", record)
+    write_file(out / "form.md", form.encode(errors="surrogateescape"))
+    if source is not None:
+        write_file(out / "model.py", source.encode())
+    return out
 
 
 def _entry(record: BenchmarkRecord, paper: Paper) -> dict[str, Any]:
@@ -197,10 +203,6 @@ def _entry(record: BenchmarkRecord, paper: Paper) -> dict[str, Any]:
     }
 
 
-def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, indent=2) + "\n"
-
-
 def _zoo_key(key: str) -> str:
     """A name that ``load_model`` turns into ``key``: it cuts 7 letters off names with ``module.`` anywhere in them,
     then 6 off those with ``model.``."""
@@ -215,19 +217,16 @@ def model_source(name: str, model: nn.Module) -> str:
     name: the architecture that ``build_model`` made the model of, or ``module:function``, which is then imported.
     """
     module, _, function = name.partition(":")
-    first, heads, parts, built = getattr(model, "normalize", None), ["from torch import nn"], "", "net"
+    first, parts, built = getattr(model, "normalize", None), "", "net"
     net: Any = model.model if isinstance(first, Normalize) else model
     imports, made = [f"from {module} import {function}"], [f"net = {function}()"]
     if not function:
         imports, made = _resnet(name, net)
     if isinstance(first, Normalize):
-        heads = ["from collections import OrderedDict", "", "import torch", "from torch import nn"]
         parts = _NORMALIZE.format(mean=first.mean.flatten().tolist(), std=first.std.flatten().tolist())
         built = "nn.Sequential(OrderedDict(normalize=Normalize(), model=net))"
-    lines = ['"""build() is the `model` of this name in the zoo; it takes images in [0, 1]."""', ""]
-    lines += [*(heads if "nn." in "".join(made) + built else []), *imports]
     body = "\n".join(f"    {line}" for line in [*made, f"return {built}"])
-    return "\n".join(lines) + f"\n{parts}\n\ndef build():\n{body}\n"
+    return "\n".join([_HEAD, *imports]) + f"\n{parts}\n\ndef build():\n{body}\n"
 
 
 def _resnet(name: str, net: Any) -> tuple[list[str], list[str]]:
