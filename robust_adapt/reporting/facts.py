@@ -26,8 +26,7 @@ def _side_by_side(values: Sequence[Mapping[str, str]]) -> list[Fact]:
 
 
 def _cost(dossier: Dossier) -> dict[str, str]:
-    run, judged = dossier.run, dossier.benchmark
-    found: dict[str, str] = {}
+    run, found = dossier.run, {}
     if run is not None:
         found |= {"training images": f"{run.train_n}", "validation images": f"{run.validation_n}"}
         found |= {"steps": f"{run.total_steps}", "training on": f"{run.device}, {run.precision}"}
@@ -35,12 +34,10 @@ def _cost(dossier: Dossier) -> dict[str, str]:
     if dossier.epochs:
         last = dossier.epochs[-1]
         found |= {"training, wall": _minutes(last.seconds), "training, CPU": _minutes(last.cpu_seconds)}
-    for name, record in (("evaluation", dossier.evaluation), ("curve over eps", dossier.curve)):
-        found |= {f"{name}, wall": f"{_minutes(record.seconds)} on {record.device}"} if record else {}
-    if dossier.sanity is not None:
-        found["sanity checks, wall"] = f"{_minutes(dossier.sanity.seconds)} on {dossier.sanity.device}"
-    if judged is not None:
-        found["AutoAttack, wall"] = f"{_minutes(judged.autoattack.seconds)} on {judged.autoattack.device}"
+    judged = {"evaluation": dossier.evaluation, "curve over eps": dossier.curve, "sanity checks": dossier.sanity}
+    for name, record in (judged | {"AutoAttack": dossier.autoattack}).items():
+        if record is not None:
+            found[f"{name}, wall"] = f"{_minutes(record.seconds)} on {record.device}"
     return found
 
 
@@ -63,16 +60,16 @@ def _hashes(dossier: Dossier) -> dict[str, str]:
 
 
 def _versions(dossier: Dossier) -> dict[str, str]:
-    found: dict[str, str] = {}
-    run = dossier.benchmark.autoattack if dossier.benchmark else None
-    for doing, record in (("trained", dossier.run), ("judged", dossier.evaluation), ("AutoAttack", run)):
-        if record is not None:
-            found[doing] = ", ".join(f"{name} {version}" for name, version in record.versions.items())
-    return found
+    records = {"trained": dossier.run, "judged": dossier.evaluation, "AutoAttack": dossier.autoattack}
+    return {
+        doing: ", ".join(f"{name} {version}" for name, version in record.versions.items())
+        for doing, record in records.items()
+        if record is not None
+    }
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested config as ``data.name`` and so on."""
+    """A nested config as ``data.name`` and so on, its values as words."""
     flat: dict[str, str] = {}
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": _word(value)}
