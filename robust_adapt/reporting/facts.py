@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from robust_adapt.config.run import flat
 from robust_adapt.reporting.dossier import Dossier
 
 Fact = tuple[str, list[str], bool]  # a name, its value of each model, and whether they differ
@@ -14,7 +15,7 @@ def facts(dossiers: Sequence[Dossier]) -> dict[str, list[Fact]]:
         "Cost": [_cost(each) for each in dossiers],
         "Hashes": [_hashes(each) for each in dossiers],
         "Versions": [_versions(each) for each in dossiers],
-        "Config": [_flat(each.config) for each in dossiers],
+        "Config": [{name: _word(value) for name, value in flat(dict(each.config)).items()} for each in dossiers],
     }
     return {title: _side_by_side(values) for title, values in sheets.items() if any(values)}
 
@@ -66,14 +67,6 @@ def _versions(dossier: Dossier) -> dict[str, str]:
         for doing, record in records.items()
         if record is not None
     }
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested config as ``data.name`` and so on, its values as words."""
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": _word(value)}
-    return flat
 
 
 def _word(value: Any) -> str:

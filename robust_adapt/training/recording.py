@@ -21,24 +21,33 @@ def add_figures(run: Training, figures: dict[str, Any]) -> None:
     """Add one step's figures and attacks to the sums that the next records are means of."""
     position, attack = run.position, run.parts.attack
     if attack is not None and attack.last is not None:
-        for counts in (position.step_attacks, position.epoch_attacks):
+        for counts in position.attacks.values():
             for name, count in attack.last.attacks.items():
                 counts[name] = counts.get(name, 0) + count * run.parts.processes.count
-    for sums in (position.step_sums, position.epoch_sums):
+    for sums in position.sums.values():
         for name, value in figures.items():
             sums["sum " + name] = sums.get("sum " + name, 0.0) + value
             sums["n " + name] = sums.get("n " + name, 0) + 1
 
 
+def _means(run: Training, of: str) -> dict[str, Any]:
+    """The fields that both kinds of records have, over the steps since the last one of this kind, which end here."""
+    run.tick()
+    position, sums = run.position, run.position.sums[of]
+    names = (*FIGURES, "unchanged_share")
+    means = {name: float(sums["sum " + name]) / sums["n " + name] if "n " + name in sums else None for name in names}
+    means["unchanged_share"] = means["unchanged_share"] or 0.0
+    if run.parts.attack is None:  # the one forward was on clean images
+        means |= {"clean_loss": means["adv_loss"], "clean_accuracy": means["adv_accuracy"]}
+    here = {"step": position.step, "epoch": position.epoch, "eps": position.eps, "attacks": position.attacks[of]}
+    position.sums[of], position.attacks[of] = {}, {}
+    return means | here | {"learning_rate": run.parts.optimizer.param_groups[0]["lr"]}
+
+
 def record_step(run: Training) -> None:
     """The means since the step record before."""
-    run.tick()
-    position = run.position
-    means, attacks = _means(run, position.step_sums), position.step_attacks
-    position.step_sums, position.step_attacks = {}, {}
-    record = StepRecord(step=position.step, epoch=position.epoch, eps=position.eps, attacks=attacks, **means)
-    run.records.steps.append(record)
-    run.report(record)
+    run.records.steps.append(StepRecord(**_means(run, "steps")))
+    run.report(run.records.steps[-1])
 
 
 def end_epoch(run: Training) -> None:
@@ -60,12 +69,9 @@ def end_epoch(run: Training) -> None:
     if best:
         position.best = score
         parts.processes.first(lambda: save_weights(run.folder / BEST, candidates[kept].state_dict()))
-    run.tick()
+    means = _means(run, "epoch")
     record = EpochRecord(
-        epoch=position.epoch,
-        step=position.step,
-        eps=position.eps,
-        attacks=position.epoch_attacks,
+        **means,
         validation_clean=clean,
         validation_adversarial=adversarial,
         validation_attack=f"{STRONG_ATTACKS[run.config.attack.norm].upper()}-{run.config.validation_steps}",
@@ -75,10 +81,8 @@ def end_epoch(run: Training) -> None:
         seconds=round(position.seconds, 2),
         cpu_seconds=round(position.cpu_seconds, 2),
         warnings=position.warnings,
-        **_means(run, position.epoch_sums),
     )
-    position.epoch, position.batch = position.epoch + 1, 0
-    position.epoch_sums, position.epoch_attacks, position.warnings = {}, {}, []
+    position.epoch, position.batch, position.warnings = position.epoch + 1, 0, []
     run.records.epochs.append(record)
 
 
@@ -117,12 +121,3 @@ def _write(run: Training, state: dict[str, Any]) -> None:
             f"Expected to write the records in {run.folder}, but got: {error}; the last checkpoint is untouched."
         ) from error
     save_checkpoint(run.folder, state)
-
-
-def _means(run: Training, sums: dict[str, Any]) -> dict[str, Any]:
-    names = (*FIGURES, "unchanged_share")
-    means = {name: float(sums["sum " + name]) / sums["n " + name] if "n " + name in sums else None for name in names}
-    means["unchanged_share"] = means["unchanged_share"] or 0.0
-    if run.parts.attack is None:  # the one forward was on clean images
-        means |= {"clean_loss": means["adv_loss"], "clean_accuracy": means["adv_accuracy"]}
-    return means | {"learning_rate": run.parts.optimizer.param_groups[0]["lr"]}

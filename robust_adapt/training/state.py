@@ -22,10 +22,11 @@ Report = Callable[[Record], None]
 
 @dataclasses.dataclass
 class Position:
-    """Where the run stands, and the sums since the last records.
+    """Where the run stands, and what was added up since its last records.
 
     eps: of the last step, 0 without attacks. probes: of the brake so far. rate: factor on the learning rate, lowered
-    where numbers went bad.
+    where numbers went bad. sums, attacks: for the next record of steps and for that of the epoch, the sum and number of
+    each figure and the images of each attack.
     """
 
     step: int = 0
@@ -37,10 +38,8 @@ class Position:
     cpu_seconds: float = 0.0
     probes: int = 0
     rate: float = 1.0
-    step_sums: dict[str, Any] = dataclasses.field(default_factory=dict)
-    epoch_sums: dict[str, Any] = dataclasses.field(default_factory=dict)
-    step_attacks: dict[str, int] = dataclasses.field(default_factory=dict)
-    epoch_attacks: dict[str, int] = dataclasses.field(default_factory=dict)
+    sums: dict[str, dict[str, Any]] = dataclasses.field(default_factory=lambda: {"steps": {}, "epoch": {}})
+    attacks: dict[str, dict[str, int]] = dataclasses.field(default_factory=lambda: {"steps": {}, "epoch": {}})
     warnings: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -98,8 +97,8 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, of all processes."""
         plain = dataclasses.asdict(self.position)
-        for sums in ("step_sums", "epoch_sums"):
-            plain[sums] = {name: float(value) for name, value in plain[sums].items()}
+        for sums in plain["sums"].values():
+            sums.update({name: float(value) for name, value in sums.items()})
         states = {name: part.state_dict() for name, part in self._stateful().items()}
         random = self.parts.processes.gather(random_states())
         return states | {"position": plain, "total_steps": self.total_steps, "random": random}
