@@ -27,8 +27,8 @@ def _side_by_side(values: Sequence[Mapping[str, str]]) -> list[Fact]:
 
 
 def _cost(dossier: Dossier) -> dict[str, str]:
-    run, found = dossier.run, {}
-    if run is not None:
+    found: dict[str, str] = {}
+    if run := dossier.run:
         found |= {"training images": f"{run.train_n}", "validation images": f"{run.validation_n}"}
         found |= {"steps": f"{run.total_steps}", "training on": f"{run.device}, {run.precision}"}
         found |= {"processes and threads": f"{run.processes} of {run.threads}"}

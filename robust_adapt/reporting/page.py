@@ -119,13 +119,13 @@ def _listed(parts: Sequence[str]) -> str:
 
 def _figures(dossier: Dossier) -> dict[str, Figure]:
     """What a headline can say of a model, by what it is under."""
-    run, curve, found = dossier.autoattack, dossier.curve, {}
-    if run:
+    found: dict[str, Figure] = {}
+    if run := dossier.autoattack:
         found["AutoAttack"] = run.accuracy, (str(run.conditions), run.n, dossier.benchmark.data)
     if dossier.evaluation:
         found["attack"] = dossier.evaluation.worst_case.accuracy, ()  # evaluations of one page are alike
     if point := _budget_point(dossier):
-        found["PGD"] = point.accuracy, (point.name, str(curve.ball), curve.images_sha256)
+        found["PGD"] = point.accuracy, (point.name, str(dossier.curve.ball), dossier.curve.images_sha256)
     return found
 
 

@@ -143,10 +143,12 @@ def check_run(
 def measure_curve(run: Run, data: ImageData, ball: Ball, *, n: int = 200) -> EpsCurve:
     """Accuracy over eps of a run's best model; the record lands in its folder as ``eps_curve.json``, and is taken again
     where it is of the same weights, images, budget and attack."""
-    settings, row = run.config.evaluation, CURVE_ROWS[ball.norm]
-    curve = _kept(run, "eps_curve.json", EpsCurve, ball, data.test.first(n), batch_size=settings.batch_size)
-    attacks = {(point.name, point.steps) for point in curve.points if point.eps} if curve else set()
-    if attacks != {(row, ROWS[row].steps)}:
-        curve = eps_curve(run.model, data.test, ball, n=n, batch_size=settings.batch_size, seed=settings.seed)
-        write_json(run.folder / "eps_curve.json", curve)
+    row, settings = CURVE_ROWS[ball.norm], run.config.evaluation
+    kept: EpsCurve | None = _kept(
+        run, "eps_curve.json", EpsCurve, ball, data.test.first(n), batch_size=settings.batch_size
+    )
+    if kept and {(point.name, point.steps) for point in kept.points if point.eps} == {(row, ROWS[row].steps)}:
+        return kept
+    curve = eps_curve(run.model, data.test, ball, n=n, batch_size=settings.batch_size, seed=settings.seed)
+    write_json(run.folder / "eps_curve.json", curve)
     return curve

@@ -34,7 +34,9 @@ def study_cases(runs: dict[str, Run], data: ImageData, ball: Ball, *, count: int
     if not right.any():
         return None
     attacked = {
-        attack: {name: Trial(run.model, ball, batch).craft(pool, ROWS[attack]).images for name, run in runs.items()}
+        attack: {
+            name: Trial(run.model, ball, batch).craft(pool, ROWS[attack]).tensors()[0] for name, run in runs.items()
+        }
         for attack in STUDIED[ball.norm]
     }
     fits = torch.stack(
