@@ -21,32 +21,33 @@ def add_figures(run: Training, figures: dict[str, Any]) -> None:
     """Add one step's figures and attacks to the sums that the next records are means of."""
     position, attack = run.position, run.parts.attack
     if attack is not None and attack.last is not None:
-        for counts in position.attacks.values():
+        for counts in (position.step_attacks, position.epoch_attacks):
             for name, count in attack.last.attacks.items():
                 counts[name] = counts.get(name, 0) + count * run.parts.processes.count
-    for sums in position.sums.values():
+    for sums in (position.step_sums, position.epoch_sums):
         for name, value in figures.items():
             sums["sum " + name] = sums.get("sum " + name, 0.0) + value
             sums["n " + name] = sums.get("n " + name, 0) + 1
 
 
-def _means(run: Training, of: str) -> dict[str, Any]:
-    """The fields that both kinds of records have, over the steps since the last one of this kind, which end here."""
+def _means(run: Training, sums: dict[str, Any], attacks: dict[str, int]) -> dict[str, Any]:
+    """The fields that both kinds of records have, over the steps since the last one of a kind; both sums begin anew."""
     run.tick()
-    position, sums = run.position, run.position.sums[of]
+    position = run.position
     names = (*FIGURES, "unchanged_share")
     means = {name: float(sums["sum " + name]) / sums["n " + name] if "n " + name in sums else None for name in names}
     means["unchanged_share"] = means["unchanged_share"] or 0.0
     if run.parts.attack is None:  # the one forward was on clean images
         means |= {"clean_loss": means["adv_loss"], "clean_accuracy": means["adv_accuracy"]}
-    here = {"step": position.step, "epoch": position.epoch, "eps": position.eps, "attacks": position.attacks[of]}
-    position.sums[of], position.attacks[of] = {}, {}
+    here = {"step": position.step, "epoch": position.epoch, "eps": position.eps, "attacks": dict(attacks)}
+    sums.clear()
+    attacks.clear()
     return means | here | {"learning_rate": run.parts.optimizer.param_groups[0]["lr"]}
 
 
 def record_step(run: Training) -> None:
     """The means since the step record before."""
-    run.records.steps.append(StepRecord(**_means(run, "steps")))
+    run.records.steps.append(StepRecord(**_means(run, run.position.step_sums, run.position.step_attacks)))
     run.report(run.records.steps[-1])
 
 
@@ -69,7 +70,7 @@ def end_epoch(run: Training) -> None:
     if best:
         position.best = score
         parts.processes.first(lambda: save_weights(run.folder / BEST, candidates[kept].state_dict()))
-    means = _means(run, "epoch")
+    means = _means(run, position.epoch_sums, position.epoch_attacks)  # its clock before that of the record
     record = EpochRecord(
         **means,
         validation_clean=clean,

@@ -22,11 +22,10 @@ Report = Callable[[Record], None]
 
 @dataclasses.dataclass
 class Position:
-    """Where the run stands, and what was added up since its last records.
+    """Where the run stands, and the sums since the last records.
 
     eps: of the last step, 0 without attacks. probes: of the brake so far. rate: factor on the learning rate, lowered
-    where numbers went bad. sums, attacks: for the next record of steps and for that of the epoch, the sum and number of
-    each figure and the images of each attack.
+    where numbers went bad.
     """
 
     step: int = 0
@@ -38,8 +37,10 @@ class Position:
     cpu_seconds: float = 0.0
     probes: int = 0
     rate: float = 1.0
-    sums: dict[str, dict[str, Any]] = dataclasses.field(default_factory=lambda: {"steps": {}, "epoch": {}})
-    attacks: dict[str, dict[str, int]] = dataclasses.field(default_factory=lambda: {"steps": {}, "epoch": {}})
+    step_sums: dict[str, Any] = dataclasses.field(default_factory=dict)
+    epoch_sums: dict[str, Any] = dataclasses.field(default_factory=dict)
+    step_attacks: dict[str, int] = dataclasses.field(default_factory=dict)
+    epoch_attacks: dict[str, int] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -97,8 +98,8 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on, of all processes."""
         plain = dataclasses.asdict(self.position)
-        for sums in plain["sums"].values():
-            sums.update({name: float(value) for name, value in sums.items()})
+        for sums in ("step_sums", "epoch_sums"):
+            plain[sums] = {name: float(value) for name, value in plain[sums].items()}
         states = {name: part.state_dict() for name, part in self._stateful().items()}
         random = self.parts.processes.gather(random_states())
         return states | {"position": plain, "total_steps": self.total_steps, "random": random}
