@@ -135,14 +135,14 @@ VERDICTS = [
 
 
 @pytest.fixture
-def collapsing(precision, monkeypatch):
+def collapsing(monkeypatch):
     """A run whose probes see what is written above."""
 
     def seen(parts, _config, step):
         return (*SEEN.get((round(parts.controller.eps, 4), step), (0.5, 0.5)), 64)
 
     monkeypatch.setattr(recovery, "probe", seen)
-    return watched(precision)
+    return watched("32-true")
 
 
 def probes_of(folder):

@@ -27,15 +27,14 @@ def test_a_curve_meets_a_figure_between_its_points():
 def test_curves_of_two_runs_fall_and_are_kept(tmp_path, capsys, monkeypatch):
     few = {name: row for name, row in budget.ATTACKS.items() if (row.steps or 1) < 10}  # the others differ in steps
     monkeypatch.setattr(budget, "ATTACKS", few)
-    net = ModelConfig(width=4)
-    for kind in budget.KINDS:
-        train(small("standard", epochs=4, model=net), tmp_path / kind)
+    for seed, kind in enumerate(budget.KINDS):
+        train(small("standard", epochs=1, seed=seed, model=ModelConfig(width=2)), tmp_path / kind)
     out = tmp_path / "out"
-    arguments = [*(str(tmp_path / kind) for kind in budget.KINDS), "--data", "digits", "--n", "20", "--out", str(out)]
+    arguments = [*(str(tmp_path / kind) for kind in budget.KINDS), "--data", "digits", "--n", "10", "--out", str(out)]
     torch.manual_seed(1)
     budget.main(arguments)
     first = json.loads((out / "budget.json").read_text())
-    images, labels = load_data("digits").test.first(20).tensors()
+    images, labels = load_data("digits").test.first(10).tensors()
     for kind, curves in first["curves"].items():
         right = int((load_run(tmp_path / kind).model(images).argmax(1) == labels).sum())
         assert set(curves) == {*few} and len(few) == 4

@@ -171,7 +171,8 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     folder = tmp_path / "run"
     folder.write_text("a file in its place")  # root may write into any folder
     assert error_of(open_run, folder, recipe("pgd"), resume=False) == (
-        f"Expected to write the run folder {folder}, but got: [Errno 17] File exists: '{folder}'."
+        f"Expected to write {folder / 'config.json'}, but got: [Errno 17] File exists: '{folder}'; make room, then run "
+        "the same call again."
     )
     sentence = error_of(save_checkpoint, folder, STATE)
     assert sentence.startswith(f"Expected to write {folder / 'last.ckpt'}, but got: [Errno 20] Not a directory: ")

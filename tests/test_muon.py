@@ -76,8 +76,8 @@ def test_both_rates_follow_one_schedule():
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.05]
 
 
-def test_a_killed_run_goes_on_to_the_very_same_end(precision, tmp_path):
-    config = small("pgd", checkpoint_minutes=1e-9, optimizer=MUON, precision=precision)
+def test_a_killed_run_goes_on_to_the_very_same_end(tmp_path):
+    config = small("pgd", checkpoint_minutes=1e-9, optimizer=MUON)
 
     def kill(record):
         if isinstance(record, StepRecord) and record.step == 5:

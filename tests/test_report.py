@@ -19,9 +19,9 @@ from robust_adapt.leaderboard import place, published
 from robust_adapt.recipes import on_digits, recipe
 from robust_adapt.records import write_json
 from robust_adapt.reporting import Dossier, html_page
-from robust_adapt.reporting.case_study import PICTURES
+from robust_adapt.reporting.classes import by_class
 from robust_adapt.reporting.page import headline
-from robust_adapt.reporting.sections import by_class
+from robust_adapt.reporting.sections import PICTURES
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 TABLE = RESULTS / "cifar10-jpeg-width16"
@@ -169,7 +169,7 @@ def test_a_model_of_another_board_is_not_drawn_on_this_one():
 
 
 def test_a_large_case_study_is_cut_to_the_size_of_a_page(monkeypatch):
-    monkeypatch.setattr("robust_adapt.reporting.case_study.PICTURES", PICTURES // 100)
+    monkeypatch.setattr("robust_adapt.reporting.sections.PICTURES", PICTURES // 100)
     page = html_page([dossier("a", 90, ["cat", "dog"], **NO_CHARTS)], gallery(["a"], ["cat", "dog"]))
     assert page.count('class="case"') == 1 and "1 more left out for the size of this page." in page
 
@@ -188,7 +188,7 @@ def test_two_classes_of_one_name_stay_two():
 
 def test_a_config_that_is_no_run_s_is_left_out():
     for config in ({"lr": 1}, {"model": "net", "epochs": "many", "attack": "pgd"}, {"model": {"width": "x"}}):
-        one = dossier("a", 10, ["x"], config=config, evaluation=evaluation("a", 10, config=config), curve=None)
+        one = dossier("a", 10, ["x"], **NO_CHARTS, config=config, evaluation=evaluation("a", 10, config=config))
         assert "of width" not in html_page([one])
 
 

@@ -82,7 +82,7 @@ DIGITS = DataConfig(name="digits", validation=40, subset=128)
 
 def tiny(**fields):
     config = on_digits(recipe("standard"), epochs=1)
-    settled = {"data": DIGITS, "model": dataclasses.replace(config.model, width=4), "validation_steps": 1}
+    settled = {"data": DIGITS, "model": dataclasses.replace(config.model, width=2), "validation_steps": 1}
     return dataclasses.replace(config, **(settled | fields))
 
 
@@ -199,7 +199,7 @@ def test_flags_that_a_resumed_run_does_not_take_are_refused(tmp_path, capsys):
     capsys.readouterr()
     assert cli.main([*line, "--model.width", "32", "--epochs", "50"]) == 2
     assert capsys.readouterr().err.strip() == (
-        f"ConfigError Expected the config of the run in {tmp_path}, but got `model.width` 32 (there 4), `epochs` "
+        f"ConfigError Expected the config of the run in {tmp_path}, but got `model.width` 32 (there 2), `epochs` "
         "50.0 (there 1); a run keeps its config: leave these out with --resume, or use another --out."
     )
     assert cli.main(["train", "pgd", *line[2:]]) == 2

@@ -27,13 +27,12 @@ TIMES = {"seconds", "cpu_seconds"}
 
 
 def small(name, *, epochs=3, steps=1, **fields):
-    """A recipe on 192 digits, 3 batches an epoch, on the CPU, mostly in float32."""
+    """A recipe on 192 digits, 3 batches an epoch, a small net on the CPU, mostly in float32."""
     config = on_digits(recipe(name), epochs=epochs)
     data = DataConfig(name="digits", validation=40, subset=192)
     attack = dataclasses.replace(config.attack, steps=steps)
     settled = {"precision": "32-true", "device": "cpu", "validation_steps": 2, "log_every": 1, "checkpoint_minutes": 99}
-    if fields.get("precision") == "bf16-mixed":  # slow on most CPUs
-        settled["model"] = ModelConfig(name="conftest:digits_net")
+    settled["model"] = ModelConfig(name="conftest:digits_net")
     return dataclasses.replace(config, data=data, attack=attack, **(settled | fields))
 
 
@@ -205,7 +204,7 @@ def test_every_consistency_and_mode_trains(on, mode, precision, tmp_path):
 
 
 def test_a_run_can_be_evaluated(tmp_path):
-    run = train(small("pgd", epochs=1), tmp_path)
+    run = train(small("pgd", epochs=0.34, model=ModelConfig(width=4)), tmp_path)
     record = runs.evaluate(run, rows=["Clean", "FGSM"], n=40)
     assert json.loads((tmp_path / "evaluation.json").read_text())["n"] == record.n == 40
     again = runs.evaluate(tmp_path, rows=["Clean", "FGSM"], n=40)

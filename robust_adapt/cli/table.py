@@ -95,7 +95,8 @@ def _compare(
     configs = {name: build(name) for name in names if name not in present}  # an unknown recipe is said before training
     _budget([present[name].config if name in present else configs[name] for name in names])  # refused before training
     _check_data(list(present.values()), list(configs.values()))
-    found = _named([present.get(name) or train_with_progress(configs[name], out / name, resume=True) for name in names])
+    done = [present.get(name) or train_with_progress(configs[name], out / name, resume=True) for name in names]
+    found = dict(zip(runs.own_names([(run.config.recipe, run.folder) for run in done]), done, strict=True))
     ball = _budget([run.config for run in found.values()])
     first = next(iter(found.values()))
     data, records = runs.load_own_data(first), []
@@ -142,14 +143,3 @@ def _budget(configs: Sequence[Config]) -> Ball:
         raise ConfigError(f"Expected runs trained in one norm, but got {' and '.join(norms)}; make a table of each.")
     norm = norms[0] if norms else configs[0].attack.norm
     return Ball(norm, max(config.ball.eps for config in configs if config.attack.norm == norm))
-
-
-def _named(found: Sequence[Any]) -> dict[str, Any]:
-    """Runs by their recipe; of one recipe, by recipe and folder."""
-    recipes = [run.config.recipe for run in found]
-    folders = [(run.config.recipe, run.folder.name) for run in found]
-    named = {}
-    for run, recipe_name, folder in zip(found, recipes, folders, strict=True):
-        where = run.folder.name if folders.count(folder) == 1 else run.folder
-        named[recipe_name if recipes.count(recipe_name) == 1 else f"{recipe_name}, {where}"] = run
-    return named

@@ -129,3 +129,11 @@ def _read_section(section: type, values: dict[str, Any], where: str) -> Any:
             value = tuple(value)
         read[key] = value
     return section(**read)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts such as those of ``Config.to_dict`` as one, keys such as ``data.name``."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found

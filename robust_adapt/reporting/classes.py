@@ -1,8 +1,11 @@
-"""Accuracy class by class, clean and under attack: a sentence for every output, a table where the classes are few."""
+"""Accuracy class by class, clean and under attack: a sentence for every output, tables where the classes are few."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from robust_adapt.records import AttackRecord, EvaluationRecord
+from robust_adapt.reporting.dossier import Dossier
+from robust_adapt.reporting.text import interval
 from robust_adapt.statistics import ClassShare, balanced_mean, per_class, worst_class
 
 MOST = 20  # classes of a table that is still read
@@ -15,7 +18,7 @@ def class_sentence(judged: Mapping[str, str | Sequence[bool]], labels: Sequence[
     if not shares:
         return ""
     worst = {name: worst_class(found) for name, found in shares.items()}
-    told = [f"{name} {one.name}, {_figure(one)} of {one.n}" for name, one in worst.items()]
+    told = [f"{name} {one.name}, {interval(one)} of {one.n}" for name, one in worst.items()]
     means = [f"{name} {100 * mean:.1f}" for name, found in shares.items() if (mean := balanced_mean(found)) is not None]
     return f"worst class: {'; '.join(told)}" + (f"; mean over classes: {', '.join(means)}" if means else "")
 
@@ -34,10 +37,10 @@ def class_rows(records: Sequence[EvaluationRecord]) -> tuple[list[str], list[lis
         for row in _shown(record)
         if (found := per_class(row.flags, record.labels, record.classes))
     ]
-    if not columns or len(columns[0][1]) > MOST:
+    same_class = list(zip(*(found for _, found in columns), strict=True))
+    if not 0 < len(same_class) <= MOST:
         return [], []
-    same_class = zip(*(found for _, found in columns), strict=True)
-    rows = [[shares[0].name, str(shares[0].n), *map(_figure, shares)] for shares in same_class]
+    rows = [[shares[0].name, str(shares[0].n), *map(interval, shares)] for shares in same_class]
     return ["class", "n", *(name for name, _ in columns)], rows
 
 
@@ -54,5 +57,26 @@ def _shown(record: EvaluationRecord) -> list[AttackRecord]:
     return [*[row for row in record.attacks if row.name == "Clean"], record.worst_case]
 
 
-def _figure(share: ClassShare) -> str:
-    return f"{100 * share.accuracy:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+def by_class(dossiers: Sequence[Dossier]) -> list[dict[str, Any]]:
+    """The page's tables: the worst case and AutoAttack by class, of the models whose labels are known, the last model's
+    hardest first, of more than ``MOST`` classes these. By number: two classes may have one name."""
+    judged: dict[str, dict[str, list[ClassShare]]] = {"Worst case": {}, "AutoAttack": {}}
+    names: dict[str, str] = {}
+    for each in dossiers:
+        if row := each.evaluation:
+            judged["Worst case"][each.name] = per_class(row.worst_case.flags, row.labels)
+        if run := each.autoattack:
+            judged["AutoAttack"][each.name] = per_class(run.flags, run.labels)
+        for record in (each.evaluation, each.benchmark):
+            names |= {str(number): name for number, name in enumerate(record.classes if record else ())}
+    tables = []
+    for title, found in judged.items():
+        models = {name: {share.name: share for share in shares} for name, shares in found.items() if shares}
+        if models:
+            hardest = sorted(list(models.values())[-1].values(), key=lambda share: share.accuracy)
+            everywhere = [*hardest, *(share for known in models.values() for share in known.values())]
+            counts = {share.name: share.n for share in everywhere}
+            classes = {number: names.get(number, number) for number in list(counts)[:MOST]}
+            more = len(counts) - len(classes)
+            tables.append({"title": title, "classes": classes, "counts": counts, "models": models, "left_out": more})
+    return tables

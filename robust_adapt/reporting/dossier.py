@@ -31,12 +31,17 @@ class Dossier:
     curve: Any = None
 
     @property
+    def autoattack(self) -> Any:
+        """The ``AutoAttackRecord`` of its benchmark, None without one."""
+        return self.benchmark and self.benchmark.autoattack
+
+    @property
     def weights(self) -> set[str]:
         """The sha256 of the weights that its records are of."""
         known = {each.weights_sha256 for each in (self.evaluation, self.sanity, self.curve) if each is not None}
-        return (known | ({self.benchmark.autoattack.fingerprint.get("weights", "")} if self.benchmark else set())) - {
-            ""
-        }
+        if self.autoattack:
+            known.add(self.autoattack.fingerprint.get("weights", ""))
+        return known - {""}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from robust_adapt.config.run import flat
 from robust_adapt.reporting.dossier import Dossier
 
 Fact = tuple[str, list[str], bool]  # a name, its value of each model, and whether they differ
@@ -14,7 +15,7 @@ def facts(dossiers: Sequence[Dossier]) -> dict[str, list[Fact]]:
         "Cost": [_cost(each) for each in dossiers],
         "Hashes": [_hashes(each) for each in dossiers],
         "Versions": [_versions(each) for each in dossiers],
-        "Config": [_flat(each.config) for each in dossiers],
+        "Config": [{name: _word(value) for name, value in flat(dict(each.config)).items()} for each in dossiers],
     }
     return {title: _side_by_side(values) for title, values in sheets.items() if any(values)}
 
@@ -26,21 +27,18 @@ def _side_by_side(values: Sequence[Mapping[str, str]]) -> list[Fact]:
 
 
 def _cost(dossier: Dossier) -> dict[str, str]:
-    run, judged = dossier.run, dossier.benchmark
     found: dict[str, str] = {}
-    if run is not None:
+    if run := dossier.run:
         found |= {"training images": f"{run.train_n}", "validation images": f"{run.validation_n}"}
         found |= {"steps": f"{run.total_steps}", "training on": f"{run.device}, {run.precision}"}
         found |= {"processes and threads": f"{run.processes} of {run.threads}"}
     if dossier.epochs:
         last = dossier.epochs[-1]
         found |= {"training, wall": _minutes(last.seconds), "training, CPU": _minutes(last.cpu_seconds)}
-    for name, record in (("evaluation", dossier.evaluation), ("curve over eps", dossier.curve)):
-        found |= {f"{name}, wall": f"{_minutes(record.seconds)} on {record.device}"} if record else {}
-    if dossier.sanity is not None:
-        found["sanity checks, wall"] = f"{_minutes(dossier.sanity.seconds)} on {dossier.sanity.device}"
-    if judged is not None:
-        found["AutoAttack, wall"] = f"{_minutes(judged.autoattack.seconds)} on {judged.autoattack.device}"
+    judged = {"evaluation": dossier.evaluation, "curve over eps": dossier.curve, "sanity checks": dossier.sanity}
+    for name, record in (judged | {"AutoAttack": dossier.autoattack}).items():
+        if record is not None:
+            found[f"{name}, wall"] = f"{_minutes(record.seconds)} on {record.device}"
     return found
 
 
@@ -63,20 +61,12 @@ def _hashes(dossier: Dossier) -> dict[str, str]:
 
 
 def _versions(dossier: Dossier) -> dict[str, str]:
-    found: dict[str, str] = {}
-    run = dossier.benchmark.autoattack if dossier.benchmark else None
-    for doing, record in (("trained", dossier.run), ("judged", dossier.evaluation), ("AutoAttack", run)):
-        if record is not None:
-            found[doing] = ", ".join(f"{name} {version}" for name, version in record.versions.items())
-    return found
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested config as ``data.name`` and so on."""
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": _word(value)}
-    return flat
+    records = {"trained": dossier.run, "judged": dossier.evaluation, "AutoAttack": dossier.autoattack}
+    return {
+        doing: ", ".join(f"{name} {version}" for name, version in record.versions.items())
+        for doing, record in records.items()
+        if record is not None
+    }
 
 
 def _word(value: Any) -> str:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from robust_adapt.reporting.case_study import gallery_of
+from robust_adapt.reporting.classes import by_class
 from robust_adapt.reporting.dossier import Dossier, Gallery, training_words
 from robust_adapt.reporting.facts import facts
 from robust_adapt.reporting.pictures import COLOURS
-from robust_adapt.reporting.sections import boards, by_class, curves, training
+from robust_adapt.reporting.sections import boards, case_study, curves, training
 from robust_adapt.reporting.tables import LEFT, conditions, table_rows
 from robust_adapt.reporting.text import GONE, harmless, percent
 
@@ -33,47 +33,43 @@ def html_page(
     """
     evaluations = [dataclasses.replace(each.evaluation, model=each.name) for each in dossiers if each.evaluation]
     header, rows = table_rows(evaluations) if evaluations else ([], [])
-    judged = {record.model for record in evaluations}
+    under = conditions(evaluations) if evaluations else []
     page: str = _template().render(
         headline=headline(dossiers),
-        models=[_model(number, each) for number, each in enumerate(dossiers)],
+        models=[_model(each) for each in dossiers],
         colours={each.name: f"var(--m{number % len(COLOURS)})" for number, each in enumerate(dossiers)},
         header=header,
         rows=[row[: LEFT + 3] + [text.replace("nan", GONE) for text in row[LEFT + 3 :]] for row in rows],
         left=LEFT,
         figures=[LEFT + 3 + number for number in range(len(evaluations))],
-        judged=[each.name for each in dossiers if each.name in judged],
+        judged=[record.model for record in evaluations],
         article=[row for row in rows if row[-1]],
-        conditions=conditions(evaluations) if evaluations else [],
+        conditions=under,
         boards=boards(dossiers, entries),
         curves=curves(dossiers),
         training=training(dossiers),
         per_class=by_class(dossiers),
-        gallery=gallery_of(gallery),
+        gallery=case_study(gallery),
         autoattacked=[each for each in dossiers if each.benchmark],
         checked=[each for each in dossiers if each.sanity],
         warned=[each for each in dossiers if any(record.warnings for record in each.epochs)],
         facts=facts(dossiers),
-        small_print=small_print(dossiers),
+        small_print=[*under[:1], *[text for text in under[1:2] if "not comparable" in text], *_autoattacked(dossiers)],
         notes=notes,
     )
     return page
 
 
-def small_print(dossiers: Sequence[Dossier]) -> list[str]:
-    """What stands under the figures of the first screen: on which images, under what, and what that compares with."""
-    evaluations = [each.evaluation for each in dossiers if each.evaluation]
-    first = conditions(evaluations) if evaluations else []
+def _autoattacked(dossiers: Sequence[Dossier]) -> list[str]:
+    """On which images and under what AutoAttack was run, and what that compares with; models alike in one sentence."""
     said: dict[str, list[str]] = {}
     for each in dossiers:
-        if each.benchmark:
-            run, reasons = each.benchmark.autoattack, "; ".join(each.benchmark.reasons)
-            text = f"on {run.n} test images of {each.benchmark.data}, {run.conditions}" + (
-                f"; not comparable with the leaderboard: {reasons}" if reasons else ""
-            )
+        if run := each.autoattack:
+            reasons = "; ".join(each.benchmark.reasons)
+            text = f"on {run.n} test images of {each.benchmark.data}, {run.conditions}"
+            text += f"; not comparable with the leaderboard: {reasons}" if reasons else ""
             said.setdefault(text, []).append(each.name)
-    judged = [f"AutoAttack of {' and '.join(names)} {text}." for text, names in said.items()]
-    return [*first[:1], *[text for text in first[1:2] if "not comparable" in text], *judged]
+    return [f"AutoAttack of {' and '.join(names)} {text}." for text, names in said.items()]
 
 
 @functools.cache
@@ -107,8 +103,9 @@ def headline(dossiers: Sequence[Dossier]) -> str:
     """The finding in one sentence: the figure that all models have under the same conditions, the strictest first."""
     if len(dossiers) > HEADLINE:
         return f"{len(dossiers)} models under attack"
-    for under, figure in (("AutoAttack", _autoattack), ("attack", _worst_case), ("PGD", _at_budget)):
-        figures = [known for each in dossiers if (known := figure(each))]
+    known = [_figures(each) for each in dossiers]
+    for under in ("AutoAttack", "attack", "PGD"):
+        figures = [each[under] for each in known if under in each]
         if dossiers and len(figures) == len(dossiers) and len({conditions for _, conditions in figures}) == 1:
             parts = [f"{each.name} keeps {percent(at)} %" for each, (at, _) in zip(dossiers, figures, strict=True)]
             return f"Under {under}, {_listed(parts)}"
@@ -120,33 +117,27 @@ def _listed(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def _autoattack(dossier: Dossier) -> Figure | None:
-    if not dossier.benchmark:
-        return None
-    run = dossier.benchmark.autoattack
-    return run.accuracy, (str(run.conditions), run.n, dossier.benchmark.data)
-
-
-def _worst_case(dossier: Dossier) -> Figure | None:
-    """Evaluations of one page are alike."""
-    return (dossier.evaluation.worst_case.accuracy, ()) if dossier.evaluation else None
-
-
-def _at_budget(dossier: Dossier) -> Figure | None:
-    point, curve = _budget_point(dossier), dossier.curve
-    return (point.accuracy, (point.name, str(curve.ball), curve.images_sha256)) if point else None
+def _figures(dossier: Dossier) -> dict[str, Figure]:
+    """What a headline can say of a model, by what it is under."""
+    found: dict[str, Figure] = {}
+    if run := dossier.autoattack:
+        found["AutoAttack"] = run.accuracy, (str(run.conditions), run.n, dossier.benchmark.data)
+    if dossier.evaluation:
+        found["attack"] = dossier.evaluation.worst_case.accuracy, ()  # evaluations of one page are alike
+    if point := _budget_point(dossier):
+        found["PGD"] = point.accuracy, (point.name, str(dossier.curve.ball), dossier.curve.images_sha256)
+    return found
 
 
 def _budget_point(dossier: Dossier) -> Any:
-    """The point of the curve over eps at the budget."""
-    points = [point for point in dossier.curve.points if point.eps == dossier.curve.eps] if dossier.curve else []
-    return points[0] if points else None
+    """The point of the curve over eps at the budget, None where there is none."""
+    points = dossier.curve.points if dossier.curve else []
+    return next((point for point in points if point.eps == dossier.curve.eps), None)
 
 
-def _model(number: int, dossier: Dossier) -> dict[str, Any]:
+def _model(dossier: Dossier) -> dict[str, Any]:
     """A card of the first screen: the name, what it is, and its figures with interval and number of images."""
-    rows, curve = dossier.evaluation, dossier.curve
-    run = dossier.benchmark.autoattack if dossier.benchmark else None
+    rows, curve, run = dossier.evaluation, dossier.curve, dossier.autoattack
     found: list[tuple[str, Any, int]] = []  # title, what has accuracy, low and high, n
     if rows:
         found += [("Clean", row, row.n) for row in rows.attacks if row.name == "Clean"]

@@ -3,9 +3,9 @@
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from robust_adapt.ball import Ball, format_eps
 from robust_adapt.records import Case, EpochRecord, StepRecord
@@ -21,59 +21,46 @@ Trained = Mapping[str, tuple[Sequence[EpochRecord], Sequence[StepRecord]]]
 
 def draw_curves(runs: Trained, path: Path, *, norm: str = "Linf") -> None:
     """Losses, validation accuracies and eps over epochs, one colour per run. Writes a PNG."""
-    figure, ((losses, accuracies, sizes),) = _figure(1, 3, (13, 3.8))
-    panels: tuple[tuple[Any, Callable[[Any], None]], ...] = (
-        (losses, lambda axis: loss_panel(axis, runs)),
-        (accuracies, lambda axis: accuracy_panel(axis, runs)),
-        (sizes, lambda axis: eps_panel(axis, runs, norm=norm)),
-    )
-    for axis, draw in panels:
-        draw(axis)
+    figure, (axes,) = _figure(1, 3, (13, 3.8))
+    loss_panel(axes[0], runs)
+    accuracy_panel(axes[1], runs)
+    eps_panel(axes[2], runs, norm=norm)
+    for axis in axes:
         axis.legend(frameon=False, fontsize=8)
     _save(figure, path)
 
 
 def loss_panel(axis: Any, runs: Trained) -> None:
     """Solid: the training batches as they are, attacked or not; dashed: the clean images of an adversarial training."""
-    for colour, name, epochs, _ in _coloured(runs):
-        at = _epochs_of(epochs, epochs)
-        losses = [_finite(record.adv_loss) for record in epochs]
-        axis.plot(at, losses, color=colour, label=f"{name}: training batches")
-        _mark(axis, at, losses, epochs, colour)
-        if any(record.clean_loss is not None and record.clean_loss != record.adv_loss for record in epochs):
-            clean = [_finite(record.clean_loss) for record in epochs]
-            axis.plot(at, clean, color=colour, linestyle="--", label=f"{name}: clean images")
+    for run in _coloured(runs):
+        run.draw(axis, "adv_loss", ": training batches", marked=True)
+        if any(record.clean_loss is not None and record.clean_loss != record.adv_loss for record in run.epochs):
+            run.draw(axis, "clean_loss", ": clean images", style="--")
     _label(axis, "epoch", "cross-entropy, nats", "Training loss")
 
 
 def accuracy_panel(axis: Any, runs: Trained) -> None:
     """Solid: under the validation's attack; dashed: clean. A ring marks the best epoch, a dot the last one."""
-    for colour, name, epochs, _ in _coloured(runs):
-        at, attack = _epochs_of(epochs, epochs), epochs[0].validation_attack if epochs else "attacked"
-        clean = [100 * _finite(record.validation_clean) for record in epochs]
-        axis.plot(at, clean, color=colour, linestyle="--", label=f"{name}: clean")
-        adversarial = [100 * _finite(record.validation_adversarial) for record in epochs]
-        axis.plot(at, adversarial, color=colour, label=f"{name}: {drawn(attack)}")
-        _mark(axis, at, adversarial, epochs, colour)
+    for run in _coloured(runs):
+        attack = run.epochs[0].validation_attack if run.epochs else "attacked"
+        run.draw(axis, "validation_clean", ": clean", scale=100, style="--")
+        run.draw(axis, "validation_adversarial", f": {drawn(attack)}", scale=100, marked=True)
     _label(axis, "epoch", "accuracy, %", "Validation accuracy")
     axis.set_ylim(0, 100)
 
 
 def eps_panel(axis: Any, runs: Trained, *, norm: str = "Linf") -> None:
     """The eps of the training's attacks, step by step."""
-    scale = 255 if norm == "Linf" else 1
-    for colour, name, epochs, steps in _coloured(runs):
-        reached = [scale * _finite(record.eps) for record in steps]
-        axis.plot(_epochs_of(steps, epochs), reached, color=colour, label=name)
+    for run in _coloured(runs):
+        run.draw(axis, "eps", scale=255 if norm == "Linf" else 1)
     _label(axis, "epoch", "eps, 1/255" if norm == "Linf" else "eps", "eps of the training attacks")
     axis.set_ylim(bottom=0)
 
 
 def consistency_panel(axis: Any, runs: Trained) -> None:
     """R, where a run has it."""
-    for colour, name, epochs, _ in _coloured(runs):
-        values = [_finite(record.consistency) for record in epochs]
-        axis.plot(_epochs_of(epochs, epochs), values, color=colour, label=name)
+    for run in _coloured(runs):
+        run.draw(axis, "consistency")
     _label(axis, "epoch", "R", "Consistency R")
     axis.set_ylim(bottom=0)
 
@@ -154,11 +141,39 @@ def _answers(case: Case, title: str) -> str:
     )
 
 
-def _coloured(runs: Trained) -> list[tuple[str, str, Sequence[EpochRecord], Sequence[StepRecord]]]:
-    """Colour, name, epochs and steps of each run; the colours come again after the last."""
+class Run(NamedTuple):
+    """A run as it is drawn: its eps step by step, every other figure epoch by epoch."""
+
+    colour: str
+    name: str
+    epochs: Sequence[EpochRecord]
+    steps: Sequence[StepRecord]
+
+    def draw(
+        self,
+        axis: Any,
+        figure: str,
+        what: str = "",
+        *,
+        scale: float = 1,
+        style: str = "-",
+        marked: bool = False,
+    ) -> None:
+        """A line of one figure of the records; ``marked``: with a ring at the best epoch and a dot at the last."""
+        records: Sequence[Any] = self.steps if figure == "eps" else self.epochs
+        at, values = _epochs_of(records, self.epochs), [scale * _finite(getattr(each, figure)) for each in records]
+        axis.plot(at, values, color=self.colour, linestyle=style, label=f"{self.name}{what}")
+        if marked and records:
+            for best in [number for number, record in enumerate(records) if record.best][-1:]:
+                axis.plot(at[best], values[best], "o", color=self.colour, markersize=8, fillstyle="none")
+            axis.plot(at[-1], values[-1], "o", color=self.colour, markersize=3.5)
+
+
+def _coloured(runs: Trained) -> list[Run]:
+    """The runs as they are drawn, of long ones a part of the steps; the colours come again after the last."""
     together = zip(itertools.cycle(COLOURS), runs.items(), strict=False)
     return [
-        (colour, drawn(name), epochs, steps[:: max(1, len(steps) // POINTS)])
+        Run(colour, drawn(name), epochs, steps[:: max(1, len(steps) // POINTS)])
         for colour, (name, (epochs, steps)) in together
     ]
 
@@ -167,15 +182,6 @@ def _epochs_of(records: Sequence[Any], epochs: Sequence[EpochRecord]) -> list[fl
     """Where the records stand, in epochs."""
     per_epoch = max(1, epochs[0].step) if epochs else 1
     return [record.step / per_epoch for record in records]
-
-
-def _mark(axis: Any, at: list[float], values: list[float], epochs: Sequence[EpochRecord], colour: str) -> None:
-    """A ring at the best epoch, a dot at the last."""
-    best = max((number for number, record in enumerate(epochs) if record.best), default=None)
-    if best is not None:
-        axis.plot(at[best], values[best], "o", color=colour, markersize=8, fillstyle="none")
-    if at:
-        axis.plot(at[-1], values[-1], "o", color=colour, markersize=3.5)
 
 
 def _finite(value: float | None) -> float:

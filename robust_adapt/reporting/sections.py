@@ -1,24 +1,68 @@
-"""What the sections of a page show: the board, the curves over eps, the training, class by class."""
+"""What the sections of a page show: the case study, the board, the curves over eps, the training."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from robust_adapt.ball import format_eps
-from robust_adapt.reporting.classes import MOST
-from robust_adapt.reporting.dossier import Dossier
-from robust_adapt.reporting.inline import chart
+from robust_adapt.records import Case
+from robust_adapt.reporting.dossier import Dossier, Gallery
+from robust_adapt.reporting.inline import chart, picture
 from robust_adapt.reporting.pictures import (
     COLOURS,
     accuracy_panel,
+    amplified,
     consistency_panel,
     curve_panel,
     eps_panel,
+    grey_difference,
     loss_panel,
     mix_panel,
 )
 from robust_adapt.reporting.text import percent
-from robust_adapt.statistics import ClassShare, per_class
+
+PICTURES = 2_000_000  # characters of the case study, of a page of at most 3 MB
+SMALL = 64  # pixels a side up to which a pixel stays a square
+
+
+def case_study(gallery: Gallery | None) -> dict[str, Any] | None:
+    """As many images of the case study as a page has room for, as data URIs; None where there are none."""
+    if gallery is None:
+        return None
+    shown: list[list[dict[str, Any]]] = []
+    room, amplification = PICTURES, {attack: amplified(cases, gallery.ball) for attack, cases in gallery.cases.items()}
+    together = list(zip(*gallery.cases.values(), strict=True))
+    for same in together:
+        one = [_case(case, amplification[attack]) for attack, case in zip(gallery.cases, same, strict=True)]
+        room -= sum(each["size"] for each in one)
+        if room < 0:
+            break
+        shown.append(one)
+    if not shown:
+        return None
+    return {
+        "attacks": list(gallery.cases),
+        "amplification": amplification,
+        "cases": shown,
+        "how": gallery.how,
+        "large": shown[0][0]["large"],
+        "ball": gallery.ball,
+        "left_out": len(together) - len(shown),
+    }
+
+
+def _case(case: Case, amplification: int) -> dict[str, Any]:
+    clean, *others = list(case.images)
+    pictures = {title: picture(pixels) for title, pixels in case.images.items()}
+    differences = {title: picture(grey_difference(case, title, amplification)) for title in others}
+    return {
+        "label": case.label,
+        "clean": (clean, pictures[clean]),
+        "attacked": [(title, pictures[title], differences[title]) for title in others],
+        "answers": case.answers,
+        "large": max(case.images[clean].shape[:2]) > SMALL,
+        "size": sum(map(len, [*pictures.values(), *differences.values()])),
+    }
 
 
 def boards(dossiers: Sequence[Dossier], entries: Sequence[Any]) -> dict[str, Any] | None:
@@ -45,24 +89,30 @@ def _board(record: Any) -> tuple[str, str]:
 
 def curves(dossiers: Sequence[Dossier]) -> list[dict[str, Any]]:
     """Accuracy over eps, a chart for the curves of one budget, number of images and attack."""
-    kinds = {_kind(each.curve): each.curve for each in dossiers if each.curve}
+    kinds: dict[Any, dict[str, Any]] = {}
+    for each in dossiers:
+        if each.curve:
+            key = (each.curve.norm, each.curve.eps, each.curve.n, each.curve.points[-1].name)
+            kinds.setdefault(key, dict.fromkeys(one.name for one in dossiers))[each.name] = each.curve
     charts = []
-    for kind, curve in kinds.items():
-        ours = {each.name: each.curve if each.curve and _kind(each.curve) == kind else None for each in dossiers}
-        told = {
-            name: ", ".join(f"{percent(point.accuracy)} at {point.eps:.3g}" for point in one.points)
-            for name, one in ours.items()
-            if one
-        }
+    for key, ours in kinds.items():
+        found = {name: curve for name, curve in ours.items() if curve}
+        *_, curve = found.values()
         last = curve.points[-1]
-        svg = chart(lambda axis, ours=ours, ball=curve.ball: curve_panel(axis, ours, ball), f"curve {kind}")  # type: ignore[misc]
-        reach = f"{curve.norm} {format_eps(last.eps, curve.norm)}"
-        charts.append({"svg": svg, "attack": last.name, "n": curve.n, "ball": curve.ball, "reach": reach, "told": told})
+        charts.append(
+            {
+                "svg": chart(lambda axis, ours=ours, ball=curve.ball: curve_panel(axis, ours, ball), f"curve {key}"),  # type: ignore[misc]
+                "attack": last.name,
+                "n": curve.n,
+                "ball": curve.ball,
+                "reach": f"{curve.norm} {format_eps(last.eps, curve.norm)}",
+                "told": {
+                    name: ", ".join(f"{percent(point.accuracy)} at {point.eps:.3g}" for point in one.points)
+                    for name, one in found.items()
+                },
+            }
+        )
     return charts
-
-
-def _kind(curve: Any) -> tuple[Any, ...]:
-    return curve.norm, curve.eps, curve.n, curve.points[-1].name
 
 
 def training(dossiers: Sequence[Dossier]) -> dict[str, str]:
@@ -85,29 +135,3 @@ def training(dossiers: Sequence[Dossier]) -> dict[str, str]:
             mix = chart(lambda axis, of=each, c=colour: mix_panel(axis, of.epochs, colour=c), f"mix {number}")  # type: ignore[misc]
             charts[f"Attack mix of {each.name}"] = mix
     return charts
-
-
-def by_class(dossiers: Sequence[Dossier]) -> list[dict[str, Any]]:
-    """The worst case and AutoAttack by class, of the models whose labels are known, the last model's hardest first, of
-    more than ``MOST`` classes these."""
-    flags: dict[str, dict[str, list[ClassShare]]] = {"Worst case": {}, "AutoAttack": {}}
-    names: dict[str, str] = {}  # by number: two classes may have one name
-    for each in dossiers:
-        if row := each.evaluation:
-            flags["Worst case"][each.name] = per_class(row.worst_case.flags, row.labels)
-        if each.benchmark:
-            run = each.benchmark.autoattack
-            flags["AutoAttack"][each.name] = per_class(run.flags, run.labels)
-        for record in (each.evaluation, each.benchmark):
-            names |= {str(number): name for number, name in enumerate(record.classes if record else ())}
-    tables = []
-    for title, found in flags.items():
-        models = {name: {share.name: share for share in shares} for name, shares in found.items() if shares}
-        if models:
-            last = sorted(list(models.values())[-1].values(), key=lambda share: share.accuracy)
-            counts = {share.name: share.n for known in models.values() for share in known.values()}
-            numbers = list(dict.fromkeys([*(share.name for share in last), *counts]))
-            classes = {number: names.get(number, number) for number in numbers[:MOST]}
-            more = len(numbers) - len(classes)
-            tables.append({"title": title, "classes": classes, "counts": counts, "models": models, "left_out": more})
-    return tables

@@ -13,7 +13,7 @@ from robust_adapt.errors import ConfigError
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.reporting.classes import class_rows, record_sentence, row_worst
 from robust_adapt.reporting.dossier import training_words
-from robust_adapt.reporting.text import cell, markdown, plain
+from robust_adapt.reporting.text import cell, interval, markdown, plain
 
 LEFT = 2  # columns of words; the others are figures
 # The article's table in percent (standard, its scheme); its budget is not stated and its CW is not defined.
@@ -74,8 +74,7 @@ def _row(name: str, same: Sequence[AttackRecord], data: str) -> list[str]:
     first = same[0]
     eps = format_eps(first.eps, first.norm) if first.eps is not None else ("none" if first.norm else "")
     figures = [
-        f"{100 * one.accuracy:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
-        + (f" (L2 {one.mean_l2:.2f})" if one.eps is None and one.norm and one.mean_l2 is not None else "")
+        interval(one) + (f" (L2 {one.mean_l2:.2f})" if one.eps is None and one.norm and one.mean_l2 is not None else "")
         for one in same
     ]
     gains = [_gain(first.accuracy, one.accuracy) for one in same[1:]]
@@ -85,14 +84,14 @@ def _row(name: str, same: Sequence[AttackRecord], data: str) -> list[str]:
 
 def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
     """The sentences under every table: data, budget, intervals, versions; of every record where they differ."""
-    check_alike(records)
     first, titles = records[0], _all(record.data for record in records)
     sentences = [
         f"Accuracy in percent on {first.n} images of the {first.split} split of {titles} (a fixed, seeded, "
         f"stratified choice), 95 % Wilson intervals; budget {first.ball}, one restart, "
         f"seed {first.seed}, {_arithmetic(first)}."
     ]
-    if not all(_official(record.data) for record in records):
+    official = ("CIFAR-10", "CIFAR-100")  # a leaderboard's own images; ImageNet's with their preprocessing
+    if not all(each.data in official or each.data.partition(" (")[0] == "ImageNet" for each in records):
         sentences.append(f"{titles} is not the official CIFAR-10 test set: not comparable with leaderboards.")
     sentences.append(
         "Rows without an eps are not bounded: their figure is the mean L2 size of the successes, in brackets. "
@@ -110,11 +109,6 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
     where = _all(f"{record.device} at commit {(record.commit or 'unknown')[:12]}" for record in records)
     shown = any(_article(row.name, first.data) for row in first.attacks)
     return [*sentences, f"{software}; evaluated on {where}.", *[ARTICLE_NOTE] * shown]
-
-
-def _official(title: str) -> bool:
-    """Whether a title is that of a leaderboard's own images, ImageNet's with their preprocessing."""
-    return title in ("CIFAR-10", "CIFAR-100") or title.partition(" (")[0] == "ImageNet"
 
 
 def _all(texts: Iterable[str]) -> str:

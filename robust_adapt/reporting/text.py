@@ -1,6 +1,7 @@
 """Names out of data, files and configs, made harmless where they are shown: terminal, markdown, CSV, pictures."""
 
 import math
+from typing import Any
 
 from rich.markup import escape
 
@@ -41,3 +42,8 @@ def drawn(text: str) -> str:
 def percent(share: float | None) -> str:
     """A share as percent with one decimal, ``GONE`` where it is none."""
     return f"{100 * share:.1f}" if share is not None and math.isfinite(share) else GONE
+
+
+def interval(share: Any) -> str:
+    """What has an accuracy, a low and a high, as percent: ``37.5 [34.1, 41.0]``."""
+    return f"{100 * share.accuracy:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"

@@ -3,7 +3,7 @@
 from robust_adapt.runs.candidate import Candidate, check_name, find_model
 from robust_adapt.runs.costs import Probe, RunPlan, plan_run
 from robust_adapt.runs.devices import device_of, launch, load_together
-from robust_adapt.runs.dossiers import measure, of_weights, read_dossier, read_dossiers
+from robust_adapt.runs.dossiers import measure, of_weights, own_names, read_dossier, read_dossiers
 from robust_adapt.runs.evaluation import check_run, evaluate, measure_curve, read_evaluation
 from robust_adapt.runs.folder import Run, check_own_data, load_own_data, load_run
 from robust_adapt.runs.parts import build_for, build_parts
@@ -30,6 +30,7 @@ __all__ = [
     "measure",
     "measure_curve",
     "of_weights",
+    "own_names",
     "plan_run",
     "read_dossier",
     "read_dossiers",

@@ -53,7 +53,25 @@ def read_dossiers(paths: Sequence[str | Path]) -> list[Dossier]:
             dossiers[at] = dataclasses.replace(dossiers[at], benchmark=record)
         else:
             dossiers.append(Dossier(name=record.model, config=record.config, benchmark=record))
-    return _named(dossiers)
+    names = own_names([(each.name, each.folder) for each in dossiers])
+    return [
+        dataclasses.replace(
+            each, name=name, evaluation=each.evaluation and dataclasses.replace(each.evaluation, model=name)
+        )
+        for each, name in zip(dossiers, names, strict=True)
+    ]
+
+
+def own_names(found: Sequence[tuple[str, Path | None]]) -> list[str]:
+    """A name of its own for each of several recipes and folders: the recipe; of one recipe with the last part of the
+    folder, or all of it where that is the same too; with a number where there is no folder."""
+    recipes = Counter(recipe for recipe, _ in found)
+    short = Counter((recipe, folder and folder.name) for recipe, folder in found)
+    named = []
+    for number, (recipe, folder) in enumerate(found, start=1):
+        where = (folder.name if short[recipe, folder.name] == 1 else folder) if folder else number
+        named.append(recipe if recipes[recipe] == 1 else f"{recipe}, {where}")
+    return named
 
 
 def _read_benchmark(path: Path) -> BenchmarkRecord:
@@ -116,9 +134,9 @@ def of_weights(dossier: Dossier, sha256: str) -> Dossier:
         for name in ("evaluation", "sanity", "curve")
         for record in [getattr(dossier, name)]
     }
-    judged = dossier.benchmark
-    other = judged is not None and judged.autoattack.fingerprint.get("weights", sha256) != sha256
-    return dataclasses.replace(dossier, **own, benchmark=None if other else judged)
+    if (run := dossier.autoattack) and run.fingerprint.get("weights", sha256) != sha256:
+        own["benchmark"] = None
+    return dataclasses.replace(dossier, **own)
 
 
 def _device(run: Run) -> str:
@@ -132,8 +150,8 @@ def _device(run: Run) -> str:
 def _is_of(record: BenchmarkRecord, dossier: Dossier) -> bool:
     """Whether a benchmark is of the weights of a dossier, by their hash or that of their file."""
     file = dossier.folder / BEST if dossier.folder else None
-    by_file = file is not None and file.exists() and file_sha256(file) in record.files.values()
-    return by_file or record.autoattack.fingerprint.get("weights") in dossier.weights
+    by_file = file and file.exists() and file_sha256(file) in record.files.values()
+    return bool(by_file) or record.autoattack.fingerprint.get("weights") in dossier.weights
 
 
 def _of_table(path: Path, record: EvaluationRecord) -> Dossier:
@@ -152,18 +170,3 @@ def _read(path: Path, kind: type[Record]) -> Any:
 
 def _json(path: Path) -> Any:
     return read_json(path, lambda values: values, "JSON")
-
-
-def _named(dossiers: Sequence[Dossier]) -> list[Dossier]:
-    """Each under a name of its own, in its evaluation too."""
-    names = Counter(each.name for each in dossiers)
-    named = []
-    for number, dossier in enumerate(dossiers, start=1):
-        where = dossier.folder.name if dossier.folder else str(number)
-        alike = [each for each in dossiers if each.name == dossier.name and each.folder]
-        if dossier.folder and [each.folder.name for each in alike if each.folder].count(where) > 1:
-            where = str(dossier.folder)
-        name = dossier.name if names[dossier.name] == 1 else f"{dossier.name}, {where}"
-        evaluation = dossier.evaluation and dataclasses.replace(dossier.evaluation, model=name)
-        named.append(dataclasses.replace(dossier, name=name, evaluation=evaluation))
-    return named

@@ -9,7 +9,7 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from robust_adapt.ball import Ball
-from robust_adapt.data import ImageData, check_data
+from robust_adapt.data import ImageData, Split, check_data
 from robust_adapt.distributed import ALONE, Processes
 from robust_adapt.errors import CheckpointError
 from robust_adapt.evaluation import (
@@ -23,7 +23,7 @@ from robust_adapt.evaluation import (
     rows_of_norm,
 )
 from robust_adapt.models import weights_hash
-from robust_adapt.records import AttackRecord, EvaluationRecord, read_json, write_json
+from robust_adapt.records import AttackRecord, EvaluationRecord, Record, read_json, write_json
 from robust_adapt.runs.devices import device_of
 from robust_adapt.runs.folder import Run, load_own_data, load_run
 from robust_adapt.runs.parts import objective_of
@@ -74,22 +74,25 @@ def read_evaluation(
 ) -> EvaluationRecord | None:
     """The record that ``evaluate`` left in a run's folder, where it is of the same weights, config, images, budget and
     rows; its versions and its device may differ. None where there is no such record, or it is damaged."""
+    n = run.config.evaluation.n if n is None else n
+    named = json.loads(json.dumps(_named(run, data)))  # as they are in a file
+    record = _kept(
+        run, "evaluation.json", EvaluationRecord, ball, data.test.first(n), **named, split="test", exact=True
+    )
+    names = list(rows_of_norm(ball.norm) if rows is None else rows)
+    return record if record and [attack.name for attack in record.attacks] == names else None
+
+
+def _kept(run: Run, file: str, kind: type[Record], ball: Ball, images: Split, **expected: Any) -> Any:
+    """The record in a file of a run's folder, where it is of the run's weights, these images and this budget, and
+    agrees with what else is expected; None where it does not, is damaged, or is not there."""
     try:
-        record = read_json(run.folder / "evaluation.json", EvaluationRecord.from_dict, "an evaluation")
+        record: Any = read_json(run.folder / file, kind.from_dict, "a record")
     except CheckpointError:
         return None
-    settings = run.config.evaluation
-    expected = json.loads(json.dumps(_named(run, data))) | {
-        "weights_sha256": weights_hash(run.model),
-        **dataclasses.asdict(ball),
-        "split": "test",
-        "exact": True,
-        "seed": settings.seed,
-        "images_sha256": data.test.first(settings.n if n is None else n).sha256,
-    }
-    same = all(getattr(record, name) == value for name, value in expected.items())
-    names = list(rows_of_norm(ball.norm) if rows is None else rows)
-    return record if same and [attack.name for attack in record.attacks] == names else None
+    expected |= {"weights_sha256": weights_hash(run.model), "images_sha256": images.sha256}
+    expected |= {"seed": run.config.evaluation.seed, **dataclasses.asdict(ball)}
+    return record if all(getattr(record, name) == value for name, value in expected.items()) else None
 
 
 def _with_data(run: str | Path | Run, data: ImageData | None) -> tuple[Run, ImageData]:
@@ -141,23 +144,12 @@ def check_run(
 def measure_curve(run: Run, data: ImageData, ball: Ball, *, n: int = 200) -> EpsCurve:
     """Accuracy over eps of a run's best model; the record lands in its folder as ``eps_curve.json``, and is taken again
     where it is of the same weights, images, budget and attack."""
-    path, settings = run.folder / "eps_curve.json", run.config.evaluation
-    expected: dict[str, Any] = {"weights_sha256": weights_hash(run.model), "images_sha256": data.test.first(n).sha256}
-    expected |= {**dataclasses.asdict(ball), "seed": settings.seed, "batch_size": settings.batch_size}
-    try:
-        record = read_json(path, EpsCurve.from_dict, "a curve over eps")
-    except CheckpointError:
-        record = None
-    same = record is not None and all(getattr(record, name) == value for name, value in expected.items())
-    if record is not None and same and _is_attacked_so(record):
-        return record
-    record = eps_curve(run.model, data.test, ball, n=n, batch_size=settings.batch_size, seed=settings.seed)
-    write_json(path, record)
-    return record
-
-
-def _is_attacked_so(curve: EpsCurve) -> bool:
-    """Whether the points are under the attack that ``eps_curve`` makes today."""
-    row = CURVE_ROWS[curve.norm]
-    steps = ROWS[row].steps
-    return all((each.name, each.steps) == (row, steps) for each in curve.points if each.eps)
+    row, settings = CURVE_ROWS[ball.norm], run.config.evaluation
+    kept: EpsCurve | None = _kept(
+        run, "eps_curve.json", EpsCurve, ball, data.test.first(n), batch_size=settings.batch_size
+    )
+    if kept and {(point.name, point.steps) for point in kept.points if point.eps} == {(row, ROWS[row].steps)}:
+        return kept
+    curve = eps_curve(run.model, data.test, ball, n=n, batch_size=settings.batch_size, seed=settings.seed)
+    write_json(run.folder / "eps_curve.json", curve)
+    return curve

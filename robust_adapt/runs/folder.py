@@ -3,11 +3,11 @@
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from robust_adapt.config import Config, DataConfig
+from robust_adapt.config.run import flat
 from robust_adapt.data import ImageData, load_data
 from robust_adapt.errors import CheckpointError, ConfigError, DataError, first_line, shown
 from robust_adapt.models import model_of
@@ -85,7 +85,7 @@ def resumed_config(folder: Path, stored: Config, given: Config) -> Config:
             f"Expected the recipe of the run in {folder}, {stored.recipe}, but got {given.recipe}; train "
             f"{stored.recipe} with --resume, or use another --out."
         )
-    before, now = _fields(stored.to_dict()), _fields(given.to_dict())
+    before, now = flat(stored.to_dict()), flat(given.to_dict())
     if now["data.validation"] is None:
         now["data.validation"] = before["data.validation"]
     others = [name for name in now if name not in MAY_CHANGE and now[name] != before[name]]
@@ -158,11 +158,3 @@ def _handed_in(folder: Path, record: RunRecord, config: DataConfig) -> DataError
         f"Expected the data that were handed to the training of the run in {folder}, {shown(record.data)}, but its "
         f"config names {shown(config.name)}; give them as `data=`, or name others to judge on with `--data.name`."
     )
-
-
-def _fields(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config flat, keys such as ``data.name``."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _fields(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat

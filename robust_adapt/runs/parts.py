@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from robust_adapt import training, upstream
 from robust_adapt.answers import check_count, check_finite
@@ -42,6 +42,10 @@ def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -
     average = training.WeightAverage(model, config.optimizer.average) if config.optimizer.average else None
     forward, optimizer = fabric.setup(model, _optimizer(config, model))
     tap = FeatureTap(forward, config.loss.layer) if wants_features else None
+    class_eps = None
+    if RULES[config.controller.rule].by_class:
+        counts = data.train.labels.bincount(minlength=len(data.classes))
+        class_eps = training.ClassEps((counts / len(data.train)).to(fabric.device))
     if config.compile:
         model.compile(dynamic=False)  # in place: attacks and training share one compiled model
     return training.Parts(
@@ -64,15 +68,8 @@ def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -
         braked=brake_is_on(config),
         average=average,
         tap=tap,
-        class_eps=training.ClassEps(_frequencies(data).to(fabric.device))
-        if RULES[config.controller.rule].by_class
-        else None,
+        class_eps=class_eps,
     )
-
-
-def _frequencies(data: ImageData) -> Tensor:
-    """The share of each class in the training images, ``(C,)``."""
-    return data.train.labels.bincount(minlength=len(data.classes)) / len(data.train)
 
 
 def build_for(config: Config, data: ImageData) -> nn.Module:

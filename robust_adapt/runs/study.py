@@ -9,13 +9,13 @@ from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import crafting
 from robust_adapt.ball import Ball
 from robust_adapt.data import ImageData
-from robust_adapt.evaluation import ROWS, Trial
+from robust_adapt.evaluation import CURVE_ROWS, ROWS, Trial
 from robust_adapt.models import model_device
 from robust_adapt.records import Answer, Case
 from robust_adapt.reporting import Gallery
 from robust_adapt.runs.folder import Run
 
-STUDIED = {"Linf": ("FGSM", "PGD-20"), "L2": ("PGD-L2-20",), "L1": ("APGD-L1-20",)}  # rows by norm
+STUDIED = {norm: [row] for norm, row in CURVE_ROWS.items()} | {"Linf": ["FGSM", CURVE_ROWS["Linf"]]}  # rows by norm
 POOL = 100  # images to choose from
 
 
@@ -34,7 +34,9 @@ def study_cases(runs: dict[str, Run], data: ImageData, ball: Ball, *, count: int
     if not right.any():
         return None
     attacked = {
-        attack: {name: Trial(run.model, ball, batch).craft(pool, ROWS[attack]).images for name, run in runs.items()}
+        attack: {
+            name: Trial(run.model, ball, batch).craft(pool, ROWS[attack]).tensors()[0] for name, run in runs.items()
+        }
         for attack in STUDIED[ball.norm]
     }
     fits = torch.stack(

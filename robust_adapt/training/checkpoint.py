@@ -133,14 +133,9 @@ def open_run(folder: Path, config: Config, *, resume: bool) -> None:
     """Make a run folder, or go on in one with ``resume``; ``config.json`` is the config from now on.
 
     Raises ``CheckpointError``."""
-    present = folder / "config.json"
     if is_run(folder) and not resume:
         raise CheckpointError(f"Expected a new run folder, but {folder} holds a run; use --resume or another --out.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(present, config.to_dict())
-    except OSError as error:
-        raise CheckpointError(f"Expected to write the run folder {folder}, but got: {error}.") from error
+    write_json(folder / "config.json", config.to_dict())
 
 
 def is_run(folder: Path) -> bool:

@@ -30,15 +30,25 @@ def add_figures(run: Training, figures: dict[str, Any]) -> None:
             sums["n " + name] = sums.get("n " + name, 0) + 1
 
 
-def record_step(run: Training) -> None:
-    """The means since the step record before."""
+def _means(run: Training, sums: dict[str, Any], attacks: dict[str, int]) -> dict[str, Any]:
+    """The fields that both kinds of records have, over the steps since the last one of a kind; both sums begin anew."""
     run.tick()
     position = run.position
-    means, attacks = _means(run, position.step_sums), position.step_attacks
-    position.step_sums, position.step_attacks = {}, {}
-    record = StepRecord(step=position.step, epoch=position.epoch, eps=position.eps, attacks=attacks, **means)
-    run.records.steps.append(record)
-    run.report(record)
+    names = (*FIGURES, "unchanged_share")
+    means = {name: float(sums["sum " + name]) / sums["n " + name] if "n " + name in sums else None for name in names}
+    means["unchanged_share"] = means["unchanged_share"] or 0.0
+    if run.parts.attack is None:  # the one forward was on clean images
+        means |= {"clean_loss": means["adv_loss"], "clean_accuracy": means["adv_accuracy"]}
+    here = {"step": position.step, "epoch": position.epoch, "eps": position.eps, "attacks": dict(attacks)}
+    sums.clear()
+    attacks.clear()
+    return means | here | {"learning_rate": run.parts.optimizer.param_groups[0]["lr"]}
+
+
+def record_step(run: Training) -> None:
+    """The means since the step record before."""
+    run.records.steps.append(StepRecord(**_means(run, run.position.step_sums, run.position.step_attacks)))
+    run.report(run.records.steps[-1])
 
 
 def end_epoch(run: Training) -> None:
@@ -60,12 +70,9 @@ def end_epoch(run: Training) -> None:
     if best:
         position.best = score
         parts.processes.first(lambda: save_weights(run.folder / BEST, candidates[kept].state_dict()))
-    run.tick()
+    means = _means(run, position.epoch_sums, position.epoch_attacks)  # its clock before that of the record
     record = EpochRecord(
-        epoch=position.epoch,
-        step=position.step,
-        eps=position.eps,
-        attacks=position.epoch_attacks,
+        **means,
         validation_clean=clean,
         validation_adversarial=adversarial,
         validation_attack=f"{STRONG_ATTACKS[run.config.attack.norm].upper()}-{run.config.validation_steps}",
@@ -75,10 +82,8 @@ def end_epoch(run: Training) -> None:
         seconds=round(position.seconds, 2),
         cpu_seconds=round(position.cpu_seconds, 2),
         warnings=position.warnings,
-        **_means(run, position.epoch_sums),
     )
-    position.epoch, position.batch = position.epoch + 1, 0
-    position.epoch_sums, position.epoch_attacks, position.warnings = {}, {}, []
+    position.epoch, position.batch, position.warnings = position.epoch + 1, 0, []
     run.records.epochs.append(record)
 
 
@@ -117,12 +122,3 @@ def _write(run: Training, state: dict[str, Any]) -> None:
             f"Expected to write the records in {run.folder}, but got: {error}; the last checkpoint is untouched."
         ) from error
     save_checkpoint(run.folder, state)
-
-
-def _means(run: Training, sums: dict[str, Any]) -> dict[str, Any]:
-    names = (*FIGURES, "unchanged_share")
-    means = {name: float(sums["sum " + name]) / sums["n " + name] if "n " + name in sums else None for name in names}
-    means["unchanged_share"] = means["unchanged_share"] or 0.0
-    if run.parts.attack is None:  # the one forward was on clean images
-        means |= {"clean_loss": means["adv_loss"], "clean_accuracy": means["adv_accuracy"]}
-    return means | {"learning_rate": run.parts.optimizer.param_groups[0]["lr"]}

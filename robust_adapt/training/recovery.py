@@ -17,6 +17,7 @@ from torch import Tensor
 from robust_adapt.attacks import DiverseAttack
 from robust_adapt.config import Config
 from robust_adapt.errors import RobustAdaptError
+from robust_adapt.evaluation import CURVE_ROWS, ROWS
 from robust_adapt.records import BrakeRecord
 from robust_adapt.training.state import Training
 from robust_adapt.training.step import WATCHED, Parts, memory_for_step
@@ -26,7 +27,7 @@ ALARM_SHARE, ALARM_MARGIN = 0.5, 0.15
 GOOD_SHARE, GOOD_MARGIN = 0.75, 0.05
 CALM = 3
 SLOWER = 0.1
-STRONG_ATTACKS = {"Linf": "pgd", "L2": "pgdl2", "L1": "apgd-l1"}  # of validation and probe, by norm
+STRONG_ATTACKS = {norm: str(ROWS[row].attack) for norm, row in CURVE_ROWS.items()}  # of validation and probe
 STEP_RATIO = 0.25
 
 

@@ -42,15 +42,11 @@ class Stop:
         if self.at_once:
             raise Stopped(self.signal)
 
-    def check(self) -> None:
-        """Raise ``Stopped`` where a signal has come."""
-        if self.signal is not None:
-            raise Stopped(self.signal)
-
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
-        """For a long part that may be done again: a signal ends it at once, with ``Stopped``."""
-        self.check()
+        """For a long part that may be done again: a signal ends it at once, also one before, with ``Stopped``."""
+        if self.signal is not None:
+            raise Stopped(self.signal)
         self.at_once = True
         try:
             yield
