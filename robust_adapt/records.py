@@ -249,11 +249,11 @@ def write_lines(path: Path, records: Sequence[Record]) -> None:
     write_atomically(path, "".join(json.dumps(record.to_dict()) + "\n" for record in records).encode())
 
 
-def read_lines(path: Path, kind: type[Kind]) -> list[Kind]:
+def read_lines(path: Path, kind: type[Record]) -> list[Any]:
     """The records of ``write_lines``; an absent file is an empty list. A damaged line is a ``CheckpointError``."""
     if not path.exists():
         return []
-    records: list[Kind] = []
+    records = []
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             records.append(kind.from_dict(json.loads(line)))
