@@ -66,7 +66,7 @@ def check_logits(logits: Any, images: Tensor, *, training: bool = False) -> int:
     plain = isinstance(logits, Tensor) and logits.ndim == 2 and logits.is_floating_point()
     if plain and len(logits) == len(images) and logits.shape[1] >= 2:
         return int(logits.shape[1])
-    kind = "" if plain or not isinstance(logits, Tensor) else f"{logits.dtype} "
+    kind = "" if not isinstance(logits, Tensor) or logits.is_floating_point() else f"{logits.dtype} "
     got = f"{kind}{tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
     found = _as_logits(logits, len(images))
     if found and not isinstance(logits, Tensor):  # of which many models return one in the other mode

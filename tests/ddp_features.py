@@ -47,9 +47,6 @@ def check(rank, folder):
         assert "but it ran 0 times" in error_of(spare, mine)
     gradient_is_of_the_whole_batch(ddp, inner, images, mine)
 
-    with FeatureTap(ddp, "body") as tap:
-        inner.compile(backend="aot_eager")
-        torch.testing.assert_close(tap(mine)[1], inner.body(mine.flatten(1)))
     dist.destroy_process_group()
     os.write(1, f"rank-{rank}-done\n".encode())  # whole lines, whatever the other process writes
 
