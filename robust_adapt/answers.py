@@ -16,7 +16,7 @@ from robust_adapt.errors import ConfigError, DataError, RobustAdaptError, first_
 
 # torch's words where images do not fit a model; the same where it is not the shape; where a forward is missing or wants
 # more than images; where nothing leads from the logits back to the images
-MISFIT = re.compile(r"\b(sizes?|shapes?|channels|dimensions?|dtype|type|devices?)\b")
+_MISFIT = re.compile(r"\b(sizes?|shapes?|channels|dimensions?|dtype|type|devices?)\b")
 _OTHER_KIND = re.compile(r"\b(dtype|type|devices?)\b")
 _NO_FORWARD = re.compile(r"forward\(\) (missing|takes)|the required \"forward\" function")
 _WRAP = "wrap it in one that returns `{}`, where `out` is what this one returns."
@@ -41,7 +41,7 @@ def ask(model: nn.Module, images: Tensor, call: Callable[[Tensor], Any] | None =
                 f"Expected a model whose forward takes images alone, but it says: {said}; wrap it in a torch.nn.Module "
                 "whose forward does."
             ) from error
-        if MISFIT.search(said) is None:
+        if _MISFIT.search(said) is None:
             raise
         raise DataError(
             f"Expected images that the model takes, but got {shown(images)}, and it says: {said}; "
@@ -66,7 +66,7 @@ def check_logits(logits: Any, images: Tensor, *, training: bool = False) -> int:
     plain = isinstance(logits, Tensor) and logits.ndim == 2 and logits.is_floating_point()
     if plain and len(logits) == len(images) and logits.shape[1] >= 2:
         return int(logits.shape[1])
-    kind = "" if plain or not isinstance(logits, Tensor) else f"{logits.dtype} "
+    kind = "" if not isinstance(logits, Tensor) or logits.is_floating_point() else f"{logits.dtype} "
     got = f"{kind}{tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
     found = _as_logits(logits, len(images))
     if found and not isinstance(logits, Tensor):  # of which many models return one in the other mode
@@ -149,12 +149,8 @@ def watched(model: nn.Module) -> Iterator[None]:
                 "an nn.ModuleList or nn.ModuleDict where there are several."
             )
 
-    handles = register_module_forward_pre_hook(see), register_module_forward_hook(leave, always_call=True)
-    try:
+    with register_module_forward_pre_hook(see), register_module_forward_hook(leave, always_call=True):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def is_compiled(model: nn.Module) -> bool:

@@ -39,7 +39,7 @@ class Ball:
 
 def check_eps(eps: float | str, *, norm: str = "Linf", name: str = "eps") -> float:
     """The eps as a float, or a ``ConfigError``: Linf in [0, 1], L2 and L1 finite and >= 0."""
-    if not isinstance(norm, str) or norm not in NORMS:
+    if norm not in NORMS:
         raise ConfigError(unknown_name("norm", norm, NORMS))
     value = float(_read(eps, name))
     if norm == "Linf" and value > 1:
@@ -60,8 +60,6 @@ def format_eps(eps: float, norm: str = "Linf") -> str:
 def _read(value: float | str, name: str = "eps") -> float:
     """A number, or ``8/255`` and ``2.5/255`` to the last bit; a Fraction alone reads no decimals above the line."""
     try:
-        if isinstance(value, bool | bytes):  # float() takes both
-            raise TypeError
         if isinstance(value, str):
             above, slash, below = value.replace(" ", "").partition("/")
             exact = float(above) if "e" in above.lower() else Fraction(above)  # a Fraction of 1e999999999 never ends

@@ -2,10 +2,15 @@
 
 import contextlib
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
+
+from robust_adapt.errors import CheckpointError
+
+T = TypeVar("T")
 
 from robust_adapt.errors import CheckpointError
 
@@ -44,3 +49,11 @@ def write_file(path: Path, data: bytes) -> None:
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path, read: Callable[[Any], T], what: str, fix: str = "write it anew") -> T:
+    """``read`` of what a JSON file holds, ``Record.from_dict`` for one. what: its name in the ``CheckpointError``."""
+    try:
+        return read(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"Expected {what} in {path}, but got: {error}; {fix}.") from error

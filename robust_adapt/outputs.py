@@ -40,11 +40,8 @@ def logits_taken(model: nn.Module) -> Iterator[None]:
     if isinstance(model, torch.jit.ScriptModule) or model._compiled_call_impl is not None:
         yield
         return
-    handle = model.register_forward_hook(_hook)
-    try:
+    with model.register_forward_hook(_hook):
         yield
-    finally:
-        handle.remove()
 
 
 def _hook(model: nn.Module, _inputs: Any, output: Any) -> Any:

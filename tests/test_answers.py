@@ -24,7 +24,7 @@ from robust_adapt.attacks.isolation import look
 from robust_adapt.ball import Ball
 from robust_adapt.config import ModelConfig
 from robust_adapt.data import Augmentation, ImageData, Split
-from robust_adapt.errors import ConfigError, DataError
+from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.evaluation import Row, robust_flags
 from robust_adapt.models import weights_hash
 from robust_adapt.runs import parts
@@ -467,26 +467,15 @@ def test_a_model_without_values_is_named():
     assert evaluated(model.eval(), True) == RIGHT
 
 
-NO_MODULES = {
-    "class": (Net, "the class Net; make one of it: Net(...)."),
-    "function": (lambda images: images, "function; wrap it in one."),
-    "weights": (Net().state_dict(), "OrderedDict; put the weights into a model: model.load_state_dict(...)."),
-    "path": (
-        "runs/best",
-        "'runs/best'; load it first: load_run(folder).model, load_zoo_model(name) or build_model(name).",
-    ),
-    "run": (types.SimpleNamespace(model=Net()), "SimpleNamespace; give its `model`."),
-    "number": (3, "int; wrap it in one."),
-}
-
-
-@pytest.mark.parametrize("kind", NO_MODULES)
-def test_what_is_no_model_is_told_how_to_become_one(kind):
-    value, got = NO_MODULES[kind]
+@pytest.mark.parametrize("value", ["runs/best", Net().state_dict(), Net], ids=["path", "weights", "class"])
+def test_what_is_no_model_is_told_how_to_become_one(value):
     for call in (evaluated, judged, attacked, questioned, lambda model, _: FeatureTap(model)):
         with pytest.raises(ConfigError) as caught:
             call(value, True)
-        assert str(caught.value) == f"Expected `model` as a torch.nn.Module, but got {got}"
+        assert str(caught.value) == (
+            f"Expected `model` as a torch.nn.Module, but got {shown(value)}; load or make it first: "
+            "load_run(folder).model, load_zoo_model(name), build_model(name)."
+        )
 
 
 # weights that are no plain tensors

@@ -91,26 +91,15 @@ def settings():
 SETTINGS = {
     "nothing": "pass",
     "old, all": "b.cuda.matmul.allow_tf32 = b.cudnn.allow_tf32 = True",
-    "old, none": "b.cuda.matmul.allow_tf32 = b.cudnn.allow_tf32 = False",
     "high": "torch.set_float32_matmul_precision('high')",
-    "medium": "torch.set_float32_matmul_precision('medium')",
-    "generic tf32": "b.fp32_precision = 'tf32'",
-    "generic ieee": "b.fp32_precision = 'ieee'",
     "generic bf16": "b.fp32_precision = 'bf16'",
     "matmul": "b.cuda.matmul.fp32_precision = 'tf32'",
     "convolution": "b.cudnn.conv.fp32_precision = 'ieee'",
-    "cudnn": "b.cudnn.fp32_precision = 'ieee'",
-    "onednn matmul": "b.mkldnn.matmul.fp32_precision = 'bf16'",
-    "onednn convolution": "b.mkldnn.conv.fp32_precision = 'tf32'",
     "onednn flags": "b.mkldnn.set_flags(_fp32_precision='bf16')",
     "both": "b.cuda.matmul.allow_tf32 = True; b.cudnn.conv.fp32_precision = 'ieee'; b.fp32_precision = 'tf32'",
-    "timing": "b.cudnn.benchmark = b.cudnn.deterministic = True",
 }
 OWN = {  # settings of oneDNN that follow none above them
     "high": {"matmul"},
-    "medium": {"matmul"},
-    "onednn matmul": {"matmul"},
-    "onednn convolution": {"conv"},
     "onednn flags": {"matmul", "conv", "rnn"},
 }
 

@@ -275,7 +275,7 @@ def test_shares_of_one_image_meet_different_attacks():
     assert sorted(met) == ["bim", "fgsm", "pgd"]
 
 
-@pytest.mark.parametrize(("name", "value"), [("devices", -1), ("devices", 0), ("nodes", 1.5)])
+@pytest.mark.parametrize(("name", "value"), [("devices", -1), ("nodes", 0)])
 def test_numbers_of_processes_that_are_none(name, value):
     with pytest.raises(ConfigError) as caught:
         runs.launch("cpu", **{name: value})

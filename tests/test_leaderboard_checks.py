@@ -171,7 +171,11 @@ def test_too_few_classes_are_refused_with_what_is_left():
         ({"attacks": ["fab", "fab"]}, ConfigError, "Expected each attack once, but got"),
         ({"settings": {"square": {"n_query": 1}}}, ConfigError, "Expected a known setting of square, but got 'n_qu"),
         ({"settings": {"apgd": {"n_restarts": 0}}}, ConfigError, "Expected `apgd.n_restarts` as a whole number"),
-        ({"model": lambda model: model.forward}, ConfigError, "Expected `model` as a torch.nn.Module, but got method"),
+        (
+            {"model": lambda model: model.forward},
+            ConfigError,
+            "Expected `model` as a torch.nn.Module, but got a method",
+        ),
         ({"model": lambda model: nn.Flatten(2)}, ConfigError, "Expected a model that returns logits .* but got"),
         ({"model": lambda model: make(end=lambda z, x: z / 0 * 0)[0]}, ConfigError, "Expected finite logits, but 9 of"),
         ({"model": lambda model: make(end=lambda z, x: z.half())[0]}, ConfigError, "Expected float32 logits, but got"),

@@ -13,7 +13,6 @@ import pickle
 import random
 import re
 import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -226,7 +225,7 @@ def wrapped(tensors, container, extras):
     return content | {name: EXTRAS[name]() for name in extras}
 
 
-@settings(max_examples=250, derandomize=True, database=None, phases=[Phase.generate])
+@settings(max_examples=100, derandomize=True, database=None, phases=[Phase.generate])
 @given(
     container=st.sampled_from(CONTAINERS),
     prefix=st.sampled_from(PREFIXES),
@@ -348,7 +347,6 @@ def net_of(name="ResNet18", **shape):
     [
         ("ResNet18", {"width": 8}, "ResNet18 of width 8 for 10 classes", "say `--model.width 8`"),
         ("ResNet34", {}, "ResNet34 of width 4 for 10 classes", "say `--model.name ResNet34`"),
-        ("ResNet50", {"width": 2}, "ResNet50 of width 2 for 10 classes", "say `--model.name ResNet50 --model.width 2`"),
         ("PreActResNet18", {}, "PreActResNet18 of width 4 for 10 classes", "say `--model.name PreActResNet18`"),
         ("ResNet18", {"num_classes": 12}, "ResNet18 of width 4 for 12 classes", "give data of 12 classes"),
         ("ResNet18", {"channels": 1}, "ResNet18 of width 4 for 10 classes", "give data of 1 channels"),
@@ -360,10 +358,9 @@ def net_of(name="ResNet18", **shape):
         ),
     ],
 )
-@pytest.mark.parametrize("prefix", ["", "module.model."])
-def test_weights_of_another_net_of_ours_are_recognised(held, shape, found, advice, prefix, tmp_path):
+def test_weights_of_another_net_of_ours_are_recognised(held, shape, found, advice, tmp_path):
     state, path = net_of(held, **shape).state_dict(), tmp_path / "net.pt"
-    torch.save({"state_dict": {prefix + name: value for name, value in state.items()}}, path)
+    torch.save({"state_dict": {f"module.model.{name}": value for name, value in state.items()}}, path)
     sentence = refused(path, settings=ModelConfig(width=4))
     assert sentence == (
         f"Expected weights of ResNet18 of width 4 for 10 classes in {path}, but they are those of {found}; {advice}."
@@ -432,9 +429,9 @@ def safetensors(path, net):
 
 CONVERTED = {
     whole_model: "but got torch.nn.modules.container.Sequential; only if you trust it, ",
-    model_under_a_key: "a dict with objects of Python (torch.nn.modules.container.Sequential, argparse.Namespace); ",
+    model_under_a_key: "a dict with an object of Python (torch.nn.modules.container.Sequential); ",
     old_whole_model: ", which can run code while it is read; ",
-    arrays: "but got a dict with objects of Python (numpy.",
+    arrays: "but got a dict with an object of Python (numpy.",
     protocol: "but got one that is not of tensors alone, which can run code while it is read; ",
     plain_pickle: "but got a pickle that torch.save has not written; ",
     blocked: "but got one with an object of Python (os.stat_result), which can run code while it is read; ",
@@ -459,9 +456,7 @@ def test_a_model_of_torchscript(weights, tmp_path):
     torch.jit.save(torch.jit.script(net.conv1), path)
     sentence = refused(path)
     assert "but got a model of TorchScript; only if you trust it, " in sentence
-    command = [sys.executable, "-c", COMMAND.search(sentence)[1]]
-    assert subprocess.run(command, cwd=tmp_path, timeout=120).returncode == 0
-    assert torch.equal(read_tensors(tmp_path / "weights.pt")["weight"], weights["conv1.weight"])
+    assert torch.equal(read_tensors(cured(sentence, tmp_path))["weight"], weights["conv1.weight"])
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from torch import nn
 from robust_adapt.archives import read_tensors, tensor_bytes, tensors_hash
 from robust_adapt.data import Split
 from robust_adapt.errors import CheckpointError, ConfigError, trim_memory
-from robust_adapt.files import write_file
+from robust_adapt.files import read_json, write_file
 from robust_adapt.models import weights_hash
 from robust_adapt.random_states import random_states
-from robust_adapt.records import read_json, write_json
+from robust_adapt.records import write_json
 
 _POLL_SECONDS = 0.2
 _HASHED = 64  # images that are floats at once

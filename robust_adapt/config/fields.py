@@ -6,7 +6,7 @@ import typing
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
-from robust_adapt.checks import check_known, fits
+from robust_adapt.checks import HUGE, SEEDS, check_known, fits
 from robust_adapt.errors import ConfigError, shown
 
 
@@ -53,5 +53,5 @@ def _is_finite(value: Any) -> bool:
     """Whether the numbers of a field, if it has any, can be computed with: whole ones to 2**32, others to 1e300."""
     parts = value if isinstance(value, tuple) else (value,)
     return all(
-        abs(each) < (2**32 if isinstance(each, int) else 1e300) for each in parts if isinstance(each, int | float)
+        abs(each) < (SEEDS if isinstance(each, int) else HUGE) for each in parts if isinstance(each, int | float)
     )

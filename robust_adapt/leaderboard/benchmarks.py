@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -15,11 +15,13 @@ from robust_adapt.ball import Ball
 from robust_adapt.checks import check_whole
 from robust_adapt.data import CIFAR10_CLASSES, ImageData, check_data
 from robust_adapt.errors import CheckpointError
+from robust_adapt.files import read_json
 from robust_adapt.leaderboard.boards import BOARDS, DEFAULT, Board, dataset_of, usual_ball
 from robust_adapt.leaderboard.places import Place, departures, is_resnet18, place
-from robust_adapt.records import Kind, Record, read_json, write_json
+from robust_adapt.records import Record, write_json
 
 RECORD, STATE = "benchmark.json", "state"
+Kind = TypeVar("Kind", bound=Record)
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 
 

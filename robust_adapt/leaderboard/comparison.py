@@ -8,8 +8,9 @@ from robust_adapt.auto_attack import AutoAttackRecord
 from robust_adapt.auto_attack.records import FAST
 from robust_adapt.ball import Ball
 from robust_adapt.errors import CheckpointError, DataError
+from robust_adapt.files import read_json
 from robust_adapt.leaderboard.benchmarks import RECORD, BenchmarkRecord
-from robust_adapt.records import AttackRecord, EvaluationRecord, read_json
+from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import Comparison, mcnemar
 
 EVALUATION, WORST_CASE = "evaluation.json", "Worst case"

@@ -10,10 +10,10 @@ from robust_adapt.ball import Ball
 from robust_adapt.data import ImageData
 from robust_adapt.errors import CheckpointError, ConfigError
 from robust_adapt.evaluation import EpsCurve
-from robust_adapt.files import file_sha256
+from robust_adapt.files import file_sha256, read_json
 from robust_adapt.leaderboard import BenchmarkRecord, read_benchmark
 from robust_adapt.models import weights_hash
-from robust_adapt.records import EpochRecord, EvaluationRecord, Record, StepRecord, read_json, read_lines
+from robust_adapt.records import EpochRecord, EvaluationRecord, Record, StepRecord, read_lines
 from robust_adapt.reporting import Dossier, Gallery
 from robust_adapt.runs.devices import device_of
 from robust_adapt.runs.evaluation import measure_curve

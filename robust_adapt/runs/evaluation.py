@@ -22,8 +22,9 @@ from robust_adapt.evaluation import (
     evaluate_model,
     rows_of_norm,
 )
+from robust_adapt.files import read_json
 from robust_adapt.models import weights_hash
-from robust_adapt.records import AttackRecord, EvaluationRecord, Record, read_json, write_json
+from robust_adapt.records import AttackRecord, EvaluationRecord, Record, write_json
 from robust_adapt.runs.devices import device_of
 from robust_adapt.runs.folder import Run, load_own_data, load_run
 from robust_adapt.runs.parts import objective_of

@@ -10,9 +10,10 @@ from robust_adapt.config import Config, DataConfig
 from robust_adapt.config.run import flat
 from robust_adapt.data import ImageData, load_data
 from robust_adapt.errors import CheckpointError, ConfigError, DataError, first_line, shown
+from robust_adapt.files import read_json
 from robust_adapt.models import model_of
 from robust_adapt.random_states import random_fork
-from robust_adapt.records import EpochRecord, RunRecord, StepRecord, read_json, read_lines
+from robust_adapt.records import EpochRecord, RunRecord, StepRecord, read_lines
 from robust_adapt.training.checkpoint import BEST, check_code, load_weights, read_config
 from robust_adapt.weights import differences
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from robust_adapt.archives import read_tensors
 from robust_adapt.config import Config
 from robust_adapt.errors import CheckpointError, ConfigError, shown
-from robust_adapt.files import file_sha256, write_atomically
+from robust_adapt.files import file_sha256, read_json, write_atomically
 from robust_adapt.models import is_of_library
-from robust_adapt.records import read_json, write_json
+from robust_adapt.records import write_json
 
 try:
     import fcntl
