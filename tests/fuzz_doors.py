@@ -180,7 +180,7 @@ def _attacks():
                 "norm": NAMES,
             },
         ),
-        "crafting": Door(_craft, {"model": MODEL, "seed": 0}, {"model": MODELS, "seed": [-1, 2**63]}),
+        "crafting": Door(_craft, {"model": MODEL, "seed": 0}, {"model": MODELS}),
         "plan_attacks": Door(
             robust_adapt.plan_attacks,
             passes,

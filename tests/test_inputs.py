@@ -146,16 +146,6 @@ def test_class_numbers_of_another_type(dtype, door, small_net, images, labels):
     door(small_net, images, given.long())
 
 
-@pytest.mark.parametrize("kind", ["tolist", "numpy"])
-def test_class_numbers_that_are_no_tensor(kind, door, small_net, images, labels):
-    given = getattr(labels, kind)()
-    assert refused(door, small_net, images, given) == (
-        f"Expected `labels` as a tensor of class numbers (int64), but got {type(given).__name__}; "
-        "use torch.as_tensor(labels)."
-    )
-    door(small_net, images, torch.as_tensor(given))
-
-
 @pytest.mark.parametrize("shape", [(), (5,), (6, 3, 8, 8), (0, 10), (6, 0)])
 def test_no_class_number_an_image(shape, small_net, images):
     assert refused(DOORS["check_images"], small_net, images, torch.zeros(shape, dtype=torch.long)) == (

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 from torchattacks.attack import Attack
 
 from robust_adapt.answers import as_written, in_place, is_compiled, logits_of, need_gradient, watched
-from robust_adapt.checks import check_model, check_whole
+from robust_adapt.checks import check_model
 from robust_adapt.errors import ConfigError
 from robust_adapt.models import model_device
 from robust_adapt.outputs import logits_taken
@@ -35,8 +35,6 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
             "Expected a place where gradients can be switched on, but got a call inside torch.inference_mode(); use "
             "torch.no_grad() there."
         )
-    if seed is not None:
-        check_whole("seed", seed, low=0, high=2**63)
     modes = [(module, module.training) for module in model.modules()]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = next((parameter.device for parameter in model.parameters()), None)

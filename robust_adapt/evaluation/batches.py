@@ -4,12 +4,14 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from robust_adapt import upstream
 from robust_adapt.answers import ask, check_logits
 from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import Member, check_images, crafting, project
@@ -39,6 +41,19 @@ class Trial:
     processes: Processes = ALONE
     keep: bool = False
     whole: bool = False
+
+    def judgement(self, split: Split, begin: float) -> dict[str, Any]:
+        """The fields that a ``Judgement`` of this model on these images begins with; begin: in ``time.monotonic``."""
+        return {
+            "n": len(split),
+            "norm": self.ball.norm,
+            "eps": self.ball.eps,
+            "seed": self.seed,
+            "device": str(model_device(self.model)),
+            "versions": upstream.versions(),
+            "commit": upstream.commit(),
+            "seconds": round(time.monotonic() - begin, 1),
+        }
 
     def ask(self, split: Split, question: Callable[[Tensor, Tensor], T], *, under: str = "") -> list[T]:
         """``question(images, labels)`` of each of the process's batches, in exact arithmetic and a random state of its

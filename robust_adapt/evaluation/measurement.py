@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_adapt import upstream
 from robust_adapt.answers import check_finite
 from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import ATTACKS
@@ -68,8 +67,8 @@ def evaluate_model(
     with exact_arithmetic():
         check_finite(look(model, part.take(slice(min(batch_size, LOOKED))).tensors(model_device(model))[0]))
     folder = None if save_adversarial is None else Path(save_adversarial)
-    measurement = Measurement(Trial(model, ball, batch_size, seed, processes), part, folder)
-    records = []
+    trial = Trial(model, ball, batch_size, seed, processes)
+    measurement, records = Measurement(trial, part, folder), []
     for name in names:
         records.append(measurement.record(name, limits.get(ROWS[name].attack or "")))
         if report is not None:
@@ -80,20 +79,13 @@ def evaluate_model(
         weights_sha256=weights_hash(model),
         data="",
         split="test",
-        n=len(part),
-        norm=ball.norm,
-        eps=ball.eps,
-        seed=seed,
         exact=True,
         attacks=records,
         worst_case=worst,
-        device=str(model_device(model)),
-        versions=upstream.versions(),
-        commit=upstream.commit(),
-        seconds=round(time.monotonic() - begin, 1),
         config={},
         images_sha256=worst.images_sha256,
         labels=part.labels.tolist(),
+        **trial.judgement(part, begin),
     )
 
 

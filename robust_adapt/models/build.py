@@ -76,7 +76,6 @@ class Resize(nn.Module):
 
 def resize(model: nn.Module, size: int) -> nn.Module:
     """``model`` for images of ``size`` x ``size`` pixels -> a model for images of any size, which attacks then keep."""
-    check_model(model)
     return nn.Sequential(OrderedDict(resize=Resize(size), model=model))
 
 

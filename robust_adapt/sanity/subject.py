@@ -19,7 +19,7 @@ from robust_adapt.ball import Ball
 from robust_adapt.checks import check_seed, check_whole, device_errors
 from robust_adapt.data import Split
 from robust_adapt.errors import first_line
-from robust_adapt.evaluation import Row, Trial
+from robust_adapt.evaluation import Trial
 from robust_adapt.models import model_device
 from robust_adapt.statistics import wilson
 
@@ -111,20 +111,18 @@ class Subject:
         if self.obstacle is not None:
             raise NoAnswer(self.obstacle)
         ball = self.ball if eps is None else Ball(self.ball.norm, eps)
-        member = Member.named(attack, self.model, ball.norm, **options)
+        attacked = self.model if source is None else source
+        member, place = Member.named(attack, attacked, ball.norm, **options), model_device(attacked)
 
         def stands(images: Tensor, labels: Tensor) -> Tensor:
-            with member.ready():
-                adversarial = member.run(images, labels, ball.eps)
-            return self.right(adversarial, labels)
+            with crafting(source) if source is not None else contextlib.nullcontext(), member.ready():
+                adversarial = member.run(images.to(place), labels.to(place), ball.eps)
+            return self.right(adversarial.to(self.device), labels)
 
         flags = torch.ones(self.n, dtype=torch.bool) if among is None else among.clone()
         trial = dataclasses.replace(self.trial, ball=ball, seed=self.effort.seed + seed)
-        part, question = self.split.take(flags.nonzero().squeeze(1)), stands
-        if source is not None and len(part):
-            row = Row(attack, options=tuple(options.items()))
-            part, question = dataclasses.replace(trial, model=source, whole=True).craft(part, row), self.right
-        flags[flags.clone()] = torch.cat([*trial.ask(part, question), flags[:0]])
+        part = self.split.take(flags.nonzero().squeeze(1))
+        flags[flags.clone()] = torch.cat([*trial.ask(part, stands), flags[:0]])
         return flags
 
     @cached_property
