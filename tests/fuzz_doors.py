@@ -142,7 +142,7 @@ def _attacks():
     one = {"model": MODEL, "eps": 0.1, "steps": 1, "step_ratio": 0.5}
     several = {"attacks": ("pgd", "fgsm"), "norm": "Linf", "mode": "split", "pick": "all", "seed": 0, "stream": 0}
     bad = {"model": MODELS, "eps": EPS, "steps": WHOLE, "step_ratio": ABOVE, "norm": NAMES, "mode": NAMES + MODES}
-    bad |= {"attacks": [[name] for name in NAMES] + [["pgd", "pdg"], []], "seed": SEED, "stream": SEED}
+    bad |= {"attacks": [[name] for name in NAMES] + [["pgd", "pdg"], []], "seed": SEED}
     bad |= {"pick": [*MODES, [1, 2, 3], [-1, 1], [0, 0], [math.nan, 1]]}
     batch = {"images": IMAGES, "labels": LABELS}
     passes = {"attacks": ["pgd"], "mode": "split", "pick": "all", "steps": 1, "classes": 10}

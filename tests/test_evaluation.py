@@ -205,8 +205,6 @@ def test_an_image_that_is_right_under_attack_alone_is_wrong_in_every_row(leads):
     ball = Ball("Linf", 0.3 / 255)
     record = evaluate_model(Turned(), leads, ball, rows=["FGSM"])
     assert record.attacks[0].correct == record.worst_case.correct < 5
-    whole = Trial(Turned(), ball, whole=True).figures(leads, ROWS["FGSM"])  # attacked all the same
-    assert whole["right"].sum() > 5 and (whole["l2"] > 0).sum() > 5
 
 
 def test_only_images_that_are_right_when_clean_meet_an_attack(channel_means, leads, monkeypatch):

@@ -18,7 +18,7 @@ from robust_adapt.attacks.isolation import crafting, look
 from robust_adapt.attacks.member import Member, check_failures, members_of, warn_of_flat
 from robust_adapt.attacks.projection import check_size, random_signs
 from robust_adapt.attacks.sampling import CallStatistics, check_pick, draw, parts_of_batch
-from robust_adapt.ball import NORMS, check_eps
+from robust_adapt.ball import check_eps
 from robust_adapt.checks import check_known, check_model, check_seed, check_tensor
 from robust_adapt.errors import ConfigError, DataError
 from robust_adapt.models import model_device
@@ -73,9 +73,7 @@ class DiverseAttack(Attack):
         keep_start: bool = False,
     ) -> None:
         check_known("mode", mode, MODES)
-        check_known("norm", norm, NORMS)
         check_seed("seed", seed)
-        check_seed("stream", stream)
         check_known("start", start, STARTS)
         if keep_start and mode != "split":
             raise ConfigError(f"Expected the mode 'split' with keep_start, but got {mode!r}; use mode=\"split\".")
