@@ -310,7 +310,7 @@ def test_the_step_ratio_of_an_attack_with_an_objective(name, small_net):
 
     assert step_of(make_attack(name, small_net, eps=0.2, step_ratio=0.3, objective=objective)) == pytest.approx(0.06)
     composed = compose(small_net, [name], step_ratio=0.3, objective=objective)
-    assert [member.ratio for member in composed.members] == [pytest.approx(0.3)]
+    assert [member.parts[0].ratio for member in composed.members] == [pytest.approx(0.3)]
 
 
 def test_a_list_has_one_step_ratio_for_all_that_have_a_step(channel_means, images, labels):
@@ -331,7 +331,7 @@ def test_a_step_ratio_for_objects_alone_is_refused(channel_means):
         "Expected names of attacks with a step_ratio, but got PGD; name it."
     )
     composed = compose(channel_means, ["pgd", member], step_ratio=0.5)
-    assert [one.ratio for one in composed.members] == [0.5, 0.25]
+    assert [one.parts[0].ratio for one in composed.members] == [0.5, 0.25]
 
 
 @pytest.mark.parametrize("wrong", [-1, 0, float("nan")])

@@ -26,16 +26,15 @@ class Member:
     """An attack and all that a call of it needs to know, found out once.
 
     name: for sentences and statistics. attack: the torchattacks object. row: its row of the table, None without.
-    ratio: its step over eps. norm: of the ball. takes_sample_eps: whether one call can have an eps per sample.
-    leaves_ball: as the table says; its results are cut to [0, 1] only. start: the images at which the last call began,
-    where ``keeps_start``; the clean ones of an attack that asks about none. Raises ``ConfigError`` where its eps is of
-    another norm.
+    parts: it, then the attacks that it calls. norm: of the ball. takes_sample_eps: whether one call can have an eps per
+    sample. leaves_ball: as the table says; its results are cut to [0, 1] only. start: the images at which the last call
+    began, where ``keeps_start``; the clean ones of an attack that asks about none. Raises ``ConfigError`` where its eps
+    is of another norm.
     """
 
     def __init__(self, name: str, attack: Attack, norm: str) -> None:
         self.name, self.attack, self.norm, self.parts = name, attack, norm, parts_of(attack)
-        self.row, self.ratio = self.parts[0].row, self.parts[0].ratio
-        self.keeps_start, self.start = False, torch.empty(0)
+        self.row, self.keeps_start, self.start = self.parts[0].row, False, torch.empty(0)
         self.leaves_ball = self.row is not None and self.row.leaves_ball
         if self.row is not None:
             self.takes_sample_eps = self.row.eps is None or self.row.sample_eps

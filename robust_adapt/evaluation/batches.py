@@ -30,8 +30,7 @@ MEND = "lower `batch_size` of the evaluation."
 class Trial:
     """A model in eval mode, attacked in one ball, a batch at a time.
 
-    seed: of the random states. processes: each takes its own batches of the one-process run. keep: ``figures`` hold the
-    adversarial images too.
+    seed: of the random states. processes: each takes its own batches of the one-process run.
     """
 
     model: nn.Module
@@ -39,7 +38,6 @@ class Trial:
     batch_size: int = 250
     seed: int = 0
     processes: Processes = ALONE
-    keep: bool = False
 
     def judgement(self, split: Split, begin: float) -> dict[str, Any]:
         """The fields that a ``Judgement`` of this model on these images begins with; begin: in ``time.monotonic``."""
@@ -76,14 +74,14 @@ class Trial:
 
     def craft(self, split: Split, row: Row) -> Split:
         """The images of a split as a row makes them adversarial for this model, projected on the ball, as floats."""
-        return Split(dataclasses.replace(self, keep=True).figures(split, row)["images"], split.labels)
+        return Split(self.figures(split, row, keep=True)["images"], split.labels)
 
-    def figures(self, split: Split, row: Row) -> dict[str, Tensor]:
+    def figures(self, split: Split, row: Row, *, keep: bool = False) -> dict[str, Tensor]:
         """``clean_right``, ``right`` and ``l2`` under a row, one value per sample, from all processes.
 
         An image that is wrong when clean is not attacked: it counts as wrong, and stays as it is. Of an attack without
-        a bound also ``right in the ball`` and ``l2 in the ball``, of the same images projected. Where the trial keeps
-        them, ``images`` are those in the ball, float32 on the CPU.
+        a bound also ``right in the ball`` and ``l2 in the ball``, of the same images projected. keep: also ``images``,
+        the adversarial ones in the ball, float32 on the CPU.
         """
         options = {"steps": row.steps, "step_ratio": row.step_ratio, **dict(row.options)}
         member = None if row.attack is None else Member.named(row.attack, self.model, self.ball.norm, **options)
@@ -101,7 +99,7 @@ class Trial:
                 adversarial = project(adversarial, images, self.ball.eps, norm=self.ball.norm)
                 again = self._ask_again(images, labels, adversarial, clean_right)
                 figures |= {f"{name} in the ball": value for name, value in again.items()}
-            return figures | ({"images": adversarial.detach().cpu()} if self.keep else {})
+            return figures | ({"images": adversarial.detach().cpu()} if keep else {})
 
         under = f" under {row.attack}" if row.attack else ""
         rounds = itertools.zip_longest(*self.processes.gather(self.ask(split, question, under=under)))

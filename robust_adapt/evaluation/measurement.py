@@ -1,6 +1,5 @@
 """Accuracy under every attack of the table: per-sample flags, intervals, the worst case."""
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -172,8 +171,8 @@ class Measurement:
         key = row.attack, n
         if row.bounded and key in self.made:
             return self.made[key]
-        trial = dataclasses.replace(self.trial, keep=self.folder is not None and row.attack is not None)
-        figures = trial.figures(self.split.take(slice(n)), row)
+        keep = self.folder is not None and row.attack is not None
+        figures = self.trial.figures(self.split.take(slice(n)), row, keep=keep)
         if not row.bounded:
             self.made[key] = figures | {name: figures[f"{name} in the ball"] for name in ("right", "l2")}
         elif row.attack is None:

@@ -23,13 +23,11 @@ from robust_adapt.evaluation import Trial
 from robust_adapt.models import model_device
 from robust_adapt.statistics import wilson
 
-# norm: one step, many steps, many steps on the margin, queries only
 ATTACKS_OF = {
-    "Linf": ("fgsm", "pgd", "upgd-margin", "square"),
-    "L2": ("pgdl2", "pgdl2", "apgd-l2", "square-l2"),
+    "Linf": {"one step": "fgsm", "many steps": "pgd", "margin": "upgd-margin", "queries": "square"},
+    "L2": {"one step": "pgdl2", "many steps": "pgdl2", "margin": "apgd-l2", "queries": "square-l2"},
 }
 ALONE = 32
-FAILURES = (RuntimeError, ValueError, IndexError, TypeError)  # what torch raises in a model's forward pass
 
 
 class NoAnswer(Exception):
@@ -186,7 +184,7 @@ class Subject:
 
     @cached_property
     def one_step(self) -> Tensor:
-        return self.flags(ATTACKS_OF[self.ball.norm][0], steps=1)  # of eps
+        return self.flags(ATTACKS_OF[self.ball.norm]["one step"], steps=1)  # of eps
 
     @cached_property
     def pgd(self) -> Tensor:
@@ -194,7 +192,8 @@ class Subject:
 
     def under_pgd(self, **options: Any) -> Tensor:
         """``flags`` under PGD; options: of ``flags``."""
-        return self.flags(ATTACKS_OF[self.ball.norm][1], **{"steps": self.effort.steps, "step_ratio": 0.25} | options)
+        name = ATTACKS_OF[self.ball.norm]["many steps"]
+        return self.flags(name, **{"steps": self.effort.steps, "step_ratio": 0.25} | options)
 
     def under_noise(self) -> Tensor:
         """True for each sample that the model gets right under random noise: uniform in Linf, of length eps in L2."""
@@ -222,7 +221,7 @@ class Subject:
     @cached_property
     def white_box(self) -> Tensor:
         """What stands against all gradients: PGD on both losses, one step."""
-        name, steps = ATTACKS_OF[self.ball.norm][2], 2 * self.effort.steps
+        name, steps = ATTACKS_OF[self.ball.norm]["margin"], 2 * self.effort.steps
         return self.flags(name, steps=steps, among=self.strong_pgd & self.one_step)
 
 
@@ -244,5 +243,5 @@ def _no_answer(asked: str) -> Iterator[None]:
         yield
     except device_errors():
         raise
-    except FAILURES as error:
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # what torch raises in a model's forward pass
         raise NoAnswer(f"{asked} fails: {first_line(error)}") from error
