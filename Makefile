@@ -54,8 +54,8 @@ endef
 # torchattacks' wheel carries an old `robustbench` of its own, and whichever is installed last wins;
 # torchattacks pins requests 2.25, which it never imports and which has known vulnerabilities.
 define mends
-	if $(1)/bin/python -c 'from robust_adapt import upstream; raise SystemExit(not upstream.is_shadowed())'; then \
-		$(1)/bin/python -m pip install --quiet --force-reinstall --no-deps robustbench==1.1.1; fi
+	$(1)/bin/python -c 'import robust_adapt, robustbench' 2>/dev/null || \
+		$(1)/bin/python -m pip install --quiet --force-reinstall --no-deps robustbench==1.1.1
 	@echo "pip now says that torchattacks wants an old requests: that is expected and harmless."
 	$(1)/bin/python -m pip install --quiet --upgrade requests urllib3 idna
 	$(1)/bin/python -m pip uninstall --quiet --yes chardet

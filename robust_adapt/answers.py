@@ -19,6 +19,7 @@ from robust_adapt.errors import ConfigError, DataError, RobustAdaptError, first_
 MISFIT = re.compile(r"\b(sizes?|shapes?|channels|dimensions?|dtype|type|devices?)\b")
 _OTHER_KIND = re.compile(r"\b(dtype|type|devices?)\b")
 _NO_FORWARD = re.compile(r"forward\(\) (missing|takes)|the required \"forward\" function")
+_WRAP = "wrap it in one that returns `{}`, where `out` is what this one returns."
 _GRADLESS = re.compile(r"requires? grad\b|been used in the graph|backward or vjp|derivative for|Inference tensors")
 
 
@@ -27,9 +28,8 @@ def ask(model: nn.Module, images: Tensor, call: Callable[[Tensor], Any] | None =
 
     call: what runs the model on the images, by default the model. Any other error of the model passes as it is.
     """
-    version = _version(images)
     try:
-        answer = (call or model)(images)
+        return (call or model)(images)
     except device_errors() + (RobustAdaptError,):
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
@@ -47,9 +47,6 @@ def ask(model: nn.Module, images: Tensor, call: Callable[[Tensor], Any] | None =
             f"Expected images that the model takes, but got {shown(images)}, and it says: {said}; "
             + (_other_kind(model, images, said) or "look at their shape and type, and at the device of both.")
         ) from error
-    if _version(images) != version:
-        raise in_place()
-    return answer
 
 
 def logits_of(
@@ -69,14 +66,14 @@ def check_logits(logits: Any, images: Tensor, *, training: bool = False) -> int:
     plain = isinstance(logits, Tensor) and logits.ndim == 2 and logits.is_floating_point()
     if plain and len(logits) == len(images) and logits.shape[1] >= 2:
         return int(logits.shape[1])
-    kind = "" if not isinstance(logits, Tensor) or logits.is_floating_point() else f"{logits.dtype} "
+    kind = "" if plain or not isinstance(logits, Tensor) else f"{logits.dtype} "
     got = f"{kind}{tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-    found = _as_logits(logits, "out", len(images))
-    if found is not None and not isinstance(logits, Tensor):  # of which many models return one in the other mode
+    found = _as_logits(logits, len(images))
+    if found and not isinstance(logits, Tensor):  # of which many models return one in the other mode
         found = f"out if torch.is_tensor(out) else {found}"
+    cure = _WRAP.format(found) if found else "wrap it in one."
     raise ConfigError(
-        f"Expected a model that returns logits ({len(images)}, classes >= 2), but got {got}{_mode(training)}; "
-        + (_wrap(found) if found else "wrap it in one.")
+        f"Expected a model that returns logits ({len(images)}, classes >= 2), but got {got}{_mode(training)}; {cure}"
     )
 
 
@@ -92,7 +89,7 @@ def check_finite(logits: Tensor, *, training: bool = False) -> None:
 def check_float32(logits: Tensor) -> None:
     """Raise ``ConfigError`` unless logits are float32, what AutoAttack computes in."""
     if logits.dtype != torch.float32:
-        raise ConfigError(f"Expected float32 logits, but got {logits.dtype}; {_wrap('out.float()')}")
+        raise ConfigError(f"Expected float32 logits, but got {logits.dtype}; {_WRAP.format('out.float()')}")
 
 
 def check_count(logits: Tensor, classes: int, title: str) -> None:
@@ -176,34 +173,20 @@ def as_written(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _as_logits(output: Any, name: str, n: int) -> str | None:
-    """The Python expression that makes logits ``(n, classes >= 2)`` of an output called ``name``, None for unknown."""
-    if isinstance(output, Tensor):
-        return _tensor_as_logits(output, name, n)
+def _as_logits(output: Any, n: int) -> str | None:
+    """The Python expression that makes logits ``(n, classes >= 2)`` of an output called ``out``, None for unknown."""
+    held = {"out": output}
     if isinstance(output, Mapping):
-        pieces = [(f"{name}[{key!r}]", value) for key, value in output.items()]
-        pieces.sort(key=lambda piece: not piece[0].endswith("['logits']"))
+        held = {f"out[{key!r}]": value for key, value in output.items()}
     elif isinstance(output, tuple | list):
-        pieces = [(f"{name}[{index}]", value) for index, value in enumerate(output)]
-    elif hasattr(output, "__array__"):
-        pieces = [(f"torch.as_tensor({name})", torch.as_tensor(output))]
-    else:
-        pieces = [(f"{name}.logits", getattr(output, "logits", None))]
-    return next((found for name, value in pieces if (found := _as_logits(value, name, n)) is not None), None)
-
-
-def _tensor_as_logits(output: Tensor, name: str, n: int) -> str | None:
-    if output.is_quantized:
-        return _tensor_as_logits(output.dequantize(), f"{name}.dequantize()", n)
-    if output.is_complex() or not output.ndim or len(output) != n or not output.numel():
-        return None
-    if not output.is_floating_point():
-        return _tensor_as_logits(output.float(), f"{name}.float()", n)
-    if output.numel() == n:  # one logit, that of the second of two classes
-        return f"torch.nn.functional.pad({name}.reshape(-1, 1), (1, 0))"
-    if output.ndim == 2:
-        return name
-    return f"{name}.flatten(1)" if output.ndim > 2 and output[0].numel() == output.shape[1] else None
+        held = {f"out[{index}]": value for index, value in enumerate(output)}
+    for name, value in held.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and value.ndim and len(value) == n:
+            if value.numel() == n:  # one logit, that of the second of two classes
+                return f"torch.nn.functional.pad({name}.reshape(-1, 1), (1, 0))"
+            if value.numel() == n * value.shape[1]:
+                return name if value.ndim == 2 else f"{name}.flatten(1)"
+    return None
 
 
 def _other_kind(model: nn.Module, images: Tensor, said: str) -> str | None:
@@ -216,21 +199,12 @@ def _other_kind(model: nn.Module, images: Tensor, said: str) -> str | None:
     return f"use model.to({str(images.device)!r}, {images.dtype})."
 
 
-def _version(images: Tensor) -> int | None:
-    """Counts the changes in place; torch counts none where gradients are ruled out for good."""
-    return None if images.is_inference() else images._version
-
-
 def in_place() -> ConfigError:
     """The error of a forward that changes its images."""
     return ConfigError(
         "Expected a model that leaves its images as they are, but its forward changes them in place; wrap it in one "
         "that gives it `images.clone()`."
     )
-
-
-def _wrap(expression: str) -> str:
-    return f"wrap it in one that returns `{expression}`, where `out` is what this one returns."
 
 
 def _mode(training: bool) -> str:

@@ -12,11 +12,9 @@ from robust_adapt.errors import ConfigError, first_line
 from robust_adapt.outputs import take_logits
 
 _TOLERANCE = 1e-3  # of the spread of the logits
-Keys = tuple[tuple[str, str], ...]
 # torch's settings of fp32_precision: each follows the one above it where it is "none"
-_GENERIC = ("generic", "all")
-_BACKENDS: Keys = (("cuda", "all"), ("mkldnn", "all"))
-_OPERATIONS: Keys = tuple(itertools.product(("cuda", "mkldnn"), ("matmul", "conv", "rnn")))
+_OPERATIONS = tuple(itertools.product(("cuda", "mkldnn"), ("matmul", "conv", "rnn")))
+_SETTINGS = (("generic", "all"), ("cuda", "all"), ("mkldnn", "all"), *_OPERATIONS)
 
 
 def exact_arithmetic() -> contextlib.AbstractContextManager[None]:
@@ -59,33 +57,20 @@ def _ieee_precision() -> Iterator[None]:
     if not hasattr(torch._C, "_get_fp32_precision_getter"):
         yield
         return
-    before = _read((_GENERIC, *_BACKENDS, *_OPERATIONS))
-    own = _read((_GENERIC,)) | _own(_BACKENDS, (_GENERIC,)) | _own(_OPERATIONS, (_GENERIC, *_BACKENDS))
-    _write(dict.fromkeys(_OPERATIONS, "ieee"))
+    before = {key: torch._C._get_fp32_precision_getter(*key) for key in _SETTINGS}
+    _set(dict.fromkeys(_SETTINGS, "ieee"))
     try:
         yield
     finally:
-        _write(own)
-        # TF32 convolutions are what torch begins with: no setting of theirs, and none above them
-        _write({key: value for key, value in before.items() if _read((key,))[key] != value})
+        _set(dict.fromkeys(_SETTINGS, "none"))
+        _set(before)
 
 
-def _own(keys: Keys, above: Keys) -> dict[tuple[str, str], str]:
-    """What each setting says itself, ``none`` where it follows those above, which end at ``ieee``."""
-    seen = []
-    for value in ("tf32", "ieee"):
-        _write(dict.fromkeys(above, value))
-        seen.append(_read(keys))
-    return {key: value if value == seen[1][key] else "none" for key, value in seen[0].items()}
-
-
-def _read(keys: Keys) -> dict[tuple[str, str], str]:
-    return {key: torch._C._get_fp32_precision_getter(*key) for key in keys}
-
-
-def _write(values: dict[tuple[str, str], str]) -> None:
+def _set(values: dict[tuple[str, str], str]) -> None:
+    """What follows the setting above it goes on doing so, where that says the same."""
     for key, value in values.items():  # torch.backends reaches neither all of oneDNN nor cuDNN's RNNs
-        torch._C._set_fp32_precision_setter(*key, value)
+        if torch._C._get_fp32_precision_getter(*key) != value:
+            torch._C._set_fp32_precision_setter(*key, value)
 
 
 def copied(model: nn.Module) -> nn.Module:

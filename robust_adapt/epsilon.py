@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from robust_adapt.ball import check_eps
 from robust_adapt.checks import check_known, check_number, check_whole
-from robust_adapt.errors import ConfigError, shown
+from robust_adapt.errors import ConfigError
 
 SMOOTHING, TRIM_END, BOUND_PATIENCE = 0.98, 0.8, 20
 LOSSES, ACCURACIES = ("clean_loss", "adv_loss"), ("clean_accuracy", "adv_accuracy")
@@ -157,7 +157,6 @@ class EpsilonController:
         if not 0 < ramp_end <= 1:
             raise ConfigError(f"Expected `ramp_end` in (0, 1], a share of the steps, but got {ramp_end}.")
         goal = (self.law.goal or 0.0) if goal is None else goal
-        check_number("goal", goal, example=0.6)
         if self.law.signals == ACCURACIES and not 0.55 <= goal <= 0.8:
             raise ConfigError(f"Expected `goal` in [0.55, 0.80] for the rule {rule!r}, but got {goal}.")
         self.constants = Constants(*self._sizes(target, start, lower, upper), goal, every, ramp_end)
@@ -237,14 +236,10 @@ class EpsilonController:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state_dict`` of a controller with the same rule, target and bounds; not ``total_steps``."""
-        if not isinstance(state, dict) or state.keys() != self.state_dict().keys():
-            raise ConfigError(f"Expected what state_dict() of a controller gave, but got {shown(state)}; start anew.")
         if state["rule"] != self.rule:
             raise ConfigError(f"Expected the state of the rule {self.rule!r}, but got that of {state['rule']!r}.")
         low = self.constants.lower if "start" in self.law.defaults else 0.0  # a ramp begins there
         check_number("eps", state["eps"], low=low, high=self.constants.upper)
-        check_number("integral", state["integral"])
-        check_whole("steps", state["steps"], low=0)
         values = state | {"cap": math.inf if state["cap"] is None else state["cap"]}
         self.state = State(*(values.pop(name) for name in State._fields))
         vars(self).update(values)

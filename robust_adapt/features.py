@@ -49,8 +49,6 @@ class FeatureTap(contextlib.AbstractContextManager["FeatureTap"]):
         inner = unwrap(check_model(model))
         self._single = layers is None or isinstance(layers, str)
         names = [layers] if isinstance(layers, str) else layers
-        if names is not None and not names:
-            raise ConfigError(f"Expected names of modules in `layers`, but got {shown(layers)}; leave it out for none.")
         self.model, self._looked = model, False
         found = _last_linear(inner) if names is None else {name: _named(inner, name) for name in names}
         self._captures = {name: _Capture(of_input=names is None) for name in found}
@@ -59,8 +57,6 @@ class FeatureTap(contextlib.AbstractContextManager["FeatureTap"]):
         ]
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Any]:
-        if not self._handles:
-            raise ConfigError("Expected an open FeatureTap, but it was closed; make a new one.")
         for capture in self._captures.values():
             capture.kept = []
         first, self._looked = not self._looked and not is_compiled(self.model), True
@@ -89,14 +85,10 @@ class FeatureTap(contextlib.AbstractContextManager["FeatureTap"]):
 
 
 def _only(name: str, kept: list[Tensor]) -> Tensor:
-    if not kept:
+    if len(kept) != 1:
         raise ConfigError(
-            f"Expected features from {name!r}, but nothing was captured; name a layer that the forward runs, "
-            "and make the tap before the first call of a compiled model."
-        )
-    if kept[1:]:
-        raise ConfigError(
-            f"Expected {name!r} once in a forward, but it ran {len(kept)} times; name a layer that runs once."
+            f"Expected {name!r} once in a forward, but it ran {len(kept)} times; name a layer that runs once, and make "
+            "the tap, which ends with its `with` block, before the first call of a compiled model."
         )
     return kept[0]
 

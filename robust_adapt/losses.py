@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robust_adapt.checks import check_known, check_tensor
+from robust_adapt.checks import check_known
 from robust_adapt.errors import DataError
 
 DISTANCES = ("squared", "plain", "cosine")
@@ -128,8 +128,6 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.
 
 def _pair(kind: str, clean: Tensor, adversarial: Tensor, detach_clean: bool) -> tuple[Tensor, Tensor]:
     """Both sides, checked, in float32 at least."""
-    check_tensor(f"clean {kind}", clean)
-    check_tensor(f"adversarial {kind}", adversarial)
     if clean.shape != adversarial.shape or clean.ndim < 2:
         raise DataError(
             f"Expected {kind} of one shape (N, ...), but got {tuple(clean.shape)} and {tuple(adversarial.shape)}; "

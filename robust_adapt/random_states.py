@@ -11,24 +11,20 @@ import torch
 
 @contextlib.contextmanager
 def random_fork(seed: int | None, device: torch.device | None = None) -> Iterator[None]:
-    """Random states of torch (CPU, the model's and the current GPU), NumPy and Python, given back on leaving."""
-    cuda = {device.index or 0} if device is not None and device.type == "cuda" else set()
-    # torchattacks seeds the current device, wherever the model is
-    if torch.cuda.is_initialized():
-        cuda.add(torch.cuda.current_device())
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=sorted(cuda)):
-        try:
-            if seed is not None:
-                torch.default_generator.manual_seed(seed)
-                for index in cuda:
-                    torch.cuda.default_generators[index].manual_seed(seed)
-                np.random.seed(seed % 2**32)
-                random.seed(seed)
-            yield
-        finally:
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
+    """Random states of torch (CPU and GPUs), NumPy and Python from a seed, if there is one, given back on leaving."""
+    if device is not None and device.type == "cuda":
+        torch.cuda.init()
+    before = random_states()
+    try:
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+            if torch.cuda.is_initialized():  # all of them: torchattacks seeds the current one, wherever the model is
+                torch.cuda.manual_seed_all(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+        yield
+    finally:
+        restore_random_states(before)
 
 
 def random_states() -> dict[str, Any]:

@@ -3,13 +3,16 @@
 import dataclasses
 import json
 import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from robust_adapt.ball import Ball
 from robust_adapt.checks import fits
 from robust_adapt.errors import CheckpointError, DataError, shown
 from robust_adapt.files import write_atomically
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,9 @@ class Record:
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 raise DataError(f"Expected `{field.name}` in {cls.__name__}, but it is missing; write the record anew.")
         return cls(**read)
+
+
+Kind = TypeVar("Kind", bound=Record)
 
 
 def _read_field(record: str, field: "dataclasses.Field[Any]", value: Any) -> Any:
@@ -230,16 +236,24 @@ def write_json(path: Path, value: object) -> None:
         ) from error
 
 
-def write_lines(path: Path, records: list[Any]) -> None:
+def read_json(path: Path, read: Callable[[Any], T], what: str, fix: str = "write it anew") -> T:
+    """``read`` of what a JSON file holds, ``Record.from_dict`` for one. what: its name in the ``CheckpointError``."""
+    try:
+        return read(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"Expected {what} in {path}, but got: {error}; {fix}.") from error
+
+
+def write_lines(path: Path, records: Sequence[Record]) -> None:
     """A list of records as JSON lines, atomically: a killed run leaves whole lines."""
     write_atomically(path, "".join(json.dumps(record.to_dict()) + "\n" for record in records).encode())
 
 
-def read_lines(path: Path, kind: type[Record]) -> list[Any]:
+def read_lines(path: Path, kind: type[Kind]) -> list[Kind]:
     """The records of ``write_lines``; an absent file is an empty list. A damaged line is a ``CheckpointError``."""
     if not path.exists():
         return []
-    records = []
+    records: list[Kind] = []
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             records.append(kind.from_dict(json.loads(line)))

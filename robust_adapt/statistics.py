@@ -57,14 +57,10 @@ def per_class(flags: str | Sequence[bool], labels: Sequence[int], classes: Seque
 
     flags: right or wrong per image, as a record holds them: ``1`` and ``0``, or bools. labels: class numbers of the
     same images in the same order; of a row on the first images alone there may be more. classes: names, by number; the
-    number where it is absent. Empty where the labels are not known. Raises ``DataError`` for fewer labels than flags.
+    number where it is absent. Empty where the labels are not known.
     """
     if not labels:
         return []
-    if len(labels) < len(flags):
-        raise DataError(
-            f"Expected a label for each of the {len(flags)} flags, but got {len(labels)}; give those of the record."
-        )
     found: dict[int, list[bool]] = {}
     for flag, label in zip(flags, labels, strict=False):
         found.setdefault(label, []).append(flag in (True, "1"))

@@ -222,13 +222,13 @@ def _holds_objects(content: Any) -> bool:
 
 
 def _contents(content: Any) -> str:
-    """A dict by its keys, one with objects and an object by their classes, anything else by its type."""
+    """A dict by its keys, or by an object in it, an object by its class, anything else by its type."""
     kind = type(content)
     if isinstance(content, StandIn):
         return f"{kind.__module__}.{kind.__name__}"[:_LONGEST]
-    if not isinstance(content, dict) or not content:
-        return f"an empty {kind.__name__}" if content == {} else kind.__name__
-    if objects := list(dict.fromkeys(_contents(each) for each in content.values() if isinstance(each, StandIn))):
-        return f"a dict with objects of Python ({', '.join(objects[:_LISTED])})"
+    if not isinstance(content, dict):
+        return kind.__name__
+    if found := next((each for each in content.values() if isinstance(each, StandIn)), None):
+        return f"a dict with an object of Python ({_contents(found)})"
     names, more = ", ".join(map(shown, list(content)[:_SHOWN])), len(content) - _SHOWN
     return f"a dict of {names}" + (f" and {more} more" if more > 0 else "")

@@ -47,7 +47,7 @@ BATCHES = [
 ]
 CLASSES = [LABELS.float(), LABELS - 1, LABELS + 100, LABELS[:2], LABELS[None], LABELS.bool(), LABELS.to("meta")]
 SPLITS = [Split(IMAGES.to("meta"), LABELS), *(Split(SPLIT.images, labels) for labels in (*CLASSES[:3], CLASSES[4]))]
-FEATURES = [torch.zeros(4, 6), torch.zeros(0, 5), torch.zeros(4, 5, dtype=torch.int64), torch.zeros(4, 5).to("meta")]
+FEATURES = [torch.zeros(4, 6), torch.zeros(0, 5)]
 STATISTICS = [[0.5], [0.5] * 4, [math.nan] * 3, [math.inf] * 3]
 OBJECTS = {"effort": Effort, "conditions": Conditions, "origin": Origin, "paper": Paper}
 MODELS = ["runs/best", SmallNet, SmallNet().state_dict(), lambda images: images, 3]
@@ -123,8 +123,7 @@ def _controller():
     state = make().state_dict()
     good = {"rule": "gap", "target": 0.1, "total_steps": 10, "norm": "Linf", "every": 1, "ramp_end": 0.6}
     bad = {"rule": NAMES, "target": EPS, "total_steps": WHOLE, "norm": NAMES, "every": WHOLE, "ramp_end": NUMBER}
-    damaged = [{key: value for key, value in state.items() if key != name} for name in state]
-    damaged += [state | {"steps": "x"}, state | {"integral": None}, {}, [], None]
+    damaged = [state | {"rule": "ratio"}, state | {"eps": 0.9}]
     return {
         "Ball": Door(robust_adapt.Ball, {"norm": "Linf", "eps": "8/255"}, {"norm": NAMES, "eps": EPS}),
         "EpsilonController": Door(robust_adapt.EpsilonController, good, bad),

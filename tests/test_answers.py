@@ -24,7 +24,7 @@ from robust_adapt.attacks.isolation import look
 from robust_adapt.ball import Ball
 from robust_adapt.config import ModelConfig
 from robust_adapt.data import Augmentation, ImageData, Split
-from robust_adapt.errors import ConfigError, DataError
+from robust_adapt.errors import ConfigError, DataError, shown
 from robust_adapt.evaluation import Row, robust_flags
 from robust_adapt.models import weights_hash
 from robust_adapt.runs import parts
@@ -72,21 +72,17 @@ FORMS = {
     "dict": lambda out: {"features": out.sum(), "out": out},
     "output": lambda out: Output(hidden=out * 0, logits=out),
     "object": lambda out: types.SimpleNamespace(logits=out),
-    "nested": lambda out: ({"out": [out[:, :, None, None]]},),
     "map": lambda out: out[:, :, None, None],
     "one logit": lambda out: out[:, 1:2],
     "flat logit": lambda out: out[:, 1],
-    "integers": lambda out: out.round().long(),
     "float64": lambda out: out.double(),
     "float16": lambda out: (out / 1000).half(),
     "bfloat16": lambda out: (out / 1000).bfloat16(),
-    "array": lambda out: out.detach().numpy(),
     "detached": lambda out: out.detach(),
     "by NumPy": lambda out: torch.from_numpy(out.detach().numpy() + 0),
     "strict NumPy": lambda out: torch.from_numpy(out.numpy() + 0),
     "NaN": lambda out: out * torch.nan,
     "infinite": lambda out: out.abs() / 0,
-    "quantised": lambda out: torch.quantize_per_tensor(out.detach(), 1.0, 0, torch.qint32),
 }
 FINE = ["plain", "log-probabilities", "probabilities", "named", "dict", "output", "object"]
 
@@ -117,7 +113,7 @@ def trained(model, gradient):
 def evaluated(model, gradient):
     record = evaluate_model(model, SPLIT, Ball("Linf", EPS), rows=["Clean", *(["FGSM"] if gradient else [])])
     if not gradient:
-        robust_flags(model, SPLIT, Row("square"), Ball("Linf", EPS))
+        robust_flags(model, SPLIT, Row("square", options=(("n_queries", 5),)), Ball("Linf", EPS))
     return record.attacks[0].correct
 
 
@@ -192,7 +188,7 @@ SEEN = set()
 
 
 @settings(
-    max_examples=150,
+    max_examples=60,
     derandomize=True,
     database=None,
     phases=[Phase.generate],
@@ -225,7 +221,7 @@ def one_situation(form, modes, door, training):
 @pytest.mark.filterwarnings("ignore")  # a floor of AutoAttack's own, and of torch about quantised tensors
 def test_every_answer_is_judged_rightly_or_cured_by_its_sentence():
     one_situation()
-    assert len(SEEN) >= 100 and {door for *_, door, _ in SEEN} == set(DOORS)
+    assert len(SEEN) >= 45 and {door for *_, door, _ in SEEN} == set(DOORS)
 
 
 # the first look of a training
@@ -471,26 +467,15 @@ def test_a_model_without_values_is_named():
     assert evaluated(model.eval(), True) == RIGHT
 
 
-NO_MODULES = {
-    "class": (Net, "the class Net; make one of it: Net(...)."),
-    "function": (lambda images: images, "function; wrap it in one."),
-    "weights": (Net().state_dict(), "OrderedDict; put the weights into a model: model.load_state_dict(...)."),
-    "path": (
-        "runs/best",
-        "'runs/best'; load it first: load_run(folder).model, load_zoo_model(name) or build_model(name).",
-    ),
-    "run": (types.SimpleNamespace(model=Net()), "SimpleNamespace; give its `model`."),
-    "number": (3, "int; wrap it in one."),
-}
-
-
-@pytest.mark.parametrize("kind", NO_MODULES)
-def test_what_is_no_model_is_told_how_to_become_one(kind):
-    value, got = NO_MODULES[kind]
+@pytest.mark.parametrize("value", ["runs/best", Net().state_dict(), Net], ids=["path", "weights", "class"])
+def test_what_is_no_model_is_told_how_to_become_one(value):
     for call in (evaluated, judged, attacked, questioned, lambda model, _: FeatureTap(model)):
         with pytest.raises(ConfigError) as caught:
             call(value, True)
-        assert str(caught.value) == f"Expected `model` as a torch.nn.Module, but got {got}"
+        assert str(caught.value) == (
+            f"Expected `model` as a torch.nn.Module, but got {shown(value)}; load or make it first: "
+            "load_run(folder).model, load_zoo_model(name), build_model(name)."
+        )
 
 
 # weights that are no plain tensors
@@ -511,10 +496,10 @@ def test_a_quantised_net_is_judged_without_a_gradient():
     net = quantised(0)
     assert weights_hash(net) == weights_hash(quantised(0)) != weights_hash(quantised(1))
     right = int((net(IMAGES).argmax(1) == LABELS).sum())
-    for door in ("evaluate", "autoattack", "attack"):
+    for door in ("evaluate", "autoattack"):
         assert cured(door, net) == (right, 1)
     dynamic = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), {nn.Linear})
-    for door in ("evaluate", "autoattack", "attack"):
+    for door in ("evaluate", "autoattack"):
         assert cured(door, dynamic.eval())[1] == 1
 
 

@@ -158,7 +158,7 @@ def test_a_run_is_not_overwritten(tmp_path):
     [
         ("{", "Expecting property name enclosed in double quotes"),
         (json.dumps({"recipe": "pgd", "epoch": 1}), "Expected a known field of Config, but got 'epoch'; did you mean"),
-        ("{}", "Expected `recipe` in Config, but it is missing; give the name of the recipe."),
+        ("{}", "Expected a Config as a dict with its `recipe`, but got {}; see Config.to_dict()."),
     ],
 )
 def test_a_config_that_cannot_be_read(tmp_path, text, end):

@@ -109,7 +109,7 @@ def test_the_budget_is_the_target_unless_it_is_given():
         (lambda: Config(recipe="pgd", epochs=0.0), "Expected `epochs` > 0, but got 0.0; give a positive number."),
         (
             lambda: Config(recipe="pgd", epochs=float("nan")),
-            "Expected `epochs` as a finite number, but got nan; give one such as 1.",
+            "Expected `epochs` as a finite number, but got nan; give one.",
         ),
         (
             lambda: Config(recipe="pgd", controller=ControllerConfig(target=Epsilon(8))),

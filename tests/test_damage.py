@@ -227,6 +227,6 @@ def test_damaged_state_of_autoattack_is_named(tmp_path, small_net, images, label
         path.unlink()
         assert autoattack(small_net, images, labels, state_dir=tmp_path, **options).flags == record.flags
     (tmp_path / "run.json").write_text('{"model": ')
-    assert "Expected to know the run by" in refused(
+    assert "Expected the run of the state in" in refused(
         autoattack, small_net, images, labels, state_dir=tmp_path, **options
     )

@@ -233,7 +233,7 @@ def test_other_threads_and_other_arithmetic_are_another_run(tmp_path):
 def test_a_damaged_run_file_is_named_and_can_be_deleted(tmp_path):
     record = autoattack(*make(), state_dir=tmp_path, **QUICK)
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(CheckpointError, match=f"^Expected to know the run by {tmp_path}/run.json, but it is damaged: "):
+    with pytest.raises(CheckpointError, match=f"^Expected the run of the state in {tmp_path}/run.json, but got: "):
         autoattack(*make(), state_dir=tmp_path, **QUICK)
     (tmp_path / "run.json").unlink()
     assert autoattack(*make(), state_dir=tmp_path, **QUICK) == record

@@ -17,7 +17,6 @@ from robust_adapt.auto_attack import AutoAttackRecord, Conditions, autoattack
 from robust_adapt.ball import Ball
 from robust_adapt.cli.benchmark import show_benchmark
 from robust_adapt.data import Augmentation, ImageData
-from robust_adapt.errors import DataError
 from robust_adapt.evaluation import evaluate_model
 from robust_adapt.leaderboard import BenchmarkRecord, benchmark
 from robust_adapt.records import EvaluationRecord
@@ -61,12 +60,6 @@ def test_a_row_on_the_first_images_takes_the_first_labels(record):
     few = next(row for row in record.attacks if row.name == "DeepFool")
     shares = per_class(few.flags, record.labels, record.classes)
     assert (sum(share.n for share in shares), few.n, len(record.labels)) == (4, 4, 10)
-
-
-def test_fewer_labels_than_flags_are_refused():
-    with pytest.raises(DataError) as caught:
-        per_class("110", [0, 1])
-    assert str(caught.value) == "Expected a label for each of the 3 flags, but got 2; give those of the record."
 
 
 def test_labels_stand_in_the_records_in_the_order_of_the_flags(record, channel_means, leads):

@@ -432,9 +432,9 @@ def safetensors(path, net):
 
 CONVERTED = {
     whole_model: "but got torch.nn.modules.container.Sequential; only if you trust it, ",
-    model_under_a_key: "a dict with objects of Python (torch.nn.modules.container.Sequential, argparse.Namespace); ",
+    model_under_a_key: "a dict with an object of Python (torch.nn.modules.container.Sequential); ",
     old_whole_model: ", which can run code while it is read; ",
-    arrays: "but got a dict with objects of Python (numpy.",
+    arrays: "but got a dict with an object of Python (numpy.",
     protocol: "but got one that is not of tensors alone, which can run code while it is read; ",
     plain_pickle: "but got a pickle that torch.save has not written; ",
     blocked: "but got one with an object of Python (os.stat_result), which can run code while it is read; ",

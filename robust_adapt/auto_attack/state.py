@@ -22,7 +22,7 @@ from robust_adapt.errors import CheckpointError, ConfigError, trim_memory
 from robust_adapt.files import write_atomically
 from robust_adapt.models import weights_hash
 from robust_adapt.random_states import random_states
-from robust_adapt.records import write_json
+from robust_adapt.records import read_json, write_json
 
 _POLL_SECONDS = 0.2
 _HASHED = 64  # images that are floats at once
@@ -108,14 +108,10 @@ class RunState:
         path = folder / "run.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            present = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         except OSError as error:
             raise CheckpointError(f"Expected to open the state folder {folder}, but got: {error}.") from error
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(
-                f"Expected to know the run by {path}, but it is damaged: {error}; delete that file to go on: each "
-                "finished batch says itself which run it is of."
-            ) from error
+        fix = "delete that file to go on: each finished batch says itself which run it is of"
+        present = read_json(path, lambda values: values, "the run of the state", fix) if path.exists() else None
         if present is None:
             write_json(path, self.fingerprint)
         elif present != self.fingerprint:

@@ -106,16 +106,16 @@ class Config(Section):
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The config of ``to_dict``; a key that no field has is a ``ConfigError``."""
+        if not isinstance(values, dict) or "recipe" not in values:
+            raise ConfigError(
+                f"Expected a Config as a dict with its `recipe`, but got {shown(values)}; see Config.to_dict()."
+            )
         config: Self = _read_section(cls, values, cls.__name__)
         return config
 
 
 def _read_section(section: type, values: dict[str, Any], where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(section)}
-    if not isinstance(values, dict):
-        raise ConfigError(f"Expected {where} as a dict of its fields, but got {shown(values)}; see Config.to_dict().")
-    if "recipe" in fields and "recipe" not in values:
-        raise ConfigError(f"Expected `recipe` in {where}, but it is missing; give the name of the recipe.")
     read = {}
     for key, value in values.items():
         if key not in fields:

@@ -5,11 +5,10 @@ from typing import Annotated, Literal
 
 from robust_adapt.ball import Epsilon
 from robust_adapt.checks import check_known
-from robust_adapt.config.fields import POSITIVE, SEED, SHARE, Range, Section
+from robust_adapt.config.fields import LARGEST, POSITIVE, SEED, SHARE, SIDE, Range, Section
 from robust_adapt.epsilon import RULES
 from robust_adapt.errors import ConfigError, shown
 
-LARGEST = 4096
 _WEIGHT = Range(lambda value: value >= 0, ">= 0, a weight")
 
 
@@ -32,11 +31,7 @@ class DataConfig(Section):
     """Random horizontal flips in training; by default what suits the data set."""
     crop: Annotated[int | None, Range(lambda pixels: pixels >= 0, ">= 0 pixels")] = None
     """Random crops in training out of images padded by this many pixels; by default what suits the data set."""
-    size: Annotated[
-        int | None,
-        POSITIVE,
-        Range(lambda side: side <= LARGEST, f"in [1, {LARGEST}] pixels", "; give the side of an image"),
-    ] = None
+    size: Annotated[int | None, POSITIVE, SIDE] = None
     """Resize the images of a folder: the short side to this many pixels, then the square in the middle; by default they
     must be square and of one size."""
     preprocessing: str | None = None
@@ -64,9 +59,7 @@ class ModelConfig(Section):
     normalisation needs it."""
     std: tuple[float, ...] | None = None
     """And by this deviation."""
-    size: Annotated[
-        int | None, POSITIVE, Range(lambda side: side <= LARGEST, f"in [1, {LARGEST}] pixels", "; give a side")
-    ] = None
+    size: Annotated[int | None, POSITIVE, SIDE] = None
     """Resize images to this many pixels a side in the model's first layer, for an architecture made for another size:
     attacks stay at the size of the data."""
     weights: str | None = None
@@ -115,7 +108,7 @@ class AttackConfig(Section):
     """Where attacks start: `own`, as each does by itself; `signs`, half of eps away in random signs (GAT, NuAT)."""
     strict: bool = False
     """Refuse attacks that return clean images where they fail."""
-    adaptive: Annotated[float, Range(lambda weight: weight >= 0, ">= 0, the weight of R")] = 0.0
+    adaptive: Annotated[float, _WEIGHT] = 0.0
     """Weight of R, as `loss` defines it, in what the attacks maximise: task loss + weight * R; 0 for the task alone."""
 
 

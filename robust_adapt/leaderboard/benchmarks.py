@@ -1,10 +1,9 @@
 """The whole protocol on one model: AutoAttack, the place, and whether the number may stand beside published ones."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
 
@@ -18,10 +17,9 @@ from robust_adapt.data import CIFAR10_CLASSES, ImageData, check_data
 from robust_adapt.errors import CheckpointError
 from robust_adapt.leaderboard.boards import BOARDS, DEFAULT, Board, dataset_of, usual_ball
 from robust_adapt.leaderboard.places import Place, departures, is_resnet18, place
-from robust_adapt.records import Record, write_json
+from robust_adapt.records import Kind, Record, read_json, write_json
 
 RECORD, STATE = "benchmark.json", "state"
-Kind = TypeVar("Kind", bound=Record)
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
 
 
@@ -117,12 +115,7 @@ def read_benchmark(path: str | Path) -> BenchmarkRecord:
 def read_record(path: str | Path, name: str, kind: type[Kind]) -> Kind:
     """What ``robust-adapt benchmark`` has written under a name: the file itself, or its folder."""
     path = Path(path) / name if Path(path).is_dir() else Path(path)
-    try:
-        return kind.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(
-            f"Expected the record of a benchmark in {path}, but got: {error}; `robust-adapt benchmark` writes one."
-        ) from error
+    return read_json(path, kind.from_dict, "the record of a benchmark", "`robust-adapt benchmark` writes one")
 
 
 def _board_data(data: ImageData) -> str | None:

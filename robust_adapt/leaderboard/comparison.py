@@ -1,7 +1,6 @@
 """Two recorded evaluations or benchmarks, image by image."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from robust_adapt.auto_attack.records import FAST
 from robust_adapt.ball import Ball
 from robust_adapt.errors import CheckpointError, DataError
 from robust_adapt.leaderboard.benchmarks import RECORD, BenchmarkRecord
-from robust_adapt.records import AttackRecord, EvaluationRecord
+from robust_adapt.records import AttackRecord, EvaluationRecord, read_json
 from robust_adapt.statistics import Comparison, mcnemar
 
 EVALUATION, WORST_CASE = "evaluation.json", "Worst case"
@@ -83,19 +82,17 @@ def recorded_flags(path: str | Path) -> dict[str, Flags]:
         )
     found: dict[str, Flags] = {}
     for file in files:
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-            found |= _of_benchmark(values) if "autoattack" in values else _of_evaluation(values)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(
-                f"Expected the record of an evaluation or a benchmark in {file}, but got: {error}."
-            ) from error
+        found |= read_json(file, _of_record, "the record of an evaluation or a benchmark")
     if not found:
         raise CheckpointError(
             f"Expected flags a sample in {path}, but the record is of a version that kept none, or not of which images "
             "they are; evaluate again."
         )
     return found
+
+
+def _of_record(values: dict[str, Any]) -> dict[str, Flags]:
+    return _of_benchmark(values) if "autoattack" in values else _of_evaluation(values)
 
 
 def _of_evaluation(values: dict[str, Any]) -> dict[str, Flags]:

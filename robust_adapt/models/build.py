@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from robust_adapt.archives import tensor_bytes
 from robust_adapt.checks import check_model, check_whole, unwrap
 from robust_adapt.config import ModelConfig
+from robust_adapt.config.fields import LARGEST
 from robust_adapt.errors import ConfigError
 from robust_adapt.models.architectures import ORIGINAL_WIDTH, architecture_of, published_statistics
-
-LARGEST = 4096
 
 
 class Normalize(nn.Module):

@@ -1,7 +1,6 @@
 """Everything that is known of models, read from their folders, and what only their weights can tell."""
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from robust_adapt.evaluation import EpsCurve
 from robust_adapt.files import file_sha256
 from robust_adapt.leaderboard import BenchmarkRecord, read_benchmark
 from robust_adapt.models import weights_hash
-from robust_adapt.records import EpochRecord, EvaluationRecord, Record, StepRecord, read_lines
+from robust_adapt.records import EpochRecord, EvaluationRecord, Record, StepRecord, read_json, read_lines
 from robust_adapt.reporting import Dossier, Gallery
 from robust_adapt.runs.devices import device_of
 from robust_adapt.runs.evaluation import measure_curve
@@ -44,7 +43,8 @@ def read_dossiers(paths: Sequence[str | Path]) -> list[Dossier]:
         if (path / "config.json").exists():
             dossiers.append(read_dossier(path))
         elif table.exists() and isinstance(_json(table), list):
-            dossiers += [_of_table(table, values) for values in _json(table)]
+            records = read_json(table, lambda rows: [*map(EvaluationRecord.from_dict, rows)], "the records of a table")
+            dossiers += [_of_table(table, record) for record in records]
         else:
             benchmarks.append(_read_benchmark(path))
     for record in benchmarks:
@@ -136,12 +136,8 @@ def _is_of(record: BenchmarkRecord, dossier: Dossier) -> bool:
     return by_file or record.autoattack.fingerprint.get("weights") in dossier.weights
 
 
-def _of_table(path: Path, values: dict[str, Any]) -> Dossier:
+def _of_table(path: Path, record: EvaluationRecord) -> Dossier:
     """A model of a table, with its run where that lies beside the table."""
-    try:
-        record = EvaluationRecord.from_dict(values)
-    except ValueError as error:
-        raise CheckpointError(f"Expected the records of a table in {path}, but got: {error}.") from error
     name = record.model
     folder = path.parent / name
     own = name == folder.name and (folder / "config.json").exists()  # a name may hold a path
@@ -151,17 +147,11 @@ def _of_table(path: Path, values: dict[str, Any]) -> Dossier:
 
 def _read(path: Path, kind: type[Record]) -> Any:
     """The record in a file, None where there is no file."""
-    try:
-        return kind.from_dict(_json(path)) if path.exists() else None
-    except ValueError as error:
-        raise CheckpointError(f"Expected a record in {path}, but got: {error}; write it anew.") from error
+    return read_json(path, kind.from_dict, "a record") if path.exists() else None
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"Expected JSON in {path}, but got: {error}; write it anew.") from error
+    return read_json(path, lambda values: values, "JSON")
 
 
 def _named(dossiers: Sequence[Dossier]) -> list[Dossier]:

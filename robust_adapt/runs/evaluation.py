@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from robust_adapt.ball import Ball
 from robust_adapt.data import ImageData, check_data
 from robust_adapt.distributed import ALONE, Processes
+from robust_adapt.errors import CheckpointError
 from robust_adapt.evaluation import (
     ADVERSARIAL,
     CURVE_ROWS,
@@ -22,7 +23,7 @@ from robust_adapt.evaluation import (
     rows_of_norm,
 )
 from robust_adapt.models import weights_hash
-from robust_adapt.records import AttackRecord, EvaluationRecord, write_json
+from robust_adapt.records import AttackRecord, EvaluationRecord, read_json, write_json
 from robust_adapt.runs.devices import device_of
 from robust_adapt.runs.folder import Run, load_own_data, load_run
 from robust_adapt.runs.parts import objective_of
@@ -74,9 +75,8 @@ def read_evaluation(
     """The record that ``evaluate`` left in a run's folder, where it is of the same weights, config, images, budget and
     rows; its versions and its device may differ. None where there is no such record, or it is damaged."""
     try:
-        text = (run.folder / "evaluation.json").read_text(encoding="utf-8")
-        record = EvaluationRecord.from_dict(json.loads(text))
-    except (OSError, ValueError, RecursionError):
+        record = read_json(run.folder / "evaluation.json", EvaluationRecord.from_dict, "an evaluation")
+    except CheckpointError:
         return None
     settings = run.config.evaluation
     expected = json.loads(json.dumps(_named(run, data))) | {
@@ -145,8 +145,8 @@ def measure_curve(run: Run, data: ImageData, ball: Ball, *, n: int = 200) -> Eps
     expected: dict[str, Any] = {"weights_sha256": weights_hash(run.model), "images_sha256": data.test.first(n).sha256}
     expected |= {**dataclasses.asdict(ball), "seed": settings.seed, "batch_size": settings.batch_size}
     try:
-        record = EpsCurve.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
+        record = read_json(path, EpsCurve.from_dict, "a curve over eps")
+    except CheckpointError:
         record = None
     same = record is not None and all(getattr(record, name) == value for name, value in expected.items())
     if record is not None and same and _is_attacked_so(record):

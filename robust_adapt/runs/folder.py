@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from robust_adapt.data import ImageData, load_data
 from robust_adapt.errors import CheckpointError, ConfigError, DataError, first_line, shown
 from robust_adapt.models import model_of
 from robust_adapt.random_states import random_fork
-from robust_adapt.records import EpochRecord, RunRecord, StepRecord, read_lines
+from robust_adapt.records import EpochRecord, RunRecord, StepRecord, read_json, read_lines
 from robust_adapt.training.checkpoint import BEST, check_code, load_weights, read_config
 from robust_adapt.weights import differences
 
@@ -72,10 +71,7 @@ def load_run(folder: str | Path, *, trust_code: bool | str = False) -> Run:
 
 def read_record(folder: Path) -> RunRecord:
     """What the run in ``folder`` stands on. Raises ``CheckpointError``."""
-    try:
-        return RunRecord.from_dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"Expected the record of a run in {folder / 'run.json'}, but got: {error}.") from error
+    return read_json(folder / "run.json", RunRecord.from_dict, "the record of a run", "restore it")
 
 
 def resumed_config(folder: Path, stored: Config, given: Config) -> Config:

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from robust_adapt.config import Config
 from robust_adapt.errors import CheckpointError, ConfigError, shown
 from robust_adapt.files import file_sha256, write_atomically
 from robust_adapt.models import is_of_library
-from robust_adapt.records import write_json
+from robust_adapt.records import read_json, write_json
 
 try:
     import fcntl
@@ -186,17 +185,12 @@ def _exists(path: Path) -> bool:
 def read_config(folder: Path) -> Config:
     """The resolved config of a run folder."""
     path = folder / "config.json"
-    try:
-        return Config.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    if not _exists(path):
         raise CheckpointError(
             f"Expected a run folder with config.json, but found none in {folder}; give the folder that "
             "`robust-adapt train` wrote."
-        ) from None
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError(
-            f"Expected the config of a run in {path}, but got: {error}; restore it, or give a checkpoint file."
-        ) from error
+        )
+    return read_json(path, Config.from_dict, "the config of a run", "restore it, or give a checkpoint file")
 
 
 def check_code(folder: Path, name: str, trusted: bool | str) -> None:

@@ -5,7 +5,7 @@ Call ``prepare()`` before importing torchattacks, robustbench or autoattack. Imp
 
 from robust_adapt.upstream.checks import Check, bf16_is_fast, channels_last_corrupts, doctor
 from robust_adapt.upstream.imagenet import imagenet_preprocessing, imagenet_validation
-from robust_adapt.upstream.imports import MEND_ROBUSTBENCH, is_shadowed, prepare, resnets
+from robust_adapt.upstream.imports import MEND_ROBUSTBENCH, prepare, resnets
 from robust_adapt.upstream.provenance import commit, versions
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "doctor",
     "imagenet_preprocessing",
     "imagenet_validation",
-    "is_shadowed",
     "prepare",
     "resnets",
     "versions",

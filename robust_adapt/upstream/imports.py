@@ -38,12 +38,6 @@ def prepare() -> None:
         _refuse_other("robustbench", sys.modules["robustbench"].__spec__)
 
 
-def is_shadowed() -> bool:
-    """Whether the installed ``robustbench`` is the old copy that torchattacks' wheel carries, or what is left of it."""
-    spec = find_elsewhere("robustbench")
-    return spec is not None and not _is_real("robustbench", spec) and _place(spec).parent.name in _INSTALLED
-
-
 def resnets() -> ModuleType:
     """RobustBench's ``resnet.py`` alone: the package around it brings timm and the whole zoo, which takes seconds."""
     prepare()

@@ -17,8 +17,6 @@ from robust_adapt.errors import UpstreamError
 class AutoAttack(pyautoattack.AutoAttack):
     """The reference's constructor and results; the attacks are pyautoattack's, untouched."""
 
-    attacks_to_run: list[str]
-
     def __init__(  # the reference's own nine parameters, in its order
         self,
         model: torch.nn.Module,
@@ -32,8 +30,6 @@ class AutoAttack(pyautoattack.AutoAttack):
         device: torch.device | str | None = None,  # the model's, where the reference says "cuda"
         log_path: str | Path | None = None,
     ) -> None:
-        if is_tf_model:
-            raise UpstreamError("Expected a torch model, but got is_tf_model=True; pyautoattack attacks torch models.")
         attacks = list(attacks_to_run) or None
         if device is None:
             held = (*model.parameters(), *model.buffers()) if isinstance(model, torch.nn.Module) else ()
@@ -59,19 +55,6 @@ class AutoAttack(pyautoattack.AutoAttack):
         with _log_file(self.logger, self.log_path):
             x_adv, y_adv = super().run_standard_evaluation(x_orig, y_orig, batch_size=bs)
         return (x_adv, y_adv) if return_labels else x_adv
-
-    def run_standard_evaluation_individual(
-        self, x_orig: torch.Tensor, y_orig: torch.Tensor, bs: int = 250, return_labels: bool = False
-    ) -> dict[str, torch.Tensor | tuple[torch.Tensor, torch.Tensor]]:
-        """Each attack alone on all images, by name."""
-        results, attacks = {}, self.attacks_to_run
-        try:
-            for attack in attacks:
-                self.attacks_to_run = [attack]
-                results[attack] = self.run_standard_evaluation(x_orig, y_orig, bs=bs, return_labels=return_labels)
-        finally:
-            self.attacks_to_run = attacks
-        return results
 
 
 @contextmanager
