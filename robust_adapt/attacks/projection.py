@@ -76,7 +76,7 @@ def _project_l1(delta: Tensor, size: Any) -> Tensor:
 def check_size(eps: float | Tensor, images: Tensor) -> None:
     """Raise ``ConfigError`` unless there is one eps >= 0, or one for each of the images."""
     if isinstance(eps, Tensor):
-        if eps.shape not in ((), images.shape[:1]) or eps.is_complex() or eps.is_meta:
+        if eps.shape not in ((), images.shape[:1]):
             raise ConfigError(
                 f"Expected `eps` as a number, or ({len(images)},) of them, but got {shown(eps)}; give one a sample."
             )

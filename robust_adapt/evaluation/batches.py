@@ -108,10 +108,10 @@ class Trial:
 
     def _attacked(self, member: Member, row: Row, images: Tensor, labels: Tensor) -> Tensor:
         with member.ready():
-            if not row.bounded:
-                return member.attack(images, labels).detach()
-            adversarial = member.run(images, labels, self.ball.eps)
-        if member.leaves_ball:  # judged by what of it is inside
+            adversarial: Tensor = (
+                member.run(images, labels, self.ball.eps) if row.bounded else member.attack(images, labels).detach()
+            )
+        if row.bounded and member.leaves_ball:  # judged by what of it is inside
             adversarial = project(adversarial, images, self.ball.eps, norm=self.ball.norm)
         return adversarial
 
