@@ -179,7 +179,7 @@ def _attacks():
                 "norm": NAMES,
             },
         ),
-        "crafting": Door(_craft, {"model": MODEL, "seed": 0}, {"model": MODELS}),
+        "crafting": Door(_craft, {"model": MODEL}, {"model": MODELS}),
         "plan_attacks": Door(
             robust_adapt.plan_attacks,
             passes,
@@ -191,8 +191,8 @@ def _attacks():
     }
 
 
-def _craft(model, seed):
-    with robust_adapt.crafting(model, seed=seed):
+def _craft(model):
+    with robust_adapt.crafting(model, seed=0):
         pass
 
 
