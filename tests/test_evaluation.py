@@ -138,7 +138,9 @@ def test_every_row_names_a_known_attack_and_has_an_accuracy(channel_means, leads
 
 def test_a_row_in_the_ball_is_the_same_attack_crafted_once(channel_means, leads, monkeypatch):
     made, figures = [], Trial.figures
-    monkeypatch.setattr(Trial, "figures", lambda trial, split, row: made.append(row) or figures(trial, split, row))
+    monkeypatch.setattr(
+        Trial, "figures", lambda trial, split, row, **how: made.append(row) or figures(trial, split, row)
+    )
     both = evaluate_model(channel_means, leads, BALL, rows=["CW", "CW in the ball"])
     assert [row.attack for row in made] == ["cw", None]  # and the clean images, for the worst case
     alone = evaluate_model(channel_means, leads, BALL, rows=["CW in the ball"])
@@ -205,8 +207,6 @@ def test_an_image_that_is_right_under_attack_alone_is_wrong_in_every_row(leads):
     ball = Ball("Linf", 0.3 / 255)
     record = evaluate_model(Turned(), leads, ball, rows=["FGSM"])
     assert record.attacks[0].correct == record.worst_case.correct < 5
-    whole = Trial(Turned(), ball, whole=True).figures(leads, ROWS["FGSM"])  # attacked all the same
-    assert whole["right"].sum() > 5 and (whole["l2"] > 0).sum() > 5
 
 
 def test_only_images_that_are_right_when_clean_meet_an_attack(channel_means, leads, monkeypatch):
@@ -233,7 +233,7 @@ def test_the_worst_case_is_a_sample_at_a_time(channel_means, leads, monkeypatch)
     """Two rows that each break other samples are worse together."""
     halves = {"bim": torch.arange(10) < 5, "fgsm": torch.arange(10) >= 5}
 
-    def figures(trial, split, row):
+    def figures(trial, split, row, **_):
         right = halves.get(row.attack, torch.ones(10, dtype=torch.bool))
         return real(trial, split, row) | {"right": right}
 
@@ -336,23 +336,23 @@ class Largest(TorchDispatchMode):
 
 def test_no_more_than_a_batch_of_images_is_ever_float(channel_means):
     """Not to hash them, not to attack them, not to project them afterwards."""
-    images = torch.randint(256, (300, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(256, (150, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     split = Split(images, images.float().mean((2, 3)).argmax(1))
-    rows = ["Clean", "FGSM", "DeepFool", "DeepFool in the ball"]
+    rows = ["Clean", "FGSM", "CW", "CW in the ball"]
     with Largest() as largest:
-        record = evaluate_model(channel_means, split, Ball("Linf", 0.01), rows=rows, batch_size=20, limits={})
-    assert largest.numbers < 100 * 3 * 4 * 4  # 64 of them at once are hashed, 20 attacked
+        record = evaluate_model(channel_means, split, Ball("Linf", 0.01), rows=rows, batch_size=40, limits={})
+    assert largest.numbers < 100 * 3 * 4 * 4  # 64 of them at once are hashed, 40 attacked
     assert record.images_sha256 == images_hash(split.first(None))
     with Largest() as largest:
         record = autoattack(
-            channel_means, split, eps=0.01, version="custom", attacks=["apgd-ce"], batch_size=20, settings=ONE_RESTART
+            channel_means, split, eps=0.01, version="custom", attacks=["apgd-ce"], batch_size=40, settings=ONE_RESTART
         )
     assert largest.numbers < 100 * 3 * 4 * 4
     floats = autoattack(
-        channel_means, *split.tensors(), eps=0.01, version="custom", attacks=["apgd-ce"], batch_size=20,
+        channel_means, *split.tensors(), eps=0.01, version="custom", attacks=["apgd-ce"], batch_size=40,
         settings=ONE_RESTART,
     )  # fmt: skip
-    assert (record.fingerprint, record.flags) == (floats.fingerprint, floats.flags) and 0 < sum(record.flags) < 300
+    assert (record.fingerprint, record.flags) == (floats.fingerprint, floats.flags) and 0 < sum(record.flags) < 150
 
 
 def test_the_hash_is_of_the_weights(channel_means):

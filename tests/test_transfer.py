@@ -125,9 +125,7 @@ def test_rows_in_the_ball_are_kept_to_the_bit(digits, models, tmp_path):
     trial = Trial(models["net"], BALL, 25)
     again = load_adversarial(tmp_path / "new", "PGD-20", trial, digits.test, N)
     assert torch.equal(again.images, trial.craft(digits.test.first(N), ROWS["PGD-20"]).images)
-    assert save(models["net"], digits, None, rows=rows, limits={"deepfool": 10}).attacks[1].flags == (
-        record.attacks[1].flags
-    )
+    assert save(models["net"], digits, None).attacks[0].flags == record.attacks[1].flags
 
 
 def test_saved_images_are_taken_where_they_match(digits, models, trials, tmp_path):

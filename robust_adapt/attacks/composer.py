@@ -13,14 +13,14 @@ from torchattacks.attack import Attack
 
 from robust_adapt.answers import is_compiled, logits_of, watched
 from robust_adapt.attacks.extra import Objective
-from robust_adapt.attacks.inputs import check_images, check_span, need_labels
+from robust_adapt.attacks.inputs import check_images
 from robust_adapt.attacks.isolation import crafting, look
 from robust_adapt.attacks.member import Member, check_failures, members_of, warn_of_flat
-from robust_adapt.attacks.projection import check_size
+from robust_adapt.attacks.projection import check_size, random_signs
 from robust_adapt.attacks.sampling import CallStatistics, check_pick, draw, parts_of_batch
-from robust_adapt.ball import NORMS, check_eps
+from robust_adapt.ball import check_eps
 from robust_adapt.checks import check_known, check_model, check_seed, check_tensor
-from robust_adapt.errors import ConfigError
+from robust_adapt.errors import ConfigError, DataError
 from robust_adapt.models import model_device
 
 STARTS = ("own", "signs")
@@ -73,18 +73,16 @@ class DiverseAttack(Attack):
         keep_start: bool = False,
     ) -> None:
         check_known("mode", mode, MODES)
-        check_known("norm", norm, NORMS)
         check_seed("seed", seed)
-        check_seed("stream", stream)
         check_known("start", start, STARTS)
         if keep_start and mode != "split":
             raise ConfigError(f"Expected the mode 'split' with keep_start, but got {mode!r}; use mode=\"split\".")
         super().__init__("DiverseAttack", check_model(model))
-        self.norm, self.mode, self.stream = norm, mode, stream
+        self.norm, self.mode, self.stream, self.start = norm, mode, stream, start
         self.eps = eps
         self.members = members_of(attacks, self.model, norm, steps=steps, step_ratio=step_ratio, objective=objective)
         for member in self.members:
-            member.signs, member.keeps_start = start == "signs", keep_start
+            member.keeps_start = keep_start
         self.names = [member.name for member in self.members]
         self.attacks = [member.attack for member in self.members]  # torchattacks tells these of its modes and devices
         self.pick = check_pick(pick, len(attacks))
@@ -117,8 +115,9 @@ class DiverseAttack(Attack):
                 "Expected images in [0, 1] and a model that normalises, but set_normalization_used() was called; "
                 "use robust_adapt.normalize(model, mean=, std=)."
             )
-        full = self._calls % CHECK_EVERY == 0 or not getattr(inputs, "is_cuda", False)
-        labels = need_labels(labels)
+        if labels is None:  # torchattacks takes it and fails later
+            raise DataError("Expected `labels`, but got None; predict them first where there are none.")
+        full = self._calls % CHECK_EVERY == 0 or not inputs.is_cuda
         check_images(inputs, labels, values=full)
         check_size(self._eps, inputs)
         inputs, labels = self._on_device(inputs, labels)
@@ -158,39 +157,37 @@ class DiverseAttack(Attack):
         self.last_start = images.clone() if self.keep_start else self.last_start
         drawn = draw(self.pick, len(self.members), split=self.mode == "split", source=self._random)
         self._counts: Counter[str] = Counter()
+        members = [self.members[index] for index, _ in drawn]
         if self.mode == "split":
-            result = self._split(images, labels, drawn)
+            adversarial = self._split(images, labels, drawn)
+        elif self.mode == "chain":
+            adversarial = images
+            for member in members:
+                adversarial = self._run(member, images, labels, start=adversarial)
         else:
-            result = self._together(images, labels, [self.members[index] for index, _ in drawn])
+            results = [self._run(member, images, labels) for member in members]
+            adversarial = torch.cat(results) if self.mode == "concat" else self._worst(results, labels)
         counts = {name: self._counts[name] for name in self.names if self._counts[name]}
-        self.last = CallStatistics.of(result, images, self._eps, self.norm, counts)
-        return result
+        self.last = CallStatistics.of(adversarial, images, self._eps, self.norm, counts)
+        return adversarial
 
     def _split(self, images: Tensor, labels: Tensor, drawn: list[tuple[int, float]]) -> Tensor:
+        """Each drawn attack on its share of the batch, the samples in random order."""
         if len(drawn) == 1:
             return self._run(self.members[drawn[0][0]], images, labels)
         order = torch.randperm(len(images)).to(images.device)
-        result = torch.empty_like(images)
+        adversarial = torch.empty_like(images)
         for index, start, end in parts_of_batch(len(images), drawn, stream=self.stream):
             part = order[start:end]
-            result[part] = self._run(self.members[index], images[part], labels[part], part=part)
-        return result
+            adversarial[part] = self._run(self.members[index], images[part], labels[part], part=part)
+        return adversarial
 
-    def _together(self, images: Tensor, labels: Tensor, drawn: list[Member]) -> Tensor:
-        if self.mode == "chain":
-            current = images
-            for member in drawn:
-                current = self._run(member, images, labels, start=current)
-            return current
-        results = [self._run(member, images, labels) for member in drawn]
-        if self.mode == "concat":
-            return torch.cat(results)
-        with torch.no_grad():
-            losses = [F.cross_entropy(self.model(one).float(), labels, reduction="none") for one in results]
-        # where the labels are targets, the strongest result is the nearest to them
-        wanted = self.attack_mode == "targeted(label)"
-        best = torch.stack(losses).argmin(0) if wanted else torch.stack(losses).argmax(0)
-        return torch.stack(results)[best, torch.arange(len(images), device=images.device)]
+    @torch.no_grad()
+    def _worst(self, results: list[Tensor], labels: Tensor) -> Tensor:
+        """Of each sample the result with the highest cross-entropy; with the lowest where the labels are targets."""
+        losses = torch.stack([F.cross_entropy(self.model(one).float(), labels, reduction="none") for one in results])
+        best = losses.argmin(0) if self.attack_mode == "targeted(label)" else losses.argmax(0)
+        return torch.stack(results)[best, torch.arange(len(labels), device=labels.device)]
 
     def _run(
         self, member: Member, images: Tensor, labels: Tensor, start: Tensor | None = None, part: Any = slice(None)
@@ -198,32 +195,28 @@ class DiverseAttack(Attack):
         """One attack on a part of the batch, from ``start`` (default: the images)."""
         eps = self._eps.to(images.device)[part] if isinstance(self._eps, Tensor) else self._eps
         self._counts[member.name] += len(images)
-        result = member.run(images, labels, eps, start)
+        if self.start == "signs" and (start is None or start is images):
+            start = random_signs(images, eps, norm=self.norm)
+        adversarial = member.run(images, labels, eps, start)
         if self.keep_start:
             self.last_start[part] = member.start
-        return result
+        return adversarial
 
     @contextlib.contextmanager
     def _members_ready(self, labels: Tensor | None) -> Iterator[list[Tensor]]:
         """Every member sees float32 logits; ``labels`` must fit the first ones; gradients are watched for 0."""
         span = None if labels is None or not labels.numel() else [int(bound) for bound in labels.aminmax()]
-
-        def check(logits: Tensor) -> None:
-            if span is not None:
-                check_span(*span, num_classes=logits.shape[-1])
-
         shares: list[Tensor] = []
         watch = shares.append if labels is not None and (isinstance(self._eps, Tensor) or self._eps > 0) else None
         with contextlib.ExitStack() as stack:
             for member in {member.attack: member for member in self.members}.values():
-                stack.enter_context(member.ready(check, watch))
+                stack.enter_context(member.ready(span, watch))
             yield shares
 
     @torch.no_grad()
     def success_rate(self, adversarial: Tensor, labels: Tensor) -> float:
         """Share of ``adversarial`` that the model gets wrong or not finite; labels repeat for ``concat``."""
-        labels = need_labels(labels)
-        if getattr(labels, "ndim", 0) == 1 and 0 < len(labels) < len(adversarial):
+        if labels.ndim == 1 and 0 < len(labels) < len(adversarial):
             labels = labels.repeat(len(adversarial) // len(labels))
         check_images(adversarial, labels)
         with crafting(self.model), torch.no_grad():

@@ -36,7 +36,6 @@ class NFGSM(torchattacks.FFGSM):
 
     def __init__(self, model: nn.Module, eps: float = 8 / 255, alpha: float = 8 / 255, noise: float = 2.0) -> None:
         super().__init__(model, eps, alpha)
-        check_number("noise", noise, low=0, example=2.0)
         self.noise = noise
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:

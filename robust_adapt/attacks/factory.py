@@ -96,15 +96,13 @@ class Part:
     def of(cls, attack: Attack) -> "Part":
         """What the table says of an attack; one that has no row may have an ``eps`` and an ``alpha``."""
         row = spec_of(attack)
-        if row is not None:
-            eps, step = row.eps, row.step
-        else:
-            eps, step = ("eps" if hasattr(attack, "eps") else None), ("alpha" if hasattr(attack, "alpha") else None)
-        ratio = None
+        names = (row.eps, row.step) if row is not None else ("eps", "alpha")
+        eps, step = (name if name is not None and hasattr(attack, name) else None for name in names)
+        ratio = row.ratio if row is not None else None
         if eps is not None and step is not None:
             size = getattr(attack, eps)
-            known = not isinstance(size, Tensor | SampleEps) and size
-            ratio = getattr(attack, step) / size if known else (row.ratio if row is not None else None)
+            if not isinstance(size, Tensor | SampleEps) and size:
+                ratio = getattr(attack, step) / size
         return cls(attack, row, eps, step, ratio)
 
     def set_eps(self, size: float | SampleEps) -> None:
@@ -125,8 +123,11 @@ class Part:
             return
         own = getattr(self.attack, "norm", self.row.norm)
         if own != norm:
-            rows = [(row, one) for row, one in ATTACKS.items() if one.norm == norm and not one.leaves_ball]
-            fitting = [row for row, one in rows if one.kind == "max_loss"]
+            fitting = [
+                row
+                for row, spec in ATTACKS.items()
+                if spec.norm == norm and spec.kind == "max_loss" and not spec.leaves_ball
+            ]
             raise ConfigError(
                 f"Expected attacks of the {norm} ball, but got {name!r}, whose eps is of the {own} ball; "
                 f"take {' or '.join(map(repr, fitting[:3]))}, or norm={own!r}."

@@ -22,9 +22,10 @@ def check_images(
     Pixels may lie outside by ``ROUNDING``, for the caller to clamp. values: read them too; on a GPU this waits for the
     device.
     """
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise DataError(f"Expected `images` as a float tensor in [0, 1], but got {kind}; divide uint8 images by 255.")
+    if not images.is_floating_point():
+        raise DataError(
+            f"Expected `images` as a float tensor in [0, 1], but got {images.dtype}; divide uint8 images by 255."
+        )
     check_dense("images", images)
     if images.ndim != 4:
         raise DataError(
@@ -41,23 +42,15 @@ def check_images(
 
 
 def _check_labels(images: Tensor, labels: Tensor) -> None:
-    wanted = "Expected `labels` as a tensor of class numbers (int64), but got"
-    if not isinstance(labels, Tensor):
-        raise DataError(f"{wanted} {type(labels).__name__}; use torch.as_tensor(labels).")
     check_dense("labels", labels)
     if labels.ndim == 1 and labels.dtype not in _INTEGERS:
-        raise DataError(f"{wanted} {labels.dtype}; use labels.long().")
+        raise DataError(
+            f"Expected `labels` as a tensor of class numbers (int64), but got {labels.dtype}; use labels.long()."
+        )
     if labels.shape != images.shape[:1]:
         raise DataError(
             f"Expected `labels` of shape ({len(images)},), but got {tuple(labels.shape)}; {_class_numbers(labels)}"
         )
-
-
-def need_labels(labels: Tensor | None) -> Tensor:
-    """The labels, or ``DataError`` for none: torchattacks takes None and fails later."""
-    if labels is None:
-        raise DataError("Expected `labels`, but got None; predict them first where there are none.")
-    return labels
 
 
 def check_span(low: Tensor | int, high: Tensor | int, *, num_classes: int | None = None) -> None:

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch
 from torch.nn.parameter import is_lazy
 from torchattacks.attack import Attack
 
-from robust_adapt.answers import as_written, in_place, is_compiled, logits_of, need_gradient, watched
-from robust_adapt.checks import check_model, check_whole
+from robust_adapt.answers import as_written, in_place, logits_of, need_gradient, watched
+from robust_adapt.checks import check_model
 from robust_adapt.errors import ConfigError
 from robust_adapt.models import model_device
 from robust_adapt.outputs import logits_taken
@@ -35,12 +36,12 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
             "Expected a place where gradients can be switched on, but got a call inside torch.inference_mode(); use "
             "torch.no_grad() there."
         )
-    if seed is not None:
-        check_whole("seed", seed, low=0, high=2**63)
     modes = [(module, module.training) for module in model.modules()]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = next((parameter.device for parameter in model.parameters()), None)
-    with random_fork(seed, device), torch.enable_grad(), _repeatable_backward(model), logits_taken(bare):
+    # FAB, DeepFool and JSMA go back through one graph several times, which a compiled model refuses by default
+    several_ways_back = functorch.patch(donated_buffer=False)
+    with random_fork(seed, device), torch.enable_grad(), several_ways_back, logits_taken(bare):
         try:
             model.eval()
             for parameter in trainable:
@@ -51,16 +52,6 @@ def crafting(model: nn.Module, *, seed: int | None = None) -> Iterator[nn.Module
                 parameter.requires_grad_(True)
             for module, mode in modes:
                 module.training = mode
-
-
-def _repeatable_backward(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
-    """FAB, DeepFool and JSMA go back through one graph several times, which a compiled model refuses by default."""
-    if not is_compiled(model):
-        return contextlib.nullcontext()
-    from torch._functorch import config
-
-    patch: contextlib.AbstractContextManager[Any] = config.patch(donated_buffer=False)
-    return patch
 
 
 @contextlib.contextmanager

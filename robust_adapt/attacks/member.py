@@ -12,6 +12,7 @@ from torchattacks.attack import Attack
 from robust_adapt.answers import need_gradient
 from robust_adapt.attacks.extra import MarginUPGD, Objective, ObjectiveUPGD, SampleEps
 from robust_adapt.attacks.factory import make_attack, parts_of
+from robust_adapt.attacks.inputs import check_span
 from robust_adapt.attacks.isolation import Observer, first_asked, float32_logits
 from robust_adapt.attacks.projection import project
 from robust_adapt.attacks.table import ATTACKS
@@ -25,17 +26,15 @@ class Member:
     """An attack and all that a call of it needs to know, found out once.
 
     name: for sentences and statistics. attack: the torchattacks object. row: its row of the table, None without.
-    ratio: its step over eps. norm: of the ball. takes_sample_eps: whether one call can have an eps per sample.
-    leaves_ball: as the table says; its results are cut to [0, 1] only. signs: it starts eps / 2 away in random signs.
-    start: the images at which the last call began, where ``keeps_start``; the clean ones of an attack that asks about
-    none.
-    Raises ``ConfigError`` where its eps is of another norm.
+    parts: it, then the attacks that it calls. norm: of the ball. takes_sample_eps: whether one call can have an eps per
+    sample. leaves_ball: as the table says; its results are cut to [0, 1] only. start: the images at which the last call
+    began, where ``keeps_start``; the clean ones of an attack that asks about none. Raises ``ConfigError`` where its eps
+    is of another norm.
     """
 
     def __init__(self, name: str, attack: Attack, norm: str) -> None:
         self.name, self.attack, self.norm, self.parts = name, attack, norm, parts_of(attack)
-        self.row, self.ratio = self.parts[0].row, self.parts[0].ratio
-        self.signs, self.keeps_start, self.start = False, False, torch.empty(0)
+        self.row, self.keeps_start, self.start = self.parts[0].row, False, torch.empty(0)
         self.leaves_ball = self.row is not None and self.row.leaves_ball
         if self.row is not None:
             self.takes_sample_eps = self.row.eps is None or self.row.sample_eps
@@ -43,12 +42,6 @@ class Member:
             self.takes_sample_eps = not any(part.eps for part in self.parts)
         for part in self.parts:
             part.check_norm(name, norm)
-
-    @classmethod
-    def of(cls, attack: Attack, norm: str) -> "Member":
-        """A torchattacks object as it stands: its step keeps its ratio to whatever eps a call has."""
-        attack.set_model(check_model(attack.model))
-        return cls(attack.attack, attack, norm)
 
     @classmethod
     def named(
@@ -82,49 +75,42 @@ class Member:
         where the attack cannot take such images.
         """
         self._check_shape(images)
-        if self.signs and (start is None or start is images):
-            width: Any = 0.5 * (SampleEps(eps) if isinstance(eps, Tensor) else eps)
-            signs = torch.empty_like(images).bernoulli_().mul_(2).sub_(1)
-            start = project(images + width * signs, images, eps, norm=self.norm)
-        start, underflows = images if start is None else start, self._underflows(images)
+        start = images if start is None else start
         size: float | SampleEps
         if not isinstance(eps, Tensor) or not eps.ndim:
             size = float(eps)
         elif self.takes_sample_eps and SampleEps.in_one_call():
             size = SampleEps(eps.to(images.device))
         else:
-            result, starts = torch.empty_like(images), images.clone()
+            adversarial, starts = torch.empty_like(images), images.clone()
             for value in eps.unique().tolist():
                 rows = eps == value
-                result[rows] = self.run(images[rows], labels[rows], value, start[rows])
+                adversarial[rows] = self.run(images[rows], labels[rows], value, start[rows])
                 if self.keeps_start:
                     starts[rows] = self.start
             self.start = starts
-            return result
+            return adversarial
         for part in self.parts:
             part.set_eps(size)
-        if underflows:
-            start = start.float()
+        underflows, asked = self._underflows(images), list[Tensor]()
+        start = start.float() if underflows else start
         if isinstance(self.attack, ObjectiveUPGD):
-            self.attack.clean = images.float() if underflows else images
-        seen: list[Tensor] = []
+            self.attack.clean = images.to(start.dtype)
         with contextlib.ExitStack() as stack:
             if underflows:
                 stack.enter_context(torch.autocast(images.device.type, enabled=False))
             if self.keeps_start:
                 method = "get_loss" if isinstance(self.attack, ObjectiveUPGD) else "get_logits"
-                stack.enter_context(first_asked(self.attack, method, seen))
+                stack.enter_context(first_asked(self.attack, method, asked))
             stack.enter_context(warnings.catch_warnings())
             # SparseFool gives NumPy a tensor in a way that NumPy is about to forbid
             warnings.filterwarnings("ignore", category=DeprecationWarning, module="torchattacks")
             warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # Dynamo looks
             adversarial = self.attack(start.contiguous() if self.needs("contiguous") else start, labels)
         if self.keeps_start:
-            self.start = seen[0].to(images.dtype) if seen else images
-        return self._project(adversarial, images, eps).to(images.dtype)
-
-    def _project(self, adversarial: Tensor, images: Tensor, eps: float | Tensor) -> Tensor:
-        return project(adversarial, images, torch.inf if self.leaves_ball else eps, norm=self.norm)
+            self.start = asked[0].to(images.dtype) if asked else images
+        limit = torch.inf if self.leaves_ball else eps
+        return project(adversarial, images, limit, norm=self.norm).to(images.dtype)
 
     def _underflows(self, images: Tensor) -> bool:
         """Whether a float32 model is under float16 autocast, where the gradients of images it is sure of become 0."""
@@ -134,20 +120,18 @@ class Member:
 
     def _check_shape(self, images: Tensor) -> None:
         _, channels, height, width = images.shape
-        wanted = None
+        leave = f"leave {self.name!r} out."
         if self.needs("rgb") and channels != 3:
-            wanted = f"3 channels with {self.name!r}, but got {channels}"
-        elif self.needs("square") and height != width:
-            wanted = f"images as high as wide with {self.name!r}, but got {height}x{width}"
-        if wanted is not None:
-            raise ConfigError(f"Expected {wanted}; leave {self.name!r} out.")
+            raise ConfigError(f"Expected 3 channels with {self.name!r}, but got {channels}; {leave}")
+        if self.needs("square") and height != width:
+            raise ConfigError(f"Expected images as high as wide with {self.name!r}, but got {height}x{width}; {leave}")
 
     @contextlib.contextmanager
-    def ready(self, check: Observer | None = None, flat: Observer | None = None) -> Iterator[None]:
+    def ready(self, span: Sequence[int] | None = None, flat: Observer | None = None) -> Iterator[None]:
         """Float32 logits and the model's number of classes for the attack and its parts; as they were on leaving.
 
-        check: is called with the logits, before the attack sees them. flat: with the share of images whose gradient
-        is 0, each time that an attack which looks for the highest loss has gradients.
+        span: the lowest and the highest label, which must number classes of the model. flat: is called with the share
+        of images whose gradient is 0, each time that an attack which looks for the highest loss has gradients.
         """
 
         def see(logits: Tensor) -> None:
@@ -160,8 +144,8 @@ class Member:
             for part in self.parts:
                 if hasattr(part.attack, "n_target_classes"):
                     part.attack.n_target_classes = min(part.attack.n_target_classes, classes - 1)
-            if check is not None:
-                check(logits)
+            if span is not None:
+                check_span(*span, num_classes=classes)
 
         def watch(gradient: Tensor | None) -> None:
             if flat is not None and gradient is not None:  # a quantised layer gives none
@@ -199,8 +183,10 @@ def members_of(
         raise ConfigError(f"Expected names of attacks with a step_ratio, but got {objects[0].attack}; name it.")
     if objective is not None and objects:
         raise ConfigError(f"Expected names of attacks with an objective, but got {objects[0].attack}; name it.")
+    for attack in objects:
+        attack.set_model(check_model(attack.model))
     return [
-        Member.of(attack, norm)
+        Member(attack.attack, attack, norm)
         if isinstance(attack, Attack)
         else Member.named(attack, model, norm, steps=steps, step_ratio=step_ratio, objective=objective)
         for attack in attacks

@@ -46,6 +46,13 @@ def project(adversarial: Tensor, images: Tensor, eps: float | Tensor, *, norm: s
     return (images + delta).clamp(0, 1)
 
 
+def random_signs(images: Tensor, eps: float | Tensor, *, norm: str) -> Tensor:
+    """Images eps / 2 away in random signs, projected on the ball: where GAT and NuAT start."""
+    width: Any = 0.5 * (SampleEps(eps) if isinstance(eps, Tensor) else eps)
+    signs = torch.empty_like(images).bernoulli_().mul_(2).sub_(1)
+    return project(images + width * signs, images, eps, norm=norm)
+
+
 def _rounded_inwards(adversarial: Tensor, images: Tensor) -> Tensor:
     """Float32 results in the type of the images, each pixel no farther from the image than it was."""
     narrow = adversarial.to(images.dtype)
@@ -69,7 +76,7 @@ def _project_l1(delta: Tensor, size: Any) -> Tensor:
 def check_size(eps: float | Tensor, images: Tensor) -> None:
     """Raise ``ConfigError`` unless there is one eps >= 0, or one for each of the images."""
     if isinstance(eps, Tensor):
-        if eps.shape not in ((), images.shape[:1]) or eps.is_complex() or eps.is_meta:
+        if eps.shape not in ((), images.shape[:1]):
             raise ConfigError(
                 f"Expected `eps` as a number, or ({len(images)},) of them, but got {shown(eps)}; give one a sample."
             )

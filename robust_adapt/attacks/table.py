@@ -52,11 +52,6 @@ class AttackSpec:
     classes: int = 2
     leaves_ball: bool = False
 
-    @property
-    def upstream(self) -> str:
-        """Name of the class of torchattacks that it is a form of; of our own class where there is none."""
-        return next((base.__name__ for base in self.cls.__mro__ if hasattr(ta, base.__name__)), self.cls.__name__)
-
     def ratio_of(self, steps: int | None) -> float | None:
         """Step over eps by default: it grows as the steps get fewer than the attack's own, to at most 1."""
         if self.ratio is None or steps is None or self.steps is None:

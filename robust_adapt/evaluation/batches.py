@@ -4,13 +4,15 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from robust_adapt.answers import ask, check_logits
+from robust_adapt import upstream
+from robust_adapt.answers import logits_of
 from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import Member, check_images, crafting, project
 from robust_adapt.ball import Ball
@@ -28,8 +30,7 @@ MEND = "lower `batch_size` of the evaluation."
 class Trial:
     """A model in eval mode, attacked in one ball, a batch at a time.
 
-    seed: of the random states. processes: each takes its own batches of the one-process run. keep: ``figures`` hold the
-    adversarial images too. whole: images that are wrong when clean are attacked too.
+    seed: of the random states. processes: each takes its own batches of the one-process run.
     """
 
     model: nn.Module
@@ -37,8 +38,19 @@ class Trial:
     batch_size: int = 250
     seed: int = 0
     processes: Processes = ALONE
-    keep: bool = False
-    whole: bool = False
+
+    def judgement(self, split: Split, begin: float) -> dict[str, Any]:
+        """The fields that a ``Judgement`` of this model on these images begins with; begin: in ``time.monotonic``."""
+        return {
+            "n": len(split),
+            "norm": self.ball.norm,
+            "eps": self.ball.eps,
+            "seed": self.seed,
+            "device": str(model_device(self.model)),
+            "versions": upstream.versions(),
+            "commit": upstream.commit(),
+            "seconds": round(time.monotonic() - begin, 1),
+        }
 
     def ask(self, split: Split, question: Callable[[Tensor, Tensor], T], *, under: str = "") -> list[T]:
         """``question(images, labels)`` of each of the process's batches, in exact arithmetic and a random state of its
@@ -62,34 +74,32 @@ class Trial:
 
     def craft(self, split: Split, row: Row) -> Split:
         """The images of a split as a row makes them adversarial for this model, projected on the ball, as floats."""
-        return Split(dataclasses.replace(self, keep=True).figures(split, row)["images"], split.labels)
+        return Split(self.figures(split, row, keep=True)["images"], split.labels)
 
-    def figures(self, split: Split, row: Row) -> dict[str, Tensor]:
+    def figures(self, split: Split, row: Row, *, keep: bool = False) -> dict[str, Tensor]:
         """``clean_right``, ``right`` and ``l2`` under a row, one value per sample, from all processes.
 
-        An image that is wrong when clean is not attacked unless the trial is ``whole``: it counts as wrong, and stays
-        as it is. Of an attack without a bound also ``right in the ball`` and ``l2 in the ball``, of the same images
-        projected. Where the trial keeps them, ``images`` are those in the ball, float32 on the CPU.
+        An image that is wrong when clean is not attacked: it counts as wrong, and stays as it is. Of an attack without
+        a bound also ``right in the ball`` and ``l2 in the ball``, of the same images projected. keep: also ``images``,
+        the adversarial ones in the ball, float32 on the CPU.
         """
         options = {"steps": row.steps, "step_ratio": row.step_ratio, **dict(row.options)}
         member = None if row.attack is None else Member.named(row.attack, self.model, self.ball.norm, **options)
 
         def question(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
             with torch.no_grad():
-                logits = ask(self.model, images)
-            check_images(images, labels, num_classes=check_logits(logits, images))
+                logits = logits_of(self.model, images)
+            check_images(images, labels, num_classes=logits.shape[1])
             clean_right, adversarial = logits.argmax(1) == labels, images
-            attacked = torch.ones_like(clean_right) if self.whole else clean_right
-            if member is not None and attacked.any():
-                adversarial = images.index_put(
-                    (attacked,), self._attacked(member, row, images[attacked], labels[attacked])
-                )
-            figures = {"clean_right": clean_right.cpu()} | self._ask_again(images, labels, adversarial, attacked)
+            if member is not None and clean_right.any():
+                attacked = self._attacked(member, row, images[clean_right], labels[clean_right])
+                adversarial = images.index_put((clean_right,), attacked)
+            figures = {"clean_right": clean_right.cpu()} | self._ask_again(images, labels, adversarial, clean_right)
             if not row.bounded:
                 adversarial = project(adversarial, images, self.ball.eps, norm=self.ball.norm)
-                again = self._ask_again(images, labels, adversarial, attacked)
+                again = self._ask_again(images, labels, adversarial, clean_right)
                 figures |= {f"{name} in the ball": value for name, value in again.items()}
-            return figures | ({"images": adversarial.detach().cpu()} if self.keep else {})
+            return figures | ({"images": adversarial.detach().cpu()} if keep else {})
 
         under = f" under {row.attack}" if row.attack else ""
         rounds = itertools.zip_longest(*self.processes.gather(self.ask(split, question, under=under)))
@@ -98,14 +108,15 @@ class Trial:
 
     def _attacked(self, member: Member, row: Row, images: Tensor, labels: Tensor) -> Tensor:
         with member.ready():
-            if not row.bounded:
-                return member.attack(images, labels).detach()
-            adversarial = member.run(images, labels, self.ball.eps)
-        if member.leaves_ball:  # judged by what of it is inside
+            adversarial: Tensor = (
+                member.run(images, labels, self.ball.eps) if row.bounded else member.attack(images, labels).detach()
+            )
+        if row.bounded and member.leaves_ball:  # judged by what of it is inside
             adversarial = project(adversarial, images, self.ball.eps, norm=self.ball.norm)
         return adversarial
 
     @torch.no_grad()
-    def _ask_again(self, images: Tensor, labels: Tensor, adversarial: Tensor, attacked: Tensor) -> dict[str, Tensor]:
-        right = attacked & (self.model(adversarial).argmax(1) == labels)  # do not trust what an attack says of itself
+    def _ask_again(self, images: Tensor, labels: Tensor, adversarial: Tensor, clean_right: Tensor) -> dict[str, Tensor]:
+        # do not trust what an attack says of itself
+        right = clean_right & (self.model(adversarial).argmax(1) == labels)
         return {"right": right.cpu(), "l2": (adversarial - images).flatten(1).norm(dim=1).cpu()}

@@ -1,17 +1,17 @@
 """Accuracy over eps: how far a model is from falling, and whether an attack gets stronger as it should."""
 
 import dataclasses
+import math
 import time
 
 from torch import nn
 
-from robust_adapt import upstream
 from robust_adapt.ball import Ball
 from robust_adapt.checks import check_model, check_seed, check_whole
 from robust_adapt.data import Split
 from robust_adapt.evaluation.batches import Trial
 from robust_adapt.evaluation.measurement import Measurement
-from robust_adapt.models import model_device, weights_hash
+from robust_adapt.models import weights_hash
 from robust_adapt.records import AttackRecord, Judgement
 
 MULTIPLES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)  # of the budget
@@ -46,26 +46,16 @@ def eps_curve(
     check_seed("seed", seed)
     if n is not None:
         check_whole("n", n)
-    part, points = split.first(n), []
-    for eps in dict.fromkeys(min(multiple * ball.eps, _largest(ball.norm)) for multiple in MULTIPLES):
-        at = Measurement(Trial(model, Ball(ball.norm, eps), batch_size, seed), part)
+    trial, part, points = Trial(model, ball, batch_size, seed), split.first(n), []
+    largest = 1.0 if ball.norm == "Linf" else math.inf
+    for eps in dict.fromkeys(min(multiple * ball.eps, largest) for multiple in MULTIPLES):
+        at = Measurement(dataclasses.replace(trial, ball=Ball(ball.norm, eps)), part)
         point = at.record(CURVE_ROWS[ball.norm] if eps else "Clean", None)
         points.append(dataclasses.replace(point, norm=ball.norm, eps=eps))
     return EpsCurve(
-        n=len(part),
-        norm=ball.norm,
-        eps=ball.eps,
-        seed=seed,
-        device=str(model_device(model)),
-        versions=upstream.versions(),
-        commit=upstream.commit(),
-        seconds=round(time.monotonic() - begin, 1),
+        **trial.judgement(part, begin),
         weights_sha256=weights_hash(model),
         images_sha256=points[0].images_sha256,
         points=points,
         batch_size=batch_size,
     )
-
-
-def _largest(norm: str) -> float:
-    return 1.0 if norm == "Linf" else float("inf")

@@ -1,6 +1,5 @@
 """Accuracy under every attack of the table: per-sample flags, intervals, the worst case."""
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_adapt import upstream
 from robust_adapt.answers import check_finite
 from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import ATTACKS
@@ -68,8 +66,8 @@ def evaluate_model(
     with exact_arithmetic():
         check_finite(look(model, part.take(slice(min(batch_size, LOOKED))).tensors(model_device(model))[0]))
     folder = None if save_adversarial is None else Path(save_adversarial)
-    measurement = Measurement(Trial(model, ball, batch_size, seed, processes), part, folder)
-    records = []
+    trial = Trial(model, ball, batch_size, seed, processes)
+    measurement, records = Measurement(trial, part, folder), []
     for name in names:
         records.append(measurement.record(name, limits.get(ROWS[name].attack or "")))
         if report is not None:
@@ -80,20 +78,13 @@ def evaluate_model(
         weights_sha256=weights_hash(model),
         data="",
         split="test",
-        n=len(part),
-        norm=ball.norm,
-        eps=ball.eps,
-        seed=seed,
         exact=True,
         attacks=records,
         worst_case=worst,
-        device=str(model_device(model)),
-        versions=upstream.versions(),
-        commit=upstream.commit(),
-        seconds=round(time.monotonic() - begin, 1),
         config={},
         images_sha256=worst.images_sha256,
         labels=part.labels.tolist(),
+        **trial.judgement(part, begin),
     )
 
 
@@ -180,8 +171,8 @@ class Measurement:
         key = row.attack, n
         if row.bounded and key in self.made:
             return self.made[key]
-        trial = dataclasses.replace(self.trial, keep=self.folder is not None and row.attack is not None)
-        figures = trial.figures(self.split.take(slice(n)), row)
+        keep = self.folder is not None and row.attack is not None
+        figures = self.trial.figures(self.split.take(slice(n)), row, keep=keep)
         if not row.bounded:
             self.made[key] = figures | {name: figures[f"{name} in the ball"] for name in ("right", "l2")}
         elif row.attack is None:

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from robust_adapt import upstream
 from robust_adapt.checks import check_whole
 from robust_adapt.data import Split
 from robust_adapt.errors import ConfigError
 from robust_adapt.evaluation.adversarial import load_adversarial
 from robust_adapt.evaluation.batches import Trial
 from robust_adapt.evaluation.rows import ROWS, check_row, rows_of_norm
-from robust_adapt.models import model_device, weights_hash
+from robust_adapt.models import weights_hash
 from robust_adapt.records import Judgement, Record
 from robust_adapt.statistics import wilson
 
@@ -97,17 +96,10 @@ def transfer_matrix(
         saved=loaded,
         data="",
         row=row,
-        n=len(part),
-        norm=first.ball.norm,
-        eps=first.ball.eps,
-        seed=first.seed,
         batch_size=first.batch_size,
         images_sha256=part.sha256,
         cells=cells,
-        device=str(model_device(first.model)),
-        versions=upstream.versions(),
-        commit=upstream.commit(),
-        seconds=round(time.monotonic() - begin, 1),
+        **first.judgement(part, begin),
     )
 
 

@@ -17,7 +17,7 @@ from robust_adapt.checks import check_model, check_whole, unwrap
 from robust_adapt.config import ModelConfig
 from robust_adapt.config.fields import LARGEST
 from robust_adapt.errors import ConfigError
-from robust_adapt.models.architectures import ORIGINAL_WIDTH, architecture_of, check_architecture, published_statistics
+from robust_adapt.models.architectures import ORIGINAL_WIDTH, architecture_of, published_statistics
 
 
 class Normalize(nn.Module):
@@ -75,7 +75,6 @@ class Resize(nn.Module):
 
 def resize(model: nn.Module, size: int) -> nn.Module:
     """``model`` for images of ``size`` x ``size`` pixels -> a model for images of any size, which attacks then keep."""
-    check_model(model)
     return nn.Sequential(OrderedDict(resize=Resize(size), model=model))
 
 
@@ -95,7 +94,6 @@ def build_model(
     width: channels of the first stage of ``RESNETS``. mean, std: normalisation as the first layer, none where absent.
     Raises ``ConfigError``.
     """
-    check_architecture(name)
     check_whole("num_classes", num_classes, low=2, high=10**6, example=10)
     check_whole("channels", channels, high=LARGEST + 1, example=3)
     check_whole("width", width, high=LARGEST + 1, example=64)

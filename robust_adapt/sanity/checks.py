@@ -147,7 +147,7 @@ def beats_one_step(subject: Subject) -> Answer:
 def beats_square(subject: Subject) -> Answer:
     """Queries without gradients break at most 1 % that the gradient attacks leave (warn to 3 %)."""
     queries, white_box = subject.effort.queries, subject.white_box
-    flags = subject.flags(ATTACKS_OF[subject.ball.norm][3], n_queries=queries, among=white_box)
+    flags = subject.flags(ATTACKS_OF[subject.ball.norm]["queries"], n_queries=queries, among=white_box)
     return _leftover(subject, flags, f"Square ({queries} queries)")
 
 
@@ -178,8 +178,8 @@ def agrees_with_autoattack(subject: Subject) -> Answer:
         classes = subject.logits[0].shape[1]
         names = ["apgd-ce", "apgd-t"] if classes >= 4 else ["apgd-ce"]
         settings = {"apgd": {"n_restarts": 1}, "apgd_targeted": {"n_target_classes": min(TARGETS, classes - 1)}}
-        seed, batch_size = subject.effort.seed, subject.effort.batch_size
-        conditions = Conditions(subject.ball, "custom", names, settings, seed, batch_size)
+        effort = subject.effort
+        conditions = Conditions(subject.ball, "custom", names, settings, effort.seed, effort.batch_size)
         record = autoattack(subject.model, subject.split, conditions)
         what = f"APGD-CE and APGD-T ({TARGETS} targets)" if len(names) > 1 else "APGD-CE"
     else:

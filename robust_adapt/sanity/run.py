@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from robust_adapt import upstream
 from robust_adapt.answers import check_float32
 from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks.inputs import check_span
@@ -89,16 +88,9 @@ def check_sanity(
         model="model",
         weights_sha256=weights_hash(model),
         data="",
-        n=subject.n,
-        norm=ball.norm,
-        eps=ball.eps,
-        seed=effort.seed,
         checks=checks,
         verdict=max((check.status for check in checks), key=STATUSES.index),
-        device=str(subject.device),
-        versions=upstream.versions(),
-        commit=upstream.commit(),
-        seconds=round(time.monotonic() - begin, 1),
+        **subject.trial.judgement(subject.split, begin),
     )
 
 

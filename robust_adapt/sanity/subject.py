@@ -19,17 +19,15 @@ from robust_adapt.ball import Ball
 from robust_adapt.checks import check_seed, check_whole, device_errors
 from robust_adapt.data import Split
 from robust_adapt.errors import first_line
-from robust_adapt.evaluation import Row, Trial
+from robust_adapt.evaluation import Trial
 from robust_adapt.models import model_device
 from robust_adapt.statistics import wilson
 
-# norm: one step, many steps, many steps on the margin, queries only
 ATTACKS_OF = {
-    "Linf": ("fgsm", "pgd", "upgd-margin", "square"),
-    "L2": ("pgdl2", "pgdl2", "apgd-l2", "square-l2"),
+    "Linf": {"one step": "fgsm", "many steps": "pgd", "margin": "upgd-margin", "queries": "square"},
+    "L2": {"one step": "pgdl2", "many steps": "pgdl2", "margin": "apgd-l2", "queries": "square-l2"},
 }
 ALONE = 32
-FAILURES = (RuntimeError, ValueError, IndexError, TypeError)  # what torch raises in a model's forward pass
 
 
 class NoAnswer(Exception):
@@ -111,20 +109,18 @@ class Subject:
         if self.obstacle is not None:
             raise NoAnswer(self.obstacle)
         ball = self.ball if eps is None else Ball(self.ball.norm, eps)
-        member = Member.named(attack, self.model, ball.norm, **options)
+        attacked = self.model if source is None else source
+        member, place = Member.named(attack, attacked, ball.norm, **options), model_device(attacked)
 
         def stands(images: Tensor, labels: Tensor) -> Tensor:
-            with member.ready():
-                adversarial = member.run(images, labels, ball.eps)
-            return self.right(adversarial, labels)
+            with crafting(source) if source is not None else contextlib.nullcontext(), member.ready():
+                adversarial = member.run(images.to(place), labels.to(place), ball.eps)
+            return self.right(adversarial.to(self.device), labels)
 
         flags = torch.ones(self.n, dtype=torch.bool) if among is None else among.clone()
         trial = dataclasses.replace(self.trial, ball=ball, seed=self.effort.seed + seed)
-        part, question = self.split.take(flags.nonzero().squeeze(1)), stands
-        if source is not None and len(part):
-            row = Row(attack, options=tuple(options.items()))
-            part, question = dataclasses.replace(trial, model=source, whole=True).craft(part, row), self.right
-        flags[flags.clone()] = torch.cat([*trial.ask(part, question), flags[:0]])
+        part = self.split.take(flags.nonzero().squeeze(1))
+        flags[flags.clone()] = torch.cat([*trial.ask(part, stands), flags[:0]])
         return flags
 
     @cached_property
@@ -188,7 +184,7 @@ class Subject:
 
     @cached_property
     def one_step(self) -> Tensor:
-        return self.flags(ATTACKS_OF[self.ball.norm][0], steps=1)  # of eps
+        return self.flags(ATTACKS_OF[self.ball.norm]["one step"], steps=1)  # of eps
 
     @cached_property
     def pgd(self) -> Tensor:
@@ -196,7 +192,8 @@ class Subject:
 
     def under_pgd(self, **options: Any) -> Tensor:
         """``flags`` under PGD; options: of ``flags``."""
-        return self.flags(ATTACKS_OF[self.ball.norm][1], **{"steps": self.effort.steps, "step_ratio": 0.25} | options)
+        name = ATTACKS_OF[self.ball.norm]["many steps"]
+        return self.flags(name, **{"steps": self.effort.steps, "step_ratio": 0.25} | options)
 
     def under_noise(self) -> Tensor:
         """True for each sample that the model gets right under random noise: uniform in Linf, of length eps in L2."""
@@ -224,7 +221,7 @@ class Subject:
     @cached_property
     def white_box(self) -> Tensor:
         """What stands against all gradients: PGD on both losses, one step."""
-        name, steps = ATTACKS_OF[self.ball.norm][2], 2 * self.effort.steps
+        name, steps = ATTACKS_OF[self.ball.norm]["margin"], 2 * self.effort.steps
         return self.flags(name, steps=steps, among=self.strong_pgd & self.one_step)
 
 
@@ -246,5 +243,5 @@ def _no_answer(asked: str) -> Iterator[None]:
         yield
     except device_errors():
         raise
-    except FAILURES as error:
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # what torch raises in a model's forward pass
         raise NoAnswer(f"{asked} fails: {first_line(error)}") from error
