@@ -12,8 +12,6 @@ from robust_adapt.errors import CheckpointError
 
 T = TypeVar("T")
 
-from robust_adapt.errors import CheckpointError
-
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:

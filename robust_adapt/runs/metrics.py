@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from lightning_fabric.loggers import TensorBoardLogger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import EpochRecord, Record, StepRecord
