@@ -15,6 +15,19 @@ from robust_adapt.recipes import on_digits, recipe
 DIGITS = DataConfig(name="digits", validation=60, subset=200)
 
 
+PROBE = runs.Probe(
+    data="digits",
+    device="cpu",
+    steps=5,
+    images=50,
+    seconds_a_step=0.1,
+    warmup_seconds=0.3,
+    validation_seconds=1.0,
+    steps_per_epoch=4,
+    total_steps=8,
+)
+
+
 @pytest.fixture(scope="module")
 def data():
     return load_data(DIGITS)
@@ -54,6 +67,21 @@ def test_a_probe_counts_and_times_the_run(data, tmp_path, monkeypatch):
     an_epoch = (4 * probe.seconds_a_step + probe.validation_seconds) / 60
     assert probe.minutes_an_epoch == pytest.approx(an_epoch) and probe.minutes == pytest.approx(2 * an_epoch)
     assert torch.equal(torch.get_rng_state(), before) and not list(tmp_path.iterdir())
+
+
+def test_what_compiling_saves_is_the_faster_steps_without_the_time_to_compile():
+    plain = dataclasses.replace(PROBE, seconds_a_step=0.4, total_steps=600)
+    faster = dataclasses.replace(PROBE, seconds_a_step=0.3, warmup_seconds=90.6)
+    found = runs.RunPlan(crafting=None, training=1, signals=0, probe=plain, compiled=faster)
+    assert found.compiling_seconds == pytest.approx(90) and found.minutes_saved == pytest.approx((60 - 90) / 60)
+
+
+@pytest.mark.slow
+def test_compiling_is_measured_where_that_is_asked_for(data, capsys):
+    found = runs.plan_run(small("standard"), probe=0.2, data=data, try_compile=True)
+    assert found.compiling_seconds > 1 > found.probe.warmup_seconds
+    assert cli.main(["plan", "standard", "--data.name", "digits", "--try-compile", "--probe", "0.2"]) == 0
+    assert "of compiling" in capsys.readouterr().out
 
 
 def test_minutes_become_steps(data):
@@ -134,7 +162,7 @@ def test_an_attack_that_cannot_is_named(data):
 
 
 def test_what_the_config_refuses():
-    with pytest.raises(ConfigError, match="^Expected `adaptive` >= 0, the weight of R, but got -1"):
+    with pytest.raises(ConfigError, match="^Expected `adaptive` >= 0, a weight, but got -1"):
         AttackConfig(adaptive=-1.0)
     with pytest.raises(ConfigError, match="^Expected attacks to maximise R, but got none; set `attack.adaptive` to 0"):
         recipe("standard", attack=AttackConfig(attacks=(), adaptive=1.0))

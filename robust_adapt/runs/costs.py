@@ -30,9 +30,10 @@ FEW = 32
 class Probe:
     """A few real steps of a run, measured on a throw-away copy of it after a warm-up.
 
-    seconds_a_step: the mean, of a whole batch. images: of the steps that were measured; where they are fewer than the
-    batch, because its steps are too long to wait for, seconds_a_step is scaled up. validation_seconds: of the whole
-    split, scaled up from a few images and steps.
+    seconds_a_step: the mean, of a whole batch. warmup_seconds: of the two steps before, which compile a model that is
+    to be compiled. images: of the steps that were measured; where they are fewer than the batch, because its steps are
+    too long to wait for, seconds_a_step is scaled up. validation_seconds: of the whole split, scaled up from a few
+    images and steps.
     """
 
     data: str
@@ -40,6 +41,7 @@ class Probe:
     steps: int
     images: int
     seconds_a_step: float
+    warmup_seconds: float
     validation_seconds: float
     steps_per_epoch: int
     total_steps: int
@@ -62,20 +64,41 @@ class RunPlan:
     crafting: passes of the attacks for each image of a batch, None without attacks; their backward goes into the images
     only. training: images that the training forward, and its backward into the weights, see for each image of a batch.
     signals: clean images that one more forward sees where the rule of eps alone needs them, the mean over the run.
-    probe: None where none was asked for.
+    probe: None where none was asked for. compiled: the same steps compiled, None where that was not asked for.
     """
 
     crafting: Plan | None
     training: float
     signals: float
     probe: Probe | None
+    compiled: Probe | None = None
+
+    @property
+    def compiling_seconds(self) -> float:
+        """What compiling takes at the start of a run, but for the validation's."""
+        assert self.compiled is not None
+        return max(0.0, self.compiled.warmup_seconds - 2 * self.compiled.seconds_a_step)
+
+    @property
+    def minutes_saved(self) -> float:
+        """By compiling, in the steps of the whole run; below 0 where compiling takes longer than it saves."""
+        assert self.probe is not None and self.compiled is not None
+        a_step = self.probe.seconds_a_step - self.compiled.seconds_a_step
+        return (a_step * self.probe.total_steps - self.compiling_seconds) / 60
 
 
-def plan_run(config: Config, *, probe: float = PROBE_SECONDS, data: ImageData | None = None) -> RunPlan:
+def plan_run(
+    config: Config,
+    *,
+    probe: float = PROBE_SECONDS,
+    data: ImageData | None = None,
+    try_compile: bool = False,
+) -> RunPlan:
     """What training ``config`` will cost; nothing is written.
 
     probe: measure real steps for about so many seconds after a warm-up; 0 for the passes alone, which loads no data.
-    data: in place of ``config.data``. Raises ``ConfigError``.
+    data: in place of ``config.data``. try_compile: measure them compiled too, which takes a minute or more. Raises
+    ``ConfigError``.
     """
     if not 0 <= probe < math.inf:
         raise ConfigError(f"Expected `probe` >= 0 seconds, but got {probe}; 0 measures nothing.")
@@ -99,8 +122,12 @@ def plan_run(config: Config, *, probe: float = PROBE_SECONDS, data: ImageData | 
     rule, signals = RULES[config.controller.rule], 0.0
     if rule.signals and not (loss.clean or loss.consistency):  # else training sees those images
         signals = loss.clean_share * (max(0.0, TRIM_END - config.controller.ramp_end) if rule.trims else 1.0)
-    measured = measure(config, data, seconds=probe) if data is not None and probe else None
-    return RunPlan(crafting=crafting, training=repeats + clean, signals=signals, probe=measured)
+    measured = compiled = None
+    if data is not None and probe:
+        measured = measure(dataclasses.replace(config, compile=config.compile and not try_compile), data, seconds=probe)
+        if try_compile:
+            compiled = measure(dataclasses.replace(config, compile=True), data, seconds=probe)
+    return RunPlan(crafting=crafting, training=repeats + clean, signals=signals, probe=measured, compiled=compiled)
 
 
 def measure(config: Config, data: ImageData, *, seconds: float = PROBE_SECONDS) -> Probe:
@@ -115,7 +142,7 @@ def measure(config: Config, data: ImageData, *, seconds: float = PROBE_SECONDS) 
         rule = config.controller.rule if reads else "constant"
         parts.controller = EpsilonController(rule, target=target, norm=config.attack.norm, **bounds)
         batches = list(itertools.islice(parts.batches.epoch(0), PROBE_STEPS + 2))
-        size, times = _step_times(parts, config, batches, seconds)
+        size, warmup, times = _step_times(parts, config, batches, seconds)
         a_step = sum(times) / len(times) * config.batch_size / size
         validation, an_epoch = _validation_seconds(parts, config), len(parts.batches)
     minutes_an_epoch = (an_epoch * a_step + validation) / 60
@@ -126,6 +153,7 @@ def measure(config: Config, data: ImageData, *, seconds: float = PROBE_SECONDS) 
         steps=len(times),
         images=size,
         seconds_a_step=a_step,
+        warmup_seconds=warmup,
         validation_seconds=validation,
         steps_per_epoch=an_epoch,
         total_steps=max(1, round(epochs * an_epoch)),
@@ -134,21 +162,21 @@ def measure(config: Config, data: ImageData, *, seconds: float = PROBE_SECONDS) 
 
 def _step_times(
     parts: training.Parts, config: Config, batches: list[tuple[Tensor, Tensor]], seconds: float
-) -> tuple[int, list[float]]:
-    """The images of a measured step, and the seconds of each after the first, which is slower."""
+) -> tuple[int, float, list[float]]:
+    """The images of a measured step, the seconds of two steps before, and of each after the first, which is slower."""
 
     def step(number: int) -> float:
         images, labels = batches[number % len(batches)]
         return _seconds(parts, lambda: training.train_step(parts, config, images[:size], labels[:size], 0.5))
 
     size = config.batch_size if config.compile else min(config.batch_size, FEW)  # another size is compiled anew
-    warm = [step(0) for _ in range(2)][-1]
+    first, warm = step(0), step(0)
     if warm * config.batch_size / size < seconds:
         size = config.batch_size
     times: list[float] = []
     while len(times) < PROBE_STEPS and (not times or sum(times) + times[-1] < seconds):
         times.append(step(1 + len(times)))
-    return size, times[1:] or times
+    return size, first + warm, times[1:] or times
 
 
 def _validation_seconds(parts: training.Parts, config: Config) -> float:
