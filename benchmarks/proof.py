@@ -10,10 +10,10 @@ Each run is ``robust-adapt train`` with the arguments of ``RUNS``, one at a time
 the length that it began with. ``--minutes``: CPU minutes of training a run, without its validation; the epochs that fit
 follow from the CPU seconds of its step, measured once in turn with one of the baseline (OUT/seconds.json).
 
-A finished run is judged (OUT/NAME/judged.json): clean, PGD-20, PGD-20 on the margin loss, and their worst case, on the
-first ``VALIDATION`` of the held-out training images, on which choices are made, and on test images that no choice has
-seen: those from ``JUDGED`` in the fixed order of the test split, whose first 2,000 served earlier tables. The baseline
-is the best of ``BASELINES`` on the held-out images.
+Choices are made on the held-out training images alone: a run's epoch, and which of ``BASELINES`` is the baseline. A
+finished run is judged (OUT/NAME/judged.json) under PGD-20, PGD-20 on the margin loss, and their worst case, on test
+images that no choice has seen: those of ``JUDGED`` in the fixed order of the test split, whose first 2,000 served
+earlier tables.
 """
 
 import argparse
@@ -71,7 +71,6 @@ RUNS = {
 }
 BASE = "n-fgsm-muon"  # whose step the others are measured against
 BASELINES = ("fgsm-rs", "n-fgsm", "pgd-2", "fgsm-rs-muon", "n-fgsm-muon", "pgd-2-muon")
-VALIDATION = 1000
 JUDGED = (2000, 4000)
 ROWS = ("Clean", "PGD-20", "CW-Linf-20")
 
@@ -168,7 +167,7 @@ def run(plan: Plan, name: str, seed: int, epochs: float) -> None:
 
 
 def judge(plan: Plan, name: str, seed: int) -> None:
-    """``judged.json`` of a finished run: the records of both splits, with the flags of every image."""
+    """``judged.json`` of a finished run: its record on ``JUDGED``, with the flags of every image."""
     folder = plan.folder(name, seed)
     if (folder / "judged.json").exists() or not (folder / "done").exists():
         return
@@ -181,22 +180,10 @@ def judge(plan: Plan, name: str, seed: int) -> None:
     torch.set_num_threads(1)
     run = load_run(folder)
     data = load_data(run.config.data)
-    parts = {
-        "validation": data.validation.first(min(VALIDATION, len(data.validation))),
-        "test": data.test.first(min(JUDGED[1], len(data.test))).take(slice(JUDGED[0], None)),
-    }
-    ball = Ball("Linf", run.config.controller.target)
-    records = {
-        split: dataclasses.replace(
-            evaluate_model(run.model, images, ball, rows=ROWS),
-            model=folder.name,
-            data=data.title,
-            split=split,
-            config=run.config.shareable(),
-        ).to_dict()
-        for split, images in parts.items()
-    }
-    write_json(folder / "judged.json", records)
+    images = data.test.first(min(JUDGED[1], len(data.test))).take(slice(JUDGED[0], None))
+    record = evaluate_model(run.model, images, Ball("Linf", run.config.controller.target), rows=ROWS)
+    named = {"model": folder.name, "data": data.title, "config": run.config.shareable()}
+    write_json(folder / "judged.json", dataclasses.replace(record, **named))
 
 
 def row(plan: Plan, name: str, seeds: Sequence[int]) -> dict[str, Any] | None:
@@ -205,13 +192,17 @@ def row(plan: Plan, name: str, seeds: Sequence[int]) -> dict[str, Any] | None:
     if not folders:
         return None
     epochs = [read_lines(folder / "epochs.jsonl", EpochRecord) for folder in folders.values()]
+    kept = [max((each for each in one if each.best), key=lambda each: each.step) for one in epochs]
     runs = [RunRecord.from_dict(json.loads((folder / "run.json").read_text())) for folder in folders.values()]
     return {
         "name": name,
         "seeds": list(folders),
         "done": min(one[-1].step / run.total_steps for one, run in zip(epochs, runs, strict=True)),
         "judged": {seed: _figures(folder) for seed, folder in folders.items() if (folder / "judged.json").exists()},
-        "weights": [max((each for each in one if each.best), key=lambda each: each.step).weights for one in epochs],
+        "held_out": {"n": kept[0].validation_n, "attack": kept[0].validation_attack},
+        "held_out_clean": [each.validation_clean for each in kept],
+        "held_out_adversarial": [each.validation_adversarial for each in kept],
+        "weights": [each.weights for each in kept],
         "steps": [one[-1].step for one in epochs],
         "cpu_minutes": [one[-1].cpu_seconds / 60 for one in epochs],
         "arguments": RUNS[name],
@@ -222,23 +213,16 @@ def row(plan: Plan, name: str, seeds: Sequence[int]) -> dict[str, Any] | None:
     }
 
 
-def _figures(folder: Path) -> dict[str, dict[str, float]]:
-    """Accuracy by split and attack, with the number of images as ``n``."""
-    figures = {}
-    for split, values in json.loads((folder / "judged.json").read_text()).items():
-        record = EvaluationRecord.from_dict(values)
-        every = {each.name: each.accuracy for each in (*record.attacks, record.worst_case)}
-        figures[split] = every | {"n": record.n}
-    return figures
+def _figures(folder: Path) -> dict[str, float]:
+    """Accuracy by attack, with the number of images as ``n``."""
+    record = EvaluationRecord.from_dict(json.loads((folder / "judged.json").read_text()))
+    return {each.name: each.accuracy for each in (*record.attacks, record.worst_case)} | {"n": record.n}
 
 
 def baseline(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The best of ``BASELINES`` by the worst case on the held-out images of the first seed that all of them have."""
-    judged = [each for each in rows if each["name"] in BASELINES and each["judged"]]
-    common = set.intersection(*(set(each["judged"]) for each in judged)) if judged else set()
-    if not common:
-        return None
-    return max(judged, key=lambda each: each["judged"][min(common)]["validation"]["Worst case"])
+    """The best of ``BASELINES`` under attack on the held-out images, by the mean of its seeds."""
+    known = [each for each in rows if each["name"] in BASELINES and each["judged"]]
+    return max(known, key=lambda each: statistics.mean(each["held_out_adversarial"]), default=None)
 
 
 def gain(one: dict[str, Any], other: dict[str, Any], attack: str) -> tuple[list[float], float, float] | None:
@@ -247,7 +231,7 @@ def gain(one: dict[str, Any], other: dict[str, Any], attack: str) -> tuple[list[
     seeds = sorted(set(one["judged"]) & set(other["judged"]))
     if not seeds:
         return None
-    points = [100 * (one["judged"][s]["test"][attack] - other["judged"][s]["test"][attack]) for s in seeds]
+    points = [100 * (one["judged"][s][attack] - other["judged"][s][attack]) for s in seeds]
     if len(points) == 1:
         return points, -float("inf"), float("inf")
     half = float(student.ppf(0.975, len(points) - 1)) * statistics.stdev(points) / len(points) ** 0.5
@@ -259,30 +243,26 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     judged, base = [each for each in rows if each["judged"]], baseline(rows)
     if not judged:
         return "No run is judged yet."
+    held_out = judged[0]["held_out"]
     lines = [
-        "| run | seeds | held out: clean | worst | test: clean | PGD-20 | margin PGD-20 | worst "
+        f"| run | seeds | held out: clean | {held_out['attack']} | test: clean | PGD-20 | margin PGD-20 | worst "
         "| worst, above baseline | steps | CPU minutes |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for each in sorted(judged, key=lambda one: -statistics.mean(_every(one, "validation", "Worst case"))):
+    for each in sorted(judged, key=lambda one: -statistics.mean(one["held_out_adversarial"])):
         cells = [each["name"] + (" (baseline)" if each is base else ""), str(len(each["judged"]))]
-        cells += [_spread(_every(each, "validation", attack)) for attack in ("Clean", "Worst case")]
-        cells += [_spread(_every(each, "test", attack)) for attack in (*ROWS, "Worst case")]
+        cells += [_spread(each[kind]) for kind in ("held_out_clean", "held_out_adversarial")]
+        cells += [_spread([one[attack] for one in each["judged"].values()]) for attack in (*ROWS, "Worst case")]
         cells.append("" if base is None or each is base else _gain(gain(each, base, "Worst case")))
         cells += [f"{statistics.mean(each[kind]):.0f}" for kind in ("steps", "cpu_minutes")]
         lines.append("| " + " | ".join(cells) + " |")
     first = next(iter(judged[0]["judged"].values()))
     note = (
-        f"Accuracy in percent of {judged[0]['data']}: {first['validation']['n']} held-out training images and "
-        f"{first['test']['n']} test images that no choice has seen; worst: right when clean and under both attacks. "
-        "Above baseline: points, mean over the seeds with its 95 % interval by Student's t. CPU minutes include the "
-        "validation of every epoch."
+        f"Accuracy in percent of {judged[0]['data']}: {held_out['n']} held-out training images and {first['n']} test "
+        "images that no choice has seen; worst: right when clean and under both attacks. Above baseline: points, mean "
+        "over the seeds with its 95 % interval by Student's t. CPU minutes include the validation of every epoch."
     )
     return "\n".join([*lines, "", note])
-
-
-def _every(row: dict[str, Any], split: str, attack: str) -> list[float]:
-    return [each[split][attack] for each in row["judged"].values()]
 
 
 def _spread(values: Sequence[float]) -> str:

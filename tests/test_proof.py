@@ -51,7 +51,6 @@ def test_a_price_that_is_unknown_is_measured_in_turn_with_the_baseline(plan, mon
 def test_runs_are_judged_and_their_table_can_be_made_again_from_the_records_at_home(
     plan, capsys, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(proof, "VALIDATION", 20)
     monkeypatch.setattr(proof, "JUDGED", (100, 130))
     for name, seed in (("n-fgsm", 0), ("n-fgsm", 1), ("pgi", 0), ("pgi", 1), ("starts", 0)):
         train(small("pgd", epochs=1, seed=seed, model=ModelConfig(width=2)), plan.folder(name, seed))
@@ -66,7 +65,7 @@ def test_runs_are_judged_and_their_table_can_be_made_again_from_the_records_at_h
     printed = capsys.readouterr().out
     proof.main(["--out", str(tmp_path / "home"), *asked, "--table"])
     again = capsys.readouterr().out
-    assert again == printed and "20 held-out training images and 30 test images" in printed
+    assert again == printed and "40 held-out training images and 30 test images" in printed
     assert "| n-fgsm (baseline) | 2 |" in printed and "| pgi | 2 |" in printed and "starts" not in printed  # not done
     rows = {row["name"]: row for row in json.loads((tmp_path / "home" / "proof.json").read_text())["rows"]}
     assert sorted(rows) == ["n-fgsm", "pgi"]
@@ -77,8 +76,8 @@ def test_runs_are_judged_and_their_table_can_be_made_again_from_the_records_at_h
 
 def test_the_baseline_is_chosen_on_the_held_out_images_and_the_gain_is_paired():
     def run(name, held_out, test):
-        figures = {seed: {"validation": {"Worst case": held_out}, "test": {"Worst case": each}} for seed, each in test}
-        return {"name": name, "judged": figures}
+        figures = {seed: {"Worst case": each} for seed, each in test}
+        return {"name": name, "held_out_adversarial": [held_out], "judged": figures}
 
     weak, strong = run("n-fgsm", 0.30, [(0, 0.9)]), run("pgd-2", 0.31, [(0, 0.35), (1, 0.36), (2, 0.37)])
     idea = run("pgi", 0.99, [(0, 0.36), (2, 0.39), (3, 0.1)])
