@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.table import Table
+from rich.text import Text
 
-from robust_adapt.cli.terminal import console, read
+from robust_adapt.cli.terminal import MARK, Answer, grid, read
 from robust_adapt.errors import ConfigError, shown
 from robust_adapt.reporting import plain
-
-WIDTH, MARK = 100, "not comparable"
+from robust_adapt.reporting.text import harmless
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +27,7 @@ class LeaderboardOptions:
     """Folder or file that `robust-adapt benchmark` has written, whose model is shown in its place."""
 
 
-def leaderboard(arguments: Sequence[str]) -> int:
+def leaderboard(arguments: Sequence[str]) -> Answer:
     """A board of RobustBench: robust-adapt leaderboard cifar10 Linf [--add RECORD]."""
     options = read(LeaderboardOptions, arguments, "leaderboard")
     from robust_adapt.leaderboard import published
@@ -50,18 +49,18 @@ def leaderboard(arguments: Sequence[str]) -> int:
         figures = [_percent(record.place.accuracy) if norm == options.norm else "" for norm in columns.values()]
         own = [f"> {place}", record.model, "", clean, *figures, "yes" if record.more_data else ""]
         rows.append((place - 0.5, own))  # above those that share the place
+    rows.sort(key=lambda row: row[0])
+    cells = [[Text(harmless(cell), "bold") for cell in row] if row[0].startswith(">") else row for _, row in rows]
+    words = ("name", "architecture", "more data")
     title = f"RobustBench, {options.dataset} {options.norm}, accuracies in %"
-    table = Table(title=title, title_justify="left", box=None)
-    for name in ("rank", "name", "architecture", "clean", *columns, "more data"):
-        left = name in ("name", "architecture", "more data")
-        table.add_column(name, justify="left" if left else "right", overflow="fold")
+    names = ("rank", "name", "architecture", "clean", *columns, "more data")
+    table = grid(names, cells, left=words, title=title, box=None)
     table.columns[1].width = max(len(each.id) for each in entries)
-    for _, cells in sorted(rows, key=lambda row: row[0]):
-        table.add_row(*map(plain, cells), style="bold" if cells[0].startswith(">") else None)
-    console.print(table, width=min(WIDTH, console.width))
-    for line in [f"entries: {SOURCE}"] if record is None else place_lines(record):
-        console.print(line, width=min(WIDTH, console.width))
-    return 0
+    lines = [f"entries: {SOURCE}"] if record is None else sum(place_lines(record), [])
+    return Answer(
+        record={"dataset": options.dataset, "norm": options.norm, "entries": entries, "added": record},
+        text=[table, *map(Text.from_markup, lines)],
+    )
 
 
 def _percent(share: float) -> str:
@@ -84,11 +83,12 @@ def _record(options: LeaderboardOptions) -> Any:
     return record
 
 
-def place_lines(record: Any) -> list[str]:
-    """The places of a record, and the reasons against a comparison, as lines for the terminal."""
-    marked = "" if record.comparable else f"({MARK})"
-    lines = [f"{each}: {each.group} {marked}" for each in record.place.standings] if record.place else []
-    if record.place and len(record.place.standings) == 2:
-        lines.append("no place within the ResNet-18 class: this model is not one")
-    lines += [f"entries: {plain(record.place.source)}"] if record.place else []
-    return lines + ([f"{MARK} with the leaderboard: {plain('; '.join(record.reasons))}"] if record.reasons else [])
+def place_lines(record: Any) -> tuple[list[str], list[str]]:
+    """The place of a record and the reasons against a comparison, and its other places, as lines for the terminal."""
+    place, marked = record.place, "" if record.comparable else f" ({MARK})"
+    reasons = [f"{MARK} with the leaderboard: {plain('; '.join(record.reasons))}"] if record.reasons else []
+    if place is None:
+        return reasons, []
+    first, *others = [f"{each}: {each.group}{marked}" for each in place.standings]
+    no_class = ["no place within the ResNet-18 class: this model is not one"] if len(place.standings) == 2 else []
+    return [first, *reasons], [*others, *no_class, f"entries: {plain(place.source)}"]

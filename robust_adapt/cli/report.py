@@ -9,7 +9,7 @@ import tyro
 
 from robust_adapt import reporting
 from robust_adapt.ball import Ball
-from robust_adapt.cli.terminal import TrustCode, console, read
+from robust_adapt.cli.terminal import Answer, TrustCode, console, read
 from robust_adapt.config import DataConfig
 from robust_adapt.errors import CheckpointError, ConfigError, DataError
 from robust_adapt.records import write_json
@@ -30,7 +30,7 @@ class ReportOptions:
     data: DataConfig = DataConfig()
 
 
-def report(arguments: Sequence[str]) -> int:
+def report(arguments: Sequence[str]) -> Answer:
     """A page about a run, or several side by side: robust-adapt report RUN [RUN ...]."""
     options = read(ReportOptions, arguments, "report")
     from robust_adapt import runs
@@ -64,14 +64,14 @@ def report(arguments: Sequence[str]) -> int:
                 show = lambda text: status.update(reporting.plain(text))  # noqa: E731
                 dossiers, gallery = runs.measure(dossiers, found, data, ball, report=show)
     own = dossiers[0].folder if len(dossiers) == 1 else None
-    written = write_report(options.out or own or Path("runs/report"), "report", dossiers, gallery, notes)
-    console.print(f"Written to {reporting.plain(str(written[0].parent))}: {', '.join(path.name for path in written)}")
-    return 0
+    out = options.out or own or Path("runs/report")
+    files = write_report(out, "report", dossiers, gallery, notes)
+    return Answer(record={"notes": notes}, folder=out, files=files)
 
 
 def write_report(
     folder: Path, name: str, dossiers: Sequence[Any], gallery: Any = None, notes: Sequence[str] = ()
-) -> list[Path]:
+) -> list[str]:
     """The page, and the evaluations as markdown, CSV and JSON beside it; what was written."""
     page = reporting.html_page(dossiers, gallery, _entries(dossiers), notes=notes)
     records = _evaluations(dossiers)
@@ -82,10 +82,10 @@ def write_report(
         write_json(folder / f"{name}.json", [record.to_dict() for record in records])
     for file, text in texts.items():
         (folder / file).write_text(text, **BYTES)
-    return [folder / file for file in texts] + [folder / f"{name}.json"] * bool(records)
+    return [*texts, *[f"{name}.json"] * bool(records)]
 
 
-def write_benchmark(out: Path, folder: Path, record: Any) -> list[Path]:
+def write_benchmark(out: Path, folder: Path, record: Any) -> list[str]:
     """The page of a benchmark, with what is known of its weights where it is of a run folder; what was written."""
     from robust_adapt import runs
 

@@ -40,7 +40,8 @@ def evaluate(
     report: Callable[[AttackRecord], None] | None = None,
     save_adversarial: bool = False,
 ) -> EvaluationRecord:
-    """Evaluate a run's best model on the test split; the record lands in its folder as ``evaluation.json``.
+    """Evaluate a run's best model on the test split; the record lands in its folder as ``evaluation.json``, unless one
+    of the same weights, data, budget and seed is there that has all of these rows on as many images or more.
 
     ball: the budget, by default that of the training. data: by default what its config names; a ``DataError`` where
     that is not what it was trained on. rows, n, report: as in ``evaluate_model``, n by default from the run's config.
@@ -64,8 +65,27 @@ def evaluate(
         save_adversarial=run.folder / ADVERSARIAL if save_adversarial else None,
     )
     record = dataclasses.replace(record, **_named(run, data), classes=list(data.classes))
-    processes.first(lambda: write_json(run.folder / "evaluation.json", record))
+    processes.first(lambda: _write(run.folder, record))
     return record
+
+
+def stored_evaluation(folder: Path) -> EvaluationRecord | None:
+    """The record that ``evaluate`` left in a run's folder; None where there is none, or it is damaged."""
+    try:
+        return EvaluationRecord.from_dict(json.loads((folder / "evaluation.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _write(folder: Path, record: EvaluationRecord) -> None:
+    """Unless the record there says all that this one does, and more: on more images, or under more rows."""
+    before = stored_evaluation(folder)
+    of = ("weights_sha256", "norm", "eps", "seed", "data", "split", "exact")
+    if before is not None and all(getattr(before, name) == getattr(record, name) for name in of):
+        older, newer = ({row.name: row.n for row in each.attacks} for each in (before, record))
+        if older != newer and all(older.get(name, 0) >= n for name, n in newer.items()):
+            return
+    write_json(folder / "evaluation.json", record)
 
 
 def read_evaluation(
@@ -73,10 +93,8 @@ def read_evaluation(
 ) -> EvaluationRecord | None:
     """The record that ``evaluate`` left in a run's folder, where it is of the same weights, config, images, budget and
     rows; its versions and its device may differ. None where there is no such record, or it is damaged."""
-    try:
-        text = (run.folder / "evaluation.json").read_text(encoding="utf-8")
-        record = EvaluationRecord.from_dict(json.loads(text))
-    except (OSError, ValueError, RecursionError):
+    record = stored_evaluation(run.folder)
+    if record is None:
         return None
     settings = run.config.evaluation
     expected = json.loads(json.dumps(_named(run, data))) | {
@@ -89,7 +107,7 @@ def read_evaluation(
     }
     same = all(getattr(record, name) == value for name, value in expected.items())
     names = list(rows_of_norm(ball.norm) if rows is None else rows)
-    return record if same and [attack.name for attack in record.attacks] == names else None
+    return record if same and [row.name for row in record.attacks] == names else None
 
 
 def _with_data(run: str | Path | Run, data: ImageData | None) -> tuple[Run, ImageData]:
