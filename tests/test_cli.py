@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import json
 import logging
 import math
@@ -305,8 +306,9 @@ def test_doctor_prints_every_check_with_its_mend(capsys, monkeypatch):
 
 
 def record_of(kind, **figures):
-    given = dict.fromkeys(field.name for field in dataclasses.fields(kind)) | {"eps": 8 / 255, "loss": 1.5}
-    return kind(**(given | figures))
+    names = [field.name for field in dataclasses.fields(kind)]
+    known = {"eps": 8 / 255, "loss": 1.5} | figures
+    return kind(**{name: known.get(name) for name in names})
 
 
 @pytest.mark.parametrize(
@@ -323,8 +325,7 @@ def test_progress_names_no_attack_that_did_not_run(figures, text):
 
 def test_progress_is_a_line_an_epoch_without_a_terminal_and_says_the_time_left(capsys):
     progress = TrainingProgress(recipe("pgd"))
-    now = iter(range(0, 100, 10))
-    progress.get_time = lambda: next(now)
+    progress.get_time = itertools.count(0, 10).__next__
     progress.show(record_of(RunRecord, recipe="pgd", data="x", total_steps=8, steps_per_epoch=4))
     progress.task.start_time = 0.0
     step = {"attacks": {"pgd": 1}, "adv_accuracy": 0.27}
@@ -335,8 +336,8 @@ def test_progress_is_a_line_an_epoch_without_a_terminal_and_says_the_time_left(c
     progress.show(record_of(EpochRecord, epoch=0, best=True, warnings=["careful"], **judged))
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "warning careful"
-    line = r"epoch   0  loss 1.500  eps 0.0314  validation: clean 50.0 %, PGD-10 25.0 %  best  \d+ images/s, 0:00:\d\d left"
-    assert re.fullmatch(line, lines[2])
+    line = "epoch   0  loss 1.500  eps 0.0314  validation: clean 50.0 %, PGD-10 25.0 %  best"
+    assert lines[2] == f"{line}  26 images/s, 0:00:20 left"
 
 
 @pytest.mark.parametrize("columns", [80, 100])
