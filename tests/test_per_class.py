@@ -14,7 +14,7 @@ from test_reporting import page_of
 from robust_adapt import reporting
 from robust_adapt.auto_attack import AutoAttackRecord, Conditions, autoattack
 from robust_adapt.ball import Ball
-from robust_adapt.cli.benchmark import benchmark_text
+from robust_adapt.cli.leaderboard import benchmark_text
 from robust_adapt.data import Augmentation, ImageData
 from robust_adapt.errors import DataError
 from robust_adapt.evaluation import evaluate_model

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import RenderableType
 
 from robust_adapt.ball import Ball, Epsilon, format_eps
-from robust_adapt.cli.leaderboard import place_lines
+from robust_adapt.cli.leaderboard import benchmark_text, place_lines
 from robust_adapt.cli.report import write_benchmark
 from robust_adapt.cli.terminal import (
     MARK,
@@ -18,7 +17,6 @@ from robust_adapt.cli.terminal import (
     Devices,
     TrustCode,
     console,
-    grid,
     names_data,
     read_of_run,
     run_folders,
@@ -26,7 +24,7 @@ from robust_adapt.cli.terminal import (
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import write_json
-from robust_adapt.reporting import class_sentence, plain
+from robust_adapt.reporting import plain
 
 ATTACKED = ("eps", "version", "attacks", "seed", "fast", "devices")
 
@@ -167,44 +165,6 @@ def _find(options: BenchmarkOptions, data: Any) -> Any:
         offline=options.offline,
         trust_code=options.trust_code,
     )
-
-
-def benchmark_text(record: Any) -> tuple[list[RenderableType], list[RenderableType]]:
-    """Accuracies, attack by attack, place and findings, then what else there is; every line says where it is not
-    comparable."""
-    run, mark = record.autoattack, "" if record.comparable else MARK
-    table = grid(
-        ("after", "accuracy, %", "95 % interval", "attacked", "broken", ""),
-        [
-            (
-                row.name,
-                f"{100 * row.accuracy:.2f}",
-                f"{100 * row.low:.1f} to {100 * row.high:.1f}",
-                str(row.attacked),
-                str(row.fooled),
-                mark,
-            )
-            for row in (run.clean, *run.attacks)
-        ],
-        left=("after", ""),
-        title=plain(
-            f"{record.model} on {run.n} test images of {record.data}: AutoAttack {run.version}, {run.ball}, "
-            f"{run.conditions.arithmetic}"
-        ),
-    )
-    place, others = place_lines(record)
-    robust = f"clean: {100 * run.clean.accuracy:.2f} %, robust: {run.correct} of {run.n}, {100 * run.accuracy:.2f} %"
-    findings = [
-        f"[yellow]AutoAttack's check[/] {plain(each.check)}{f' in {each.attack}' if each.attack else ''}: "
-        f"{plain(each.message)}"
-        for each in run.findings
-    ]
-    classes = class_sentence({"clean": run.clean_flags, "AutoAttack": run.flags}, run.labels, record.classes)
-    return [table, robust + (f" ({mark})" if mark else ""), *place, *findings], [
-        *[plain(text) for text in [classes] if text],
-        *others,
-        *["AutoAttack's own checks found nothing."] * (not run.findings),
-    ]
 
 
 def default_folder(options: BenchmarkOptions) -> Path:

@@ -75,6 +75,7 @@ def evaluate(arguments: Sequence[str]) -> Answer:
             report=lambda row: status.update(row_text(row)),
             save_adversarial=options.save_adversarial,
         )
+    found: dict[str, Any] = {"evaluation": record}
     text, details = figures([record])
     files = ["evaluation.json", *["adversarial/"] * options.save_adversarial]
     stored = runs.stored_evaluation(run.folder)
@@ -84,10 +85,9 @@ def evaluate(arguments: Sequence[str]) -> Answer:
             f"[yellow]Not written[/]: the evaluation.json of {plain(str(run.folder))} says this on {stored.n} images "
             f"under {len(stored.attacks)} rows, and stays; delete it to replace it"
         )
-    answer = Answer(record={"evaluation": record}, text=text, details=details, folder=run.folder, files=files)
     if options.sanity and processes.is_first:
         with console.status("sanity") as status:
-            sanity = runs.check_run(
+            found["sanity"] = runs.check_run(
                 run,
                 ball,
                 data=data,
@@ -95,13 +95,9 @@ def evaluate(arguments: Sequence[str]) -> Answer:
                 standard=options.standard and runs.load_run(options.standard, trust_code=options.trust_code),
                 report=lambda check: status.update(f"{check.name}: {check.status}"),
             )
-        return dataclasses.replace(
-            answer,
-            record=answer.record | {"sanity": sanity},
-            text=[*text, *_sanity(sanity)],
-            files=[*files, "sanity.json"],
-        )
-    return answer
+        text += _sanity(found["sanity"])
+        files.append("sanity.json")
+    return Answer(record=found, text=text, details=details, folder=run.folder, files=files)
 
 
 def figures(records: Sequence[EvaluationRecord]) -> tuple[list[RenderableType], list[RenderableType]]:

@@ -1,4 +1,5 @@
-"""``robust-adapt leaderboard``: a board of RobustBench, with a model of one's own in its place."""
+"""``robust-adapt leaderboard``: a board of RobustBench, with a model of one's own in its place; and how a benchmark is
+shown."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from rich.console import RenderableType
 from rich.text import Text
 
 from robust_adapt.cli.terminal import MARK, Answer, grid, read
 from robust_adapt.errors import ConfigError, shown
-from robust_adapt.reporting import plain
+from robust_adapt.reporting import class_sentence, plain
 from robust_adapt.reporting.text import harmless
 
 
@@ -92,3 +94,41 @@ def place_lines(record: Any) -> tuple[list[str], list[str]]:
     first, *others = [f"{each}: {each.group}{marked}" for each in place.standings]
     no_class = ["no place within the ResNet-18 class: this model is not one"] if len(place.standings) == 2 else []
     return [first, *reasons], [*others, *no_class, f"entries: {plain(place.source)}"]
+
+
+def benchmark_text(record: Any) -> tuple[list[RenderableType], list[RenderableType]]:
+    """Accuracies, attack by attack, place and findings, then what else there is; every line says where it is not
+    comparable."""
+    run, mark = record.autoattack, "" if record.comparable else MARK
+    table = grid(
+        ("after", "accuracy, %", "95 % interval", "attacked", "broken", ""),
+        [
+            (
+                row.name,
+                f"{100 * row.accuracy:.2f}",
+                f"{100 * row.low:.1f} to {100 * row.high:.1f}",
+                str(row.attacked),
+                str(row.fooled),
+                mark,
+            )
+            for row in (run.clean, *run.attacks)
+        ],
+        left=("after", ""),
+        title=plain(
+            f"{record.model} on {run.n} test images of {record.data}: AutoAttack {run.version}, {run.ball}, "
+            f"{run.conditions.arithmetic}"
+        ),
+    )
+    place, others = place_lines(record)
+    robust = f"clean: {100 * run.clean.accuracy:.2f} %, robust: {run.correct} of {run.n}, {100 * run.accuracy:.2f} %"
+    findings = [
+        f"[yellow]AutoAttack's check[/] {plain(each.check)}{f' in {each.attack}' if each.attack else ''}: "
+        f"{plain(each.message)}"
+        for each in run.findings
+    ]
+    classes = class_sentence({"clean": run.clean_flags, "AutoAttack": run.flags}, run.labels, record.classes)
+    return [table, robust + (f" ({mark})" if mark else ""), *place, *findings], [
+        *[plain(text) for text in [classes] if text],
+        *others,
+        *["AutoAttack's own checks found nothing."] * (not run.findings),
+    ]

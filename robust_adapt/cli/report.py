@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import tyro
 
 from robust_adapt import reporting
-from robust_adapt.ball import Ball
 from robust_adapt.cli.terminal import Answer, TrustCode, console, read
 from robust_adapt.config import DataConfig
 from robust_adapt.errors import CheckpointError, ConfigError, DataError
@@ -59,7 +58,9 @@ def report(arguments: Sequence[str]) -> Answer:
         except DataError as error:
             notes.append(f"No curve over eps and no case study: {error}")
         else:
-            ball = next((each.evaluation.ball for each in dossiers if each.evaluation), _ball(list(found.values())))
+            judged = [each.evaluation.ball for each in dossiers if each.evaluation]
+            trained = [run.config.ball for run in found.values() if run.config.attack.attacks]
+            ball = [*judged, *trained, first.config.ball][0]
             with console.status("measuring") as status:
                 show = lambda text: status.update(reporting.plain(text))  # noqa: E731
                 dossiers, gallery = runs.measure(dossiers, found, data, ball, report=show)
@@ -73,7 +74,11 @@ def write_report(
     folder: Path, name: str, dossiers: Sequence[Any], gallery: Any = None, notes: Sequence[str] = ()
 ) -> list[str]:
     """The page, and the evaluations as markdown, CSV and JSON beside it; what was written."""
-    page = reporting.html_page(dossiers, gallery, _entries(dossiers), notes=notes)
+    from robust_adapt import leaderboard
+
+    places = [each.benchmark.place for each in dossiers if each.benchmark and each.benchmark.place]
+    entries = leaderboard.published(places[0].dataset, places[0].norm) if places else ()
+    page = reporting.html_page(dossiers, gallery, entries, notes=notes)
     records = _evaluations(dossiers)
     folder.mkdir(parents=True, exist_ok=True)
     texts = {f"{name}.html": page}
@@ -100,17 +105,3 @@ def write_benchmark(out: Path, folder: Path, record: Any) -> list[str]:
 
 def _evaluations(dossiers: Sequence[Any]) -> list[Any]:
     return [dataclasses.replace(each.evaluation, model=each.name) for each in dossiers if each.evaluation]
-
-
-def _ball(found: Sequence[Any]) -> Ball:
-    """The budget of the first run that was trained under attack."""
-    ball: Ball = next((run.config.ball for run in found if run.config.attack.attacks), found[0].config.ball)
-    return ball
-
-
-def _entries(dossiers: Sequence[Any]) -> Sequence[Any]:
-    """The published entries of the board that the first benchmark has a place on."""
-    from robust_adapt import leaderboard
-
-    places = [each.benchmark.place for each in dossiers if each.benchmark and each.benchmark.place]
-    return leaderboard.published(places[0].dataset, places[0].norm) if places else ()
