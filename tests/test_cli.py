@@ -62,6 +62,20 @@ def test_the_recipes_are_a_record_too(capsys, command):
     assert code == 0 and "pgd" in json.loads(out)["recipes"]
 
 
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("doctor", {"checks"}),
+        ("leaderboard cifar10 L2", {"dataset", "norm", "entries", "added"}),
+        ("plan pgd --probe 0", {"crafting", "training", "signals", "probe"}),
+    ],
+)
+def test_a_record_is_all_that_a_program_reads(capsys, line, names):
+    cli.main([*line.split(), "--json"])
+    out = capsys.readouterr().out
+    assert json.loads(out, parse_constant=pytest.fail).keys() == names and out.count("\n") == 1
+
+
 def test_the_record_is_strict_json():
     answer = Answer(record={"nan": math.nan, "deep": [{"inf": -math.inf}], "one": 1.5}, folder=Path("a"), files=["b"])
     read = json.loads(cli._json(answer), parse_constant=pytest.fail)
@@ -347,7 +361,9 @@ def test_a_table_fits_the_terminal(columns, count):
     console.print(reporting.terminal_table([evaluation(f"model{each}", 1) for each in range(count)], width=columns))
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= columns
-    assert ("[0.0, 11.0]" in console.file.getvalue()) == (count <= {80: 1, 100: 3}[columns])
+    text = console.file.getvalue()
+    assert ("[0.0, 11.0]" in text) == ((columns, count) not in [(80, 3), (80, 4)])
+    assert ("(L2 0.50)" in text) == ((columns, count) in [(80, 1), (100, 1), (100, 2)])
 
 
 def test_a_run_of_another_budget_says_so(tmp_path):

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from robust_adapt.ball import format_eps
@@ -130,16 +131,21 @@ def terminal_table(records: Sequence[EvaluationRecord], *, title: str = "", widt
     """The table for rich, with as much of each figure as ``width`` columns hold: the rest is in ``conditions`` and in
     markdown. Gains are shown of two models. Names from data and files are escaped."""
     check_alike(records)
+    tables = [_terminal_table(records, title, parts) for parts in ("size, interval", "interval", "")]
+    endless = Console(width=10_000)
+    return next((table for table in tables if endless.measure(table).maximum <= width), tables[-1])
+
+
+def _terminal_table(records: Sequence[EvaluationRecord], title: str, parts: str) -> Table:
     first, two = records[0], len(records) == 2
-    room = (width - 40 - 17 * two) // len(records)  # a model, with its borders; 20 hold an interval, 30 the size too
-    about = f"{first.n} test images of {first.data}, {first.ball}; accuracy in %" + ", 95 % interval" * (room >= 20)
+    about = f"{first.n} test images of {first.data}, {first.ball}; accuracy in %" + ", 95 % interval" * bool(parts)
     table = Table(title=plain(title or about), title_justify="left")
     for number, name in enumerate(["attack", "eps", "n", *(each.model for each in records), *["gain, points"] * two]):
         table.add_column(plain(name), justify="right" if number else "left", overflow="fold")
     for same in [*zip(*(each.attacks for each in records), strict=True), [each.worst_case for each in records]]:
         name, _, eps, _, counts, *figures = _row(same[0].name, same, first.data)
-        shown = figures[: len(records)] if room >= 20 else [percent(one.accuracy) for one in same]
-        shown = shown if room >= 30 else [each.partition(" (L2")[0] for each in shown]
+        shown = figures[: len(records)] if parts else [percent(one.accuracy) for one in same]
+        shown = shown if "size" in parts else [each.partition(" (L2")[0] for each in shown]
         table.add_row(*map(plain, (name, eps, counts, *shown, *figures[len(records) : -1] * two)))
     return table
 
