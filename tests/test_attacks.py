@@ -682,3 +682,14 @@ def test_an_eps_a_sample_of_another_batch_is_refused(channel_means, images, labe
         "Expected `eps` as a number, or (5,) of them, but got "
         "tensor([0.0300, 0.0300, 0.0300, 0.0300, 0.0300, 0.0300]); give one a sample."
     )
+
+
+def test_a_model_without_parameters_goes_without_a_word(capsys, images, labels):
+    """torchattacks prints of it that it has no device."""
+
+    class Means(torch.nn.Module):
+        def forward(self, images):
+            return 10 * images.mean((2, 3))
+
+    assert DiverseAttack(Means(), ["fgsm", "pgd"], eps=0.1)(images, labels).shape == images.shape
+    assert capsys.readouterr() == ("", "")

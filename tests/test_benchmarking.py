@@ -81,7 +81,8 @@ FLAGS = ["--data.validation", "10", "--batch-size", "20"]
 
 
 def test_a_subset_of_a_lossy_copy_is_marked_on_every_line(pictures, capsys):
-    code, out, err = run(capsys, "benchmark", "judged:one", "--n", "30", "--data.name", pictures, *FLAGS, "--out", "a")
+    words = ["benchmark", "judged:one", "--n", "30", "--data.name", pictures, *FLAGS, "--out", "a", "--verbose"]
+    code, out, err = run(capsys, *words)
     assert (code, err) == (0, "")
     assert "judged:one on 30 test images of CIFAR-10 (JPEG copy): AutoAttack standard, Linf 8/255, exact float32" in out
     lines = [line for line in ("clean", "apgd-ce", "apgd-t", "fab-t", "square") if line in out]
@@ -92,7 +93,7 @@ def test_a_subset_of_a_lossy_copy_is_marked_on_every_line(pictures, capsys):
     record = read_benchmark("a")
     assert (record.autoattack.n, record.comparable, record.place.comparable) == (30, False, False)
     assert record.to_dict() == json.loads(json.dumps(record.to_dict()))
-    code, again, _ = run(capsys, "benchmark", "judged:one", "--n", "30", "--data.name", pictures, *FLAGS, "--out", "a")
+    code, again, _ = run(capsys, *words)
     first, _, rest = again.partition("Going on with what is in a.")
     assert not first and out.endswith(rest.strip())  # from the state, without progress
 
@@ -222,10 +223,10 @@ def test_other_data_has_no_place(pictures, capsys):
     flags = ["--data.name", "digits", "--data.validation", "10", "--eps", "0.3", "--n", "20", "--out", "digits"]
     code, out, _ = run(capsys, "benchmark", "judged:small", *flags)
     reasons = "digits is another data set than the leaderboard's; 20 of 360 test images; eps 0.3, not 8/255"
-    assert code == 0 and f"not comparable with the leaderboard: {reasons} A" in out
+    assert code == 0 and f"not comparable with the leaderboard: {reasons} W" in out
     assert read_benchmark("digits").place is None and "place" not in out
     code, out, _ = run(capsys, "benchmark", "judged:small", *flags[:-1], "fast", "--fast")
-    assert code == 0 and f"not comparable with the leaderboard: {reasons}; fast arithmetic A" in out
+    assert code == 0 and f"not comparable with the leaderboard: {reasons}; fast arithmetic W" in out
     lines = re.findall(r"batch 1 of 1: \d+ of 20 still robust, \d+ s left(, FAST mode, not exact)?", out)
     assert lines and set(lines) == {", FAST mode, not exact"}
     code, out, _ = run(capsys, "compare", "fast", "fast")
@@ -504,7 +505,7 @@ def test_corruptions_need_no_cifar_and_take_no_flag_of_an_attack(data, capsys, t
     code, out, err = run(capsys, *words[:1], "judged:pixel", *words[2:4], "--data.root", ".", "--n", "8")
     assert (code, err) == (0, "")
     assert "frost 100.00 100.00 100.00 100.00 100.00 (not comparable: 8 of 10000 images each)" in out
-    assert "Written to runs/benchmark-judged-pixel-corruptions-n8/corruptions.json" in out
+    assert "Written to runs/benchmark-judged-pixel-corruptions-n8: corruptions.json" in out
 
 
 def test_a_folder_that_cannot_be_written_is_named(data, tmp_path):

@@ -1,22 +1,29 @@
 """The command line: what it prints, returns and refuses. Commands that train run on a few steps of the digits."""
 
 import dataclasses
+import io
+import itertools
 import json
 import logging
+import math
 import re
 from pathlib import Path
 
 import pytest
 from lightning_fabric.utilities import rank_zero
+from rich.console import Console
+from test_reporting import evaluation
 
-from robust_adapt import cli, upstream
-from robust_adapt.cli.benchmark import BenchmarkOptions
+from robust_adapt import cli, reporting, runs, upstream
+from robust_adapt.ball import Ball
+from robust_adapt.cli.benchmark import BenchmarkOptions, _own_budget
 from robust_adapt.cli.evaluate import EvaluateOptions
-from robust_adapt.cli.terminal import read_of_run
-from robust_adapt.cli.train import _slug, step_text
+from robust_adapt.cli.terminal import Answer, read_of_run
+from robust_adapt.cli.train import TrainingProgress, _slug, step_text
 from robust_adapt.config import DataConfig
+from robust_adapt.errors import Stopped
 from robust_adapt.recipes import on_digits, recipe
-from robust_adapt.records import StepRecord
+from robust_adapt.records import EpochRecord, RunRecord, StepRecord
 
 DIGITS = ["--data.name", "digits", "--data.validation", "60"]
 TINY = [*DIGITS, "--model.width", "4", "--batch-size", "32"]
@@ -40,8 +47,71 @@ def test_quiet_prints_errors_alone(capsys):
     assert (code, out) == (2, "") and err.startswith("ConfigError Expected a known command")
 
 
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_a_refusal_is_a_record_for_a_program(capsys, command):
+    code = cli.main([command, "--json", "--no-such-flag"])
+    out = capsys.readouterr().out
+    error = json.loads(out)["error"]
+    assert (code, error["kind"], out.count("\n")) == (2, "ConfigError", 1)
+    assert "--no-such-flag" in error["message"] or "robust-adapt " in error["message"]
+
+
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_the_recipes_are_a_record_too(capsys, command):
+    code, out, _ = run(capsys, command, "--json")
+    assert code == 0 and "pgd" in json.loads(out)["recipes"]
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("doctor", {"checks"}),
+        ("leaderboard cifar10 L2", {"dataset", "norm", "entries", "added"}),
+        ("plan pgd --probe 0", {"crafting", "training", "signals", "probe"}),
+    ],
+)
+def test_a_record_is_all_that_a_program_reads(capsys, line, names):
+    cli.main([*line.split(), "--json"])
+    out = capsys.readouterr().out
+    assert json.loads(out, parse_constant=pytest.fail).keys() == names and out.count("\n") == 1
+
+
+def test_the_record_is_strict_json():
+    answer = Answer(record={"nan": math.nan, "deep": [{"inf": -math.inf}], "one": 1.5}, folder=Path("a"), files=["b"])
+    read = json.loads(cli._json(answer), parse_constant=pytest.fail)
+    assert read == {"nan": None, "deep": [{"inf": None}], "one": 1.5, "folder": "a", "files": ["b"]}
+
+
+@pytest.mark.parametrize(
+    ("error", "command", "code", "message"),
+    [
+        (KeyboardInterrupt(), "doctor", 130, "Interrupted. Nothing is kept; start it again."),
+        (KeyboardInterrupt(), "train", 130, "Interrupted. A run that has a checkpoint goes on with --resume."),
+        (Stopped(15, "Stopped at 3"), "train", 143, "Stopped at 3"),
+        (Stopped(2, "Stopped at 3"), "demo", 130, "Stopped at 3. Runs that are trained are kept; the same command"),
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_ctrl_c_says_what_is_kept(capsys, monkeypatch, error, command, code, message, flags):
+    def interrupted(_arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "_command", lambda _name: interrupted)
+    found, out, err = run(capsys, command, *flags)
+    assert found == code and err.startswith(message)
+    assert not flags or json.loads(out)["error"] == {"kind": "Stopped", "message": err}
+
+
+def test_an_error_of_our_own_making_is_a_record_and_a_traceback(capsys, monkeypatch):
+    monkeypatch.setattr(upstream, "doctor", lambda _root: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["doctor", "--json"])
+    error = {"kind": "ZeroDivisionError", "message": "division by zero"}
+    assert json.loads(capsys.readouterr().out) == {"error": error}
+
+
 def test_fabric_says_nothing_in_between(capsys, caplog):
-    cli.main([])
+    assert runs.launch("cpu")
     logging.getLogger("lightning_fabric").setLevel(logging.INFO)  # as its import does
     rank_zero.rank_zero_info("Using bfloat16 Automatic Mixed Precision (AMP)")
     assert "bfloat16" not in caplog.text + "".join(capsys.readouterr())
@@ -73,18 +143,29 @@ def test_train_evaluate_and_table_on_the_digits(capsys, tmp_path, monkeypatch):
     assert (code, err) == (0, "")
     assert "Best epoch by validation" in out and "━" not in out  # no bar where there is no terminal
 
-    code, out, _ = run(capsys, "evaluate", "one", "--rows", "Clean", "PGD-20", "--eps", "25/255")
-    assert code == 0
+    line = ["evaluate", "one", "--rows", "Clean", "PGD-20", "--eps", "25/255"]
+    code, out, _ = run(capsys, *line)
+    assert code == 0 and "Written to one: evaluation.json" in out and "Wilson" not in out
     record = json.loads((tmp_path / "one" / "evaluation.json").read_text())
     assert [row["name"] for row in record["attacks"]] == ["Clean", "PGD-20"]
     assert record["eps"] == pytest.approx(25 / 255)
     assert re.search(r"PGD-20 .* 40 ", out)
+    code, out, _ = run(capsys, *line, "--n", "10", "--verbose")  # which is less than what is there
+    assert code == 0 and "95 % Wilson intervals" in out
+    assert "Not written: the evaluation.json of one says this on 40 images under 2 rows, and stays; delete it" in out
+    assert json.loads((tmp_path / "one" / "evaluation.json").read_text()) == record
+    code, out, _ = run(capsys, *line, "--quiet", "--json")
+    again = json.loads(out)
+    assert (code, again["folder"], again["files"]) == (0, "one", ["evaluation.json"])
+    assert again["evaluation"] == json.loads((tmp_path / "one" / "evaluation.json").read_text())
+    code, out, _ = run(capsys, "compare", "one", "one", "--json")
+    assert code == 0 and json.loads(out)["rows"]["PGD-20"]["difference"] == 0
 
     sections = ["--data.name", "digits", "--data.validation", "60", "--model.width", "4", "--evaluation.n", "40"]
     code, out, _ = run(
         capsys, "table", "--robust", "one", "--epochs", "0.5", "--eps", "0.1", "--evaluation.deepfool-n", "4", *sections
     )
-    assert code == 0
+    assert code == 0 and "Written to runs/table: table.html" in out
     folder = tmp_path / "runs" / "table"
     assert {"table.html", "table.md", "table.csv", "table.json", "curves.png", "standard"} <= {
         path.name for path in folder.iterdir()
@@ -104,7 +185,7 @@ def test_two_runs_of_one_recipe_both_stand_in_the_table(capsys, tmp_path, monkey
     tiny = [*DIGITS, "--model.width", "1", "--data.subset", "20", "--batch-size", "20", "--epochs", "1"]
     for seed, out in enumerate(["a/one", "b/one", "two"]):
         assert run(capsys, "train", "standard", *tiny, "--seed", str(seed), "--out", out)[0] == 0
-    flags = ["--standard", "a/one", "--robust", "b/one", "two", "two/", "--evaluation.n", "2", "--eps", "0.1"]
+    flags = ["--standard", "a/one", "--robust", "b/one", "two", "two/", "--n", "2", "--eps", "0.1"]
     code, _, err = run(capsys, "table", *flags, *DIGITS)
     assert (code, err) == (0, "")
     folder = tmp_path / "runs" / "table"
@@ -238,14 +319,62 @@ def test_doctor_prints_every_check_with_its_mend(capsys, monkeypatch):
     assert "pip install bad" in out
 
 
+def record_of(kind, **figures):
+    names = [field.name for field in dataclasses.fields(kind)]
+    known = {"eps": 8 / 255, "loss": 1.5} | figures
+    return kind(**{name: known.get(name) for name in names})
+
+
 @pytest.mark.parametrize(
-    ("attacks", "text"),
-    [({"pgd": 64}, "eps 0.0314 loss 1.500 accuracy under attack 27.0 %"), ({}, "loss 1.500 accuracy 27.0 %")],
+    ("figures", "text"),
+    [
+        ({"attacks": {"pgd": 64}}, "loss 1.500  clean 90.0 % (validation)  robust 27.0 %  eps 0.0314"),
+        ({"attacks": {"pgd": 64}, "clean_accuracy": 0.8}, "loss 1.500  clean 80.0 %  robust 27.0 %  eps 0.0314"),
+        ({"attacks": {}, "clean_accuracy": 0.27}, "loss 1.500  clean 27.0 %"),
+    ],
 )
-def test_progress_names_no_attack_that_did_not_run(attacks, text):
-    figures = dict.fromkeys([field.name for field in dataclasses.fields(StepRecord)])
-    record = StepRecord(**(figures | {"eps": 8 / 255, "loss": 1.5, "adv_accuracy": 0.27, "attacks": attacks}))
-    assert step_text(record) == text
+def test_progress_names_no_attack_that_did_not_run(figures, text):
+    assert step_text(record_of(StepRecord, adv_accuracy=0.27, **figures), 0.9) == text
+
+
+def test_progress_is_a_line_an_epoch_without_a_terminal_and_says_the_time_left(capsys):
+    progress = TrainingProgress(recipe("pgd"))
+    progress.get_time = itertools.count(0, 10).__next__
+    progress.show(record_of(RunRecord, recipe="pgd", data="x", total_steps=8, steps_per_epoch=4))
+    progress.task.start_time = 0.0
+    step = {"attacks": {"pgd": 1}, "adv_accuracy": 0.27}
+    for number in (2, 4):
+        progress.show(record_of(StepRecord, step=number, **step))
+    assert "images/s" in progress.figures and progress.task.description == "pgd epoch 1.0/2"
+    judged = {"validation_clean": 0.5, "validation_adversarial": 0.25, "validation_attack": "PGD-10"}
+    progress.show(record_of(EpochRecord, epoch=0, best=True, warnings=["careful"], **judged))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "warning careful"
+    line = "epoch   0  loss 1.500  eps 0.0314  validation: clean 50.0 %, PGD-10 25.0 %  best"
+    assert lines[2] == f"{line}  26 images/s, 0:00:20 left"
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_table_fits_the_terminal(columns, count):
+    console = Console(file=io.StringIO(), width=200)
+    console.print(reporting.terminal_table([evaluation(f"model{each}", 1) for each in range(count)], width=columns))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= columns
+    text = console.file.getvalue()
+    assert ("[0.0, 11.0]" in text) == ((columns, count) not in [(80, 3), (80, 4)])
+    assert ("(L2 0.50)" in text) == ((columns, count) in [(80, 1), (100, 1), (100, 2)])
+
+
+def test_a_run_of_another_budget_says_so(tmp_path):
+    config = recipe("pgd")
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    options = BenchmarkOptions(model_name=str(tmp_path))
+    assert _own_budget(options, config.ball) == []
+    assert _own_budget(dataclasses.replace(options, eps=0.5), Ball("L2", 0.5)) == []
+    assert _own_budget(options, Ball("Linf", "4/255")) == [
+        "The run was trained for Linf 8/255 and is judged in Linf 4/255, the board's; its own: --norm Linf --eps 8/255"
+    ]
 
 
 def test_a_folder_name_cannot_leave_the_run_folder():

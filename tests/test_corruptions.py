@@ -274,7 +274,9 @@ def run(capsys, *arguments):
 def test_the_command_takes_cifar100_and_its_record_goes_on_the_board(cifar, tmp_path, capsys):
     cifar("cifar100", 100)
     words = ["benchmark", "test_corruptions:coloured", "--norm", "corruptions", "--data.name", "cifar100"]
-    code, out, err = run(capsys, *words, "--data.root", tmp_path, "--n", COUNT, "--more-data", "--out", "judged")
+    code, out, err = run(
+        capsys, *words, "--data.root", tmp_path, "--n", COUNT, "--more-data", "--out", "judged", "--verbose"
+    )
     assert (code, err) == (0, "")
     record = read_corruptions("judged")
     assert (record.data, record.more_data, record.model) == ("CIFAR-100-C", True, "test_corruptions:coloured")

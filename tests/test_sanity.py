@@ -96,7 +96,7 @@ def test_a_quantised_input_is_caught(model, digits):
     model.before = Call(lambda images: torch.round(images * 6) / 6)
     record, checks = check(model, digits)
     assert record.verdict == "fail"
-    assert checks["zero gradient"].figure == "100.0% of the samples have a zero gradient"
+    assert checks["zero gradient"].figure == "100.0 % of the samples have a zero gradient"
     assert checks["zero gradient"].status == "fail"
 
 
@@ -143,7 +143,7 @@ ATTACKING = ("falls with eps", "white-box against Square", "random noise", "PGD 
     [
         (
             lambda images: images.detach(),
-            "100.0% of the samples have no gradient: the logits are cut off from the images",
+            "100.0 % of the samples have no gradient: the logits are cut off from the images",
             NO_GRADIENT,
         ),
         (
@@ -154,7 +154,7 @@ ATTACKING = ("falls with eps", "white-box against Square", "random noise", "PGD 
         ),
         (
             lambda images: images + (images - images.detach()).abs().sqrt(),
-            "100.0% of the samples have a zero gradient",  # infinite, which is as good as none
+            "100.0 % of the samples have a zero gradient",  # infinite, which is as good as none
             None,
         ),
     ],

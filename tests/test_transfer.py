@@ -223,7 +223,9 @@ def test_the_command(capsys, tmp_path, monkeypatch):
     flags = [*tiny, "--batch-size", "20", "--epochs", "1", "--controller.target", "0.1"]
     assert cli.main(["train", "standard", *flags, "--out", "one"]) == 0
     shutil.copytree("one", "two")
-    assert cli.main(["evaluate", "one", "--rows", "Clean", "PGD-20", "--n", "40", "--save-adversarial"]) == 0
+    assert (
+        cli.main(["evaluate", "one", "--rows", "Clean", "PGD-20", "--n", "40", "--save-adversarial", "--verbose"]) == 0
+    )
     assert "worst class: clean " in " ".join(capsys.readouterr().out.split())
     assert cli.main(["transfer", "one", "two", "one/best.pt", "--n", "30"]) == 0
     out = capsys.readouterr().out

@@ -77,7 +77,8 @@ class DiverseAttack(Attack):
         check_known("start", start, STARTS)
         if keep_start and mode != "split":
             raise ConfigError(f"Expected the mode 'split' with keep_start, but got {mode!r}; use mode=\"split\".")
-        super().__init__("DiverseAttack", check_model(model))
+        with contextlib.redirect_stdout(None):  # torchattacks prints that a model without parameters has no device
+            super().__init__("DiverseAttack", check_model(model))
         self.norm, self.mode, self.stream, self.start = norm, mode, stream, start
         self.eps = eps
         self.members = members_of(attacks, self.model, norm, steps=steps, step_ratio=step_ratio, objective=objective)

@@ -1,5 +1,6 @@
 """The attacks of the table as torchattacks objects, and what each of these has of an eps and a step."""
 
+import contextlib
 import dataclasses
 import inspect
 from typing import Any
@@ -45,18 +46,19 @@ def make_attack(
     steps = None if spec.kind == "black_box" else steps
     arguments = dict(spec.options) | _known(name, options)
     ratio = step_ratio or spec.ratio_of(steps)
-    if objective is None:
-        attack = spec.cls(model, **arguments)
-    elif name in OBJECTIVE_OPTIONS:
-        if isinstance(objective, AdaptiveObjective) and objective.task is None:
-            objective = dataclasses.replace(objective, task=TASKS.get(name))
-        attack = ObjectiveUPGD(model, objective, **(OBJECTIVE_OPTIONS[name] | arguments))
-        ratio = ratio or 1.0  # one FGSM step reaches eps
-    else:
+    if objective is not None and name not in OBJECTIVE_OPTIONS:
         raise ConfigError(
             f"Expected an attack that can maximise another loss, but got {name!r}; "
             f"take one of {', '.join(sorted(OBJECTIVE_OPTIONS))}."
         )
+    with contextlib.redirect_stdout(None):  # torchattacks prints that a model without parameters has no device
+        if objective is None:
+            attack = spec.cls(model, **arguments)
+        else:
+            if isinstance(objective, AdaptiveObjective) and objective.task is None:
+                objective = dataclasses.replace(objective, task=TASKS.get(name))
+            attack = ObjectiveUPGD(model, objective, **(OBJECTIVE_OPTIONS[name] | arguments))
+            ratio = ratio or 1.0  # one FGSM step reaches eps
     if spec.steps is not None and steps is not None:
         setattr(attack, spec.steps, steps)
     first, *others = parts_of(attack)

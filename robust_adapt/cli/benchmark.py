@@ -7,16 +7,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.table import Table
 
 from robust_adapt.ball import Ball, Epsilon, format_eps
-from robust_adapt.cli.leaderboard import MARK, place_lines
+from robust_adapt.cli.leaderboard import benchmark_text, place_lines
 from robust_adapt.cli.report import write_benchmark
-from robust_adapt.cli.terminal import Devices, TrustCode, console, names_data, read_of_run
+from robust_adapt.cli.terminal import (
+    MARK,
+    Answer,
+    Devices,
+    TrustCode,
+    console,
+    names_data,
+    read_of_run,
+    run_folders,
+)
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import write_json
-from robust_adapt.reporting import class_sentence, plain
+from robust_adapt.reporting import plain
 
 ATTACKED = ("eps", "version", "attacks", "seed", "fast", "devices")
 
@@ -61,7 +69,7 @@ class BenchmarkOptions:
     model: ModelConfig = ModelConfig()
 
 
-def benchmark(arguments: Sequence[str]) -> int:
+def benchmark(arguments: Sequence[str]) -> Answer:
     """The leaderboard's protocol on a model: robust-adapt benchmark MODEL [--n N] [--norm Linf] [--eps EPS] ..."""
     options = read_of_run(BenchmarkOptions, arguments, "benchmark", "model_name")
     from robust_adapt import leaderboard, runs
@@ -91,12 +99,28 @@ def benchmark(arguments: Sequence[str]) -> int:
             origin=dataclasses.replace(found, more_data=options.more_data or found.more_data),
             report=lambda progress: _show(status, progress, f", {conditions.arithmetic}" if options.fast else ""),
         )
-    show_benchmark(record)
-    if processes.is_first:
-        written = write_benchmark(out, Path(options.model_name), record)
-        names = ", ".join(["benchmark.json", *(path.name for path in written)])
-        console.print(f"Written to {plain(str(out))}: {names}", soft_wrap=True)
-    return 0
+    files = write_benchmark(out, Path(options.model_name), record) if processes.is_first else []
+    text, details = benchmark_text(record)
+    return Answer(
+        record={"benchmark": record},
+        text=[*text, *_own_budget(options, conditions.ball)],
+        details=details,
+        folder=out,
+        files=["benchmark.json", *files],
+    )
+
+
+def _own_budget(options: BenchmarkOptions, judged: Ball) -> list[str]:
+    """A line where a run was trained for another budget than the board's, which it is judged under by default."""
+    from robust_adapt.training.checkpoint import read_config
+
+    for folder in run_folders([options.model_name]):
+        config = read_config(folder)
+        own = config.ball
+        if options.eps is None and config.attack.attacks and own != judged:
+            flags = f"--norm {own.norm} --eps {format_eps(own.eps, own.norm)}"
+            return [f"The run was trained for {own} and is judged in {judged}, the board's; its own: {flags}"]
+    return []
 
 
 def _conditions(options: BenchmarkOptions) -> Any:
@@ -143,31 +167,6 @@ def _find(options: BenchmarkOptions, data: Any) -> Any:
     )
 
 
-def show_benchmark(record: Any) -> None:
-    """Accuracies, attack by attack, places and findings; every line says where it is not comparable."""
-    run, mark = record.autoattack, "" if record.comparable else MARK
-    marked = f"({mark})" if mark else ""
-    about = f"AutoAttack {run.version}, {run.ball}, {run.conditions.arithmetic}"
-    title = plain(f"{record.model} on {run.n} test images of {record.data}: {about}")
-    table = Table(title=title, title_justify="left")
-    for name in ("after", "accuracy, %", "95 % interval", "attacked", "broken", ""):
-        table.add_column(name, justify="left" if name in ("after", "") else "right")
-    for row in (run.clean, *run.attacks):
-        interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
-        table.add_row(row.name, f"{100 * row.accuracy:.2f}", interval, str(row.attacked), str(row.fooled), mark)
-    console.print(table)
-    judged = {"clean": run.clean_flags, "AutoAttack": run.flags}
-    classes = [plain(text) for text in [class_sentence(judged, run.labels, record.classes)] if text]
-    first = f"robust: {run.correct} of {run.n}, {100 * run.accuracy:.2f} % {marked}"
-    lines = [first, *classes, *place_lines(record)]
-    for finding in run.findings:
-        where = f" in {finding.attack}" if finding.attack else ""
-        lines.append(f"[yellow]AutoAttack's check[/] {plain(finding.check)}{where}: {plain(finding.message)}")
-    lines += [] if run.findings else ["AutoAttack's own checks found nothing."]
-    for line in lines:
-        console.print(line, soft_wrap=True)
-
-
 def default_folder(options: BenchmarkOptions) -> Path:
     """runs/benchmark-MODEL, followed by the conditions that are not the default: each state has its own folder."""
     usual, data, model = BenchmarkOptions(model_name=options.model_name), options.data, options.model
@@ -207,7 +206,7 @@ def _show(status: Any, progress: Any, speed: str) -> None:
         console.print(text)
 
 
-def _corruptions(options: BenchmarkOptions) -> int:
+def _corruptions(options: BenchmarkOptions) -> Answer:
     """RobustBench's corruption protocol, for which the clean images are not needed."""
     usual = BenchmarkOptions(model_name=options.model_name)
     given = [f"--{name.replace('_', '-')}" for name in ATTACKED if getattr(options, name) != getattr(usual, name)]
@@ -232,13 +231,13 @@ def _corruptions(options: BenchmarkOptions) -> int:
         origin=dataclasses.replace(found, more_data=options.more_data or found.more_data),
     )
     mark = "" if record.comparable else f" ({MARK}: {record.n} of {images} images each)"
-    for corruption, shares in record.accuracies.items():
-        figures = " ".join(f"{100 * share:6.2f}" for share in shares)
-        console.print(f"{corruption:<20} {figures}{mark}")
-    console.print(f"mean over corruptions and severities: {100 * record.accuracy:.2f} %{mark}")
-    for line in place_lines(record):
-        console.print(line, soft_wrap=True)
-    path = (options.out or default_folder(options)) / "corruptions.json"
-    write_json(path, record)
-    console.print(f"Written to {plain(str(path))}", soft_wrap=True)
-    return 0
+    rows = [
+        f"{corruption:<20} {' '.join(f'{100 * share:6.2f}' for share in shares)}{mark}"
+        for corruption, shares in record.accuracies.items()
+    ]
+    place, details = place_lines(record)
+    mean = f"mean over corruptions and severities: {100 * record.accuracy:.2f} %{mark}"
+    out = options.out or default_folder(options)
+    write_json(out / "corruptions.json", record)
+    text = [*rows, mean, *place]
+    return Answer(record={"corruptions": record}, text=text, details=details, folder=out, files=["corruptions.json"])

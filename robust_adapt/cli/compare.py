@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.table import Table
 
-from robust_adapt.cli.terminal import console, read
+from robust_adapt.cli.terminal import WIDE, Answer, grid, read
 from robust_adapt.records import write_json
 from robust_adapt.reporting import plain
 
@@ -25,7 +24,7 @@ class CompareOptions:
     """JSON file for the figures."""
 
 
-def compare(arguments: Sequence[str]) -> int:
+def compare(arguments: Sequence[str]) -> Answer:
     """Two recorded evaluations or benchmarks, paired: robust-adapt compare A B."""
     options = read(CompareOptions, arguments, "compare")
     from robust_adapt import leaderboard
@@ -33,27 +32,27 @@ def compare(arguments: Sequence[str]) -> int:
     rows = leaderboard.compare(options.a, options.b)
     caption = ["difference: A minus B in points with its 95 % interval (Agresti and Min); p: McNemar's exact test"]
     caption += dict.fromkeys(plain(f"A and B also differ in {row.notes}") for row in rows.values() if row.notes)
-    table = Table(
-        title=plain(f"A: {options.a}   B: {options.b}"),
-        title_justify="left",
-        caption="\n".join(caption),
-        caption_justify="left",
-    )
-    for name in ("row", "n", "A, %", "B, %", "difference", "only A", "only B", "p", "attacked with"):
-        table.add_column(name, justify="left" if name in ("row", "attacked with") else "right", overflow="fold")
-    for name, row in rows.items():
-        table.add_row(
-            plain(name),
+    cells = [
+        (
+            name,
             str(row.n),
             f"{100 * row.accuracy_a:.1f}",
             f"{100 * row.accuracy_b:.1f}",
-            f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
+            f"{100 * row.difference:+z.1f} [{100 * row.low:+z.1f}, {100 * row.high:+z.1f}]",
             str(row.only_a),
             str(row.only_b),
             f"{row.p_value:.2g}",
-            plain(row.budget),
+            row.budget,
         )
-    console.print(table)
+        for name, row in rows.items()
+    ]
+    table = grid(
+        ("row", "n", "A, %", "B, %", "difference", "only A", "only B", "p", "attacked with"),
+        cells,
+        left=("row", "attacked with"),
+        title=plain(f"A: {options.a}   B: {options.b}"),
+        caption="\n".join(caption),
+    )
     if options.out is not None:
         write_json(options.out, {name: row.to_dict() for name, row in rows.items()})
-    return 0
+    return Answer(record={"rows": rows}, text=[table], width=WIDE)

@@ -4,13 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
 from robust_adapt import upstream
-from robust_adapt.cli.terminal import console, read
+from robust_adapt.cli.terminal import Answer, coloured, listing, read
 from robust_adapt.reporting import plain
-
-COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,14 +17,17 @@ class DoctorOptions:
     """Where to look for data sets."""
 
 
-def doctor(arguments: Sequence[str]) -> int:
+def doctor(arguments: Sequence[str]) -> Answer:
     """Check this machine: versions, devices, data, and what is wrong with the installed libraries."""
     checks = upstream.doctor(read(DoctorOptions, arguments, "doctor").data_root)
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for check in checks:
-        table.add_row(f"[{COLOURS[check.status]}]{check.status}[/]", plain(check.name), plain(check.detail))
-    console.print(table)
-    for check in checks:
-        if check.fix and check.status != "ok":  # below the table, where a long command can be copied as one line
-            console.print(f"\n[bold]{plain(check.name)}[/], run:\n{plain(check.fix)}", soft_wrap=True)
-    return 1 if any(check.status == "fail" for check in checks) else 0
+    table = listing((coloured(check.status), check.name, check.detail) for check in checks)
+    mends = [  # below the table, where a long command can be copied as one line
+        f"\n[bold]{plain(check.name)}[/], run:\n{plain(check.fix)}"
+        for check in checks
+        if check.fix and check.status != "ok"
+    ]
+    return Answer(
+        record={"checks": [dataclasses.asdict(check) for check in checks]},
+        text=[table, *mends],
+        code=1 if any(check.status == "fail" for check in checks) else 0,
+    )

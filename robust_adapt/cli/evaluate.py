@@ -6,13 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Column, Table
+from rich.console import RenderableType
 
 from robust_adapt import reporting
 from robust_adapt.ball import Ball, Epsilon
-from robust_adapt.cli.terminal import Devices, RunFolder, TrustCode, console, names_data, read_of_run
+from robust_adapt.cli.terminal import (
+    WIDTH,
+    Answer,
+    Devices,
+    RunFolder,
+    TrustCode,
+    coloured,
+    console,
+    grid,
+    names_data,
+    read_of_run,
+)
 from robust_adapt.config import DataConfig
-from robust_adapt.records import AttackRecord
+from robust_adapt.records import AttackRecord, EvaluationRecord
+from robust_adapt.reporting import plain
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +51,7 @@ class EvaluateOptions:
     data: DataConfig = DataConfig()
 
 
-def evaluate(arguments: Sequence[str]) -> int:
+def evaluate(arguments: Sequence[str]) -> Answer:
     """Evaluate a run on the test images: robust-adapt evaluate RUN [--n N] [--eps EPS]."""
     options = read_of_run(EvaluateOptions, arguments, "evaluate", "run")
     from robust_adapt import runs
@@ -63,12 +75,19 @@ def evaluate(arguments: Sequence[str]) -> int:
             report=lambda row: status.update(row_text(row)),
             save_adversarial=options.save_adversarial,
         )
-    console.print(reporting.terminal_table([record]))
-    kept = f"evaluation.json{', adversarial/' if options.save_adversarial else ''}"
-    console.print(f"Written to {reporting.plain(str(run.folder))}: {kept}", soft_wrap=True)
+    found: dict[str, Any] = {"evaluation": record}
+    text, details = figures([record])
+    files = ["evaluation.json", *["adversarial/"] * options.save_adversarial]
+    stored = runs.stored_evaluation(run.folder)
+    if stored is not None and [row.n for row in stored.attacks] != [row.n for row in record.attacks]:
+        files.remove("evaluation.json")
+        text.append(
+            f"[yellow]Not written[/]: the evaluation.json of {plain(str(run.folder))} says this on {stored.n} images "
+            f"under {len(stored.attacks)} rows, and stays; delete it to replace it"
+        )
     if options.sanity and processes.is_first:
         with console.status("sanity") as status:
-            sanity = runs.check_run(
+            found["sanity"] = runs.check_run(
                 run,
                 ball,
                 data=data,
@@ -76,22 +95,29 @@ def evaluate(arguments: Sequence[str]) -> int:
                 standard=options.standard and runs.load_run(options.standard, trust_code=options.trust_code),
                 report=lambda check: status.update(f"{check.name}: {check.status}"),
             )
-        show_sanity(sanity)
-    return 0
+        text += _sanity(found["sanity"])
+        files.append("sanity.json")
+    return Answer(record=found, text=text, details=details, folder=run.folder, files=files)
 
 
-def show_sanity(record: Any) -> None:
-    """One line per check: status, figure, and what to do next unless it passed."""
-    colours = {"pass": "green", "skip": "dim", "warn": "yellow", "fail": "bold red"}
-    columns = [Column(name, overflow="fold") for name in ("", "check", "figure", "what to do")]
-    title = f"Is this robustness real? {record.n} images of {reporting.plain(record.data)}"
-    table = Table(*columns, title=title, title_justify="left")
-    for check in record.checks:
-        cells = [reporting.plain(each) for each in (check.name, check.figure, check.todo)]
-        table.add_row(f"[{colours[check.status]}]{check.status}[/]", *cells)
-    console.print(table)
-    console.print(f"Verdict: {record.verdict}")
+def figures(records: Sequence[EvaluationRecord]) -> tuple[list[RenderableType], list[RenderableType]]:
+    """The table and what matters most of it, a line a model; and the conditions."""
+    table = reporting.terminal_table(records, width=min(WIDTH, console.width))
+    lines = []
+    for record in records:
+        rows = [*(row for row in record.attacks if row.name == "Clean"), record.worst_case]
+        shares = ", ".join(f"{row.name.lower()} {reporting.percent(row.accuracy)} %" for row in rows)
+        lines.append(f"[bold]{plain(record.model)}[/]: {shares} of {record.n} images")
+    return [table, *lines], list(map(plain, reporting.conditions(records)))
+
+
+def _sanity(record: Any) -> list[RenderableType]:
+    """A line a check: status, figure, and what to do next unless it passed."""
+    columns = ("", "check", "figure", "what to do")
+    rows = [(coloured(check.status), check.name, check.figure, check.todo) for check in record.checks]
+    title = f"Is this robustness real? {record.n} images of {plain(record.data)}"
+    return [grid(columns, rows, left=columns, title=title), f"Verdict: {record.verdict}"]
 
 
 def row_text(row: AttackRecord) -> str:
-    return f"{reporting.plain(row.name)}: {100 * row.accuracy:.1f} %"
+    return f"{plain(row.name)}: {reporting.percent(row.accuracy)} %"

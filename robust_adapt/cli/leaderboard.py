@@ -1,4 +1,5 @@
-"""``robust-adapt leaderboard``: a board of RobustBench, with a model of one's own in its place."""
+"""``robust-adapt leaderboard``: a board of RobustBench, with a model of one's own in its place; and how a benchmark is
+shown."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.table import Table
+from rich.console import RenderableType
+from rich.text import Text
 
-from robust_adapt.cli.terminal import console, read
+from robust_adapt.cli.terminal import MARK, Answer, grid, read
 from robust_adapt.errors import ConfigError, shown
-from robust_adapt.reporting import plain
-
-WIDTH, MARK = 100, "not comparable"
+from robust_adapt.reporting import class_sentence, plain
+from robust_adapt.reporting.text import harmless
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class LeaderboardOptions:
     """Folder or file that `robust-adapt benchmark` has written, whose model is shown in its place."""
 
 
-def leaderboard(arguments: Sequence[str]) -> int:
+def leaderboard(arguments: Sequence[str]) -> Answer:
     """A board of RobustBench: robust-adapt leaderboard cifar10 Linf [--add RECORD]."""
     options = read(LeaderboardOptions, arguments, "leaderboard")
     from robust_adapt.leaderboard import published
@@ -50,18 +51,18 @@ def leaderboard(arguments: Sequence[str]) -> int:
         figures = [_percent(record.place.accuracy) if norm == options.norm else "" for norm in columns.values()]
         own = [f"> {place}", record.model, "", clean, *figures, "yes" if record.more_data else ""]
         rows.append((place - 0.5, own))  # above those that share the place
+    rows.sort(key=lambda row: row[0])
+    cells = [[Text(harmless(cell), "bold") for cell in row] if row[0].startswith(">") else row for _, row in rows]
+    words = ("name", "architecture", "more data")
     title = f"RobustBench, {options.dataset} {options.norm}, accuracies in %"
-    table = Table(title=title, title_justify="left", box=None)
-    for name in ("rank", "name", "architecture", "clean", *columns, "more data"):
-        left = name in ("name", "architecture", "more data")
-        table.add_column(name, justify="left" if left else "right", overflow="fold")
+    names = ("rank", "name", "architecture", "clean", *columns, "more data")
+    table = grid(names, cells, left=words, title=title, box=None)
     table.columns[1].width = max(len(each.id) for each in entries)
-    for _, cells in sorted(rows, key=lambda row: row[0]):
-        table.add_row(*map(plain, cells), style="bold" if cells[0].startswith(">") else None)
-    console.print(table, width=min(WIDTH, console.width))
-    for line in [f"entries: {SOURCE}"] if record is None else place_lines(record):
-        console.print(line, width=min(WIDTH, console.width))
-    return 0
+    lines = [f"entries: {SOURCE}"] if record is None else sum(place_lines(record), [])
+    return Answer(
+        record={"dataset": options.dataset, "norm": options.norm, "entries": entries, "added": record},
+        text=[table, *map(Text.from_markup, lines)],
+    )
 
 
 def _percent(share: float) -> str:
@@ -84,11 +85,50 @@ def _record(options: LeaderboardOptions) -> Any:
     return record
 
 
-def place_lines(record: Any) -> list[str]:
-    """The places of a record, and the reasons against a comparison, as lines for the terminal."""
-    marked = "" if record.comparable else f"({MARK})"
-    lines = [f"{each}: {each.group} {marked}" for each in record.place.standings] if record.place else []
-    if record.place and len(record.place.standings) == 2:
-        lines.append("no place within the ResNet-18 class: this model is not one")
-    lines += [f"entries: {plain(record.place.source)}"] if record.place else []
-    return lines + ([f"{MARK} with the leaderboard: {plain('; '.join(record.reasons))}"] if record.reasons else [])
+def place_lines(record: Any) -> tuple[list[str], list[str]]:
+    """The place of a record and the reasons against a comparison, and its other places, as lines for the terminal."""
+    place, marked = record.place, "" if record.comparable else f" ({MARK})"
+    reasons = [f"{MARK} with the leaderboard: {plain('; '.join(record.reasons))}"] if record.reasons else []
+    if place is None:
+        return reasons, []
+    first, *others = [f"{each}: {each.group}{marked}" for each in place.standings]
+    no_class = ["no place within the ResNet-18 class: this model is not one"] if len(place.standings) == 2 else []
+    return [first, *reasons], [*others, *no_class, f"entries: {plain(place.source)}"]
+
+
+def benchmark_text(record: Any) -> tuple[list[RenderableType], list[RenderableType]]:
+    """Accuracies, attack by attack, place and findings, then what else there is; every line says where it is not
+    comparable."""
+    run, mark = record.autoattack, "" if record.comparable else MARK
+    table = grid(
+        ("after", "accuracy, %", "95 % interval", "attacked", "broken", ""),
+        [
+            (
+                row.name,
+                f"{100 * row.accuracy:.2f}",
+                f"{100 * row.low:.1f} to {100 * row.high:.1f}",
+                str(row.attacked),
+                str(row.fooled),
+                mark,
+            )
+            for row in (run.clean, *run.attacks)
+        ],
+        left=("after", ""),
+        title=plain(
+            f"{record.model} on {run.n} test images of {record.data}: AutoAttack {run.version}, {run.ball}, "
+            f"{run.conditions.arithmetic}"
+        ),
+    )
+    place, others = place_lines(record)
+    robust = f"clean: {100 * run.clean.accuracy:.2f} %, robust: {run.correct} of {run.n}, {100 * run.accuracy:.2f} %"
+    findings = [
+        f"[yellow]AutoAttack's check[/] {plain(each.check)}{f' in {each.attack}' if each.attack else ''}: "
+        f"{plain(each.message)}"
+        for each in run.findings
+    ]
+    classes = class_sentence({"clean": run.clean_flags, "AutoAttack": run.flags}, run.labels, record.classes)
+    return [table, robust + (f" ({mark})" if mark else ""), *place, *findings], [
+        *[plain(text) for text in [classes] if text],
+        *others,
+        *["AutoAttack's own checks found nothing."] * (not run.findings),
+    ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from robust_adapt.cli.terminal import Flat, console, read_recipe
+from robust_adapt.cli.terminal import Answer, Flat, console, grid, read_recipe
 from robust_adapt.config import Config
 from robust_adapt.reporting import plain
 
@@ -20,35 +20,35 @@ class PlanOptions:
     """Seconds of real steps to measure after a warm-up, on the config's machine, model and data; 0 for none."""
 
 
-def plan(arguments: Sequence[str]) -> int:
+def plan(arguments: Sequence[str]) -> Answer:
     """What a training costs before it runs: robust-adapt plan RECIPE [--section.field VALUE ...] [--probe SECONDS]."""
     options = read_recipe(PlanOptions, arguments, "plan")
-    if options is None:
-        return 0
+    if isinstance(options, Answer):
+        return options
     from robust_adapt import runs
 
     with console.status("measuring a few steps"):
         found = runs.plan_run(options.config, probe=options.probe)
-    console.print(_passes(options.config, found))
-    if found.probe is not None:
-        console.print(_times(options.config, found.probe), soft_wrap=True)
-    return 0
+    record = dataclasses.asdict(found)
+    if found.probe is None:
+        return Answer(record=record, text=[_passes(options.config, found)])
+    record["probe"] |= {"minutes_an_epoch": found.probe.minutes_an_epoch, "minutes": found.probe.minutes}
+    return Answer(record=record, text=[_passes(options.config, found), _times(options.config, found.probe)])
 
 
 def _passes(config: Config, found: Any) -> Table:
-    rows = Table("passes an image", box=None, padding=(0, 2, 0, 0))
-    rows.add_column("forward", justify="right")
-    rows.add_column("backward", justify="right")
+    rows = []
     if found.crafting is not None:
         most = "" if found.crafting.exact else "at most "
-        for name, (forward, backward) in found.crafting.attacks.items():
-            rows.add_row(f"  {plain(name)} alone", f"{forward:g}", f"{backward:g}")
+        attacks = found.crafting.attacks.items()
+        rows = [(f"  {name} alone", f"{forward:g}", f"{backward:g}") for name, (forward, backward) in attacks]
         how = f"crafting ({config.attack.mode}, pick {config.attack.pick}), into the images"
-        rows.add_row(how, f"{most}{found.crafting.forward:g}", f"{most}{found.crafting.backward:g}")
-    rows.add_row("training, into the weights", f"{found.training:g}", f"{found.training:g}")
+        rows.append((how, f"{most}{found.crafting.forward:g}", f"{most}{found.crafting.backward:g}"))
+    rows.append(("training, into the weights", f"{found.training:g}", f"{found.training:g}"))
     if found.signals:
-        rows.add_row("measuring what the rule of eps reads", f"{found.signals:g}", "0")
-    return rows
+        rows.append(("measuring what the rule of eps reads", f"{found.signals:g}", "0"))
+    name = "passes an image"
+    return grid((name, "forward", "backward"), rows, left=[name], box=None, padding=(0, 2, 0, 0))
 
 
 def _times(config: Config, probe: Any) -> str:

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from robust_adapt import reporting
-from robust_adapt.ball import Ball
-from robust_adapt.cli.terminal import TrustCode, console, read
+from robust_adapt.cli.terminal import Answer, TrustCode, console, read
 from robust_adapt.config import DataConfig
 from robust_adapt.errors import CheckpointError, ConfigError, DataError
 from robust_adapt.records import write_json
@@ -30,7 +29,7 @@ class ReportOptions:
     data: DataConfig = DataConfig()
 
 
-def report(arguments: Sequence[str]) -> int:
+def report(arguments: Sequence[str]) -> Answer:
     """A page about a run, or several side by side: robust-adapt report RUN [RUN ...]."""
     options = read(ReportOptions, arguments, "report")
     from robust_adapt import runs
@@ -59,21 +58,27 @@ def report(arguments: Sequence[str]) -> int:
         except DataError as error:
             notes.append(f"No curve over eps and no case study: {error}")
         else:
-            ball = next((each.evaluation.ball for each in dossiers if each.evaluation), _ball(list(found.values())))
+            judged = [each.evaluation.ball for each in dossiers if each.evaluation]
+            trained = [run.config.ball for run in found.values() if run.config.attack.attacks]
+            ball = [*judged, *trained, first.config.ball][0]
             with console.status("measuring") as status:
                 show = lambda text: status.update(reporting.plain(text))  # noqa: E731
                 dossiers, gallery = runs.measure(dossiers, found, data, ball, report=show)
     own = dossiers[0].folder if len(dossiers) == 1 else None
-    written = write_report(options.out or own or Path("runs/report"), "report", dossiers, gallery, notes)
-    console.print(f"Written to {reporting.plain(str(written[0].parent))}: {', '.join(path.name for path in written)}")
-    return 0
+    out = options.out or own or Path("runs/report")
+    files = write_report(out, "report", dossiers, gallery, notes)
+    return Answer(record={"notes": notes}, folder=out, files=files)
 
 
 def write_report(
     folder: Path, name: str, dossiers: Sequence[Any], gallery: Any = None, notes: Sequence[str] = ()
-) -> list[Path]:
+) -> list[str]:
     """The page, and the evaluations as markdown, CSV and JSON beside it; what was written."""
-    page = reporting.html_page(dossiers, gallery, _entries(dossiers), notes=notes)
+    from robust_adapt import leaderboard
+
+    places = [each.benchmark.place for each in dossiers if each.benchmark and each.benchmark.place]
+    entries = leaderboard.published(places[0].dataset, places[0].norm) if places else ()
+    page = reporting.html_page(dossiers, gallery, entries, notes=notes)
     records = _evaluations(dossiers)
     folder.mkdir(parents=True, exist_ok=True)
     texts = {f"{name}.html": page}
@@ -82,10 +87,10 @@ def write_report(
         write_json(folder / f"{name}.json", [record.to_dict() for record in records])
     for file, text in texts.items():
         (folder / file).write_text(text, **BYTES)
-    return [folder / file for file in texts] + [folder / f"{name}.json"] * bool(records)
+    return [*texts, *[f"{name}.json"] * bool(records)]
 
 
-def write_benchmark(out: Path, folder: Path, record: Any) -> list[Path]:
+def write_benchmark(out: Path, folder: Path, record: Any) -> list[str]:
     """The page of a benchmark, with what is known of its weights where it is of a run folder; what was written."""
     from robust_adapt import runs
 
@@ -100,17 +105,3 @@ def write_benchmark(out: Path, folder: Path, record: Any) -> list[Path]:
 
 def _evaluations(dossiers: Sequence[Any]) -> list[Any]:
     return [dataclasses.replace(each.evaluation, model=each.name) for each in dossiers if each.evaluation]
-
-
-def _ball(found: Sequence[Any]) -> Ball:
-    """The budget of the first run that was trained under attack."""
-    ball: Ball = next((run.config.ball for run in found if run.config.attack.attacks), found[0].config.ball)
-    return ball
-
-
-def _entries(dossiers: Sequence[Any]) -> Sequence[Any]:
-    """The published entries of the board that the first benchmark has a place on."""
-    from robust_adapt import leaderboard
-
-    places = [each.benchmark.place for each in dossiers if each.benchmark and each.benchmark.place]
-    return leaderboard.published(places[0].dataset, places[0].norm) if places else ()

@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from robust_adapt.cli.terminal import RunFolder, TrustCode, console, read
-from robust_adapt.reporting import plain
+from robust_adapt.cli.terminal import Answer, RunFolder, TrustCode, read
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,7 @@ class SubmitOptions:
     """Folder of the submission; by default RUN/submission."""
 
 
-def submit(arguments: Sequence[str]) -> int:
+def submit(arguments: Sequence[str]) -> Answer:
     """A submission to RobustBench: robust-adapt submit RUN --benchmark DIR --name NAME --title TITLE ..."""
     options = read(SubmitOptions, arguments, "submit")
     from robust_adapt import leaderboard, models, runs
@@ -57,6 +56,5 @@ def submit(arguments: Sequence[str]) -> int:
         source=leaderboard.model_source(settings.name, run.model) if plain_code else None,
         draft=options.draft,
     )
-    written = "weights, model.py, entry, form.md, evaluation.json"
-    console.print(f"Written to {plain(str(folder))}: {written}", soft_wrap=True)
-    return 0
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return Answer(record={}, folder=folder, files=files)

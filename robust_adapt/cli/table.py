@@ -7,9 +7,9 @@ from typing import Any
 
 from robust_adapt import reporting
 from robust_adapt.ball import Ball, Epsilon
-from robust_adapt.cli.evaluate import row_text
+from robust_adapt.cli.evaluate import figures, row_text
 from robust_adapt.cli.report import write_report
-from robust_adapt.cli.terminal import TrustCode, console, read
+from robust_adapt.cli.terminal import Answer, TrustCode, console, read
 from robust_adapt.cli.train import train_with_progress
 from robust_adapt.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from robust_adapt.errors import ConfigError
@@ -30,6 +30,8 @@ class TableOptions:
     """Epochs of the recipes that are trained; by default each recipe's own."""
     minutes: float | None = None
     """Or minutes of each."""
+    n: int | None = None
+    """Test images; by default `--evaluation.n`."""
     eps: Epsilon = Epsilon("8/255")
     """Target of the training, budget of the evaluation."""
     seed: int = 0
@@ -50,7 +52,7 @@ class DemoOptions:
     """Epochs of both models."""
 
 
-def table(arguments: Sequence[str]) -> int:
+def table(arguments: Sequence[str]) -> Answer:
     """Train or load a standard and robust models, evaluate them under one budget, print the table."""
     options = read(TableOptions, arguments, "table")
 
@@ -67,16 +69,14 @@ def table(arguments: Sequence[str]) -> int:
             epochs=config.epochs if options.epochs is None else options.epochs,
         )
 
-    trusted = options.trust_code or options.model.name
-    _compare([options.standard, *options.robust], build, options.out, options.evaluation.n, trusted)
-    return 0
+    trusted, n = options.trust_code or options.model.name, options.evaluation.n if options.n is None else options.n
+    return _compare([options.standard, *options.robust], build, options.out, n, trusted)
 
 
-def demo(arguments: Sequence[str]) -> int:
+def demo(arguments: Sequence[str]) -> Answer:
     """The table on the embedded digits, in about two minutes."""
     options = read(DemoOptions, arguments, "demo")
-    _compare(["standard", "deepseek"], lambda name: on_digits(recipe(name), epochs=options.epochs), options.out)
-    return 0
+    return _compare(["standard", "deepseek"], lambda name: on_digits(recipe(name), epochs=options.epochs), options.out)
 
 
 def _compare(
@@ -85,7 +85,7 @@ def _compare(
     out: Path,
     n: int | None = None,
     trusted: bool | str = False,
-) -> None:
+) -> Answer:
     """Train what is a recipe, load what is a run, evaluate all under one budget, write and print."""
     from robust_adapt import runs
 
@@ -114,15 +114,14 @@ def _compare(
     with console.status("measuring") as status:
         show = lambda text: status.update(reporting.plain(text))  # noqa: E731
         dossiers, gallery = runs.measure(dossiers, found, data, ball, n=records[0].n, report=show)
-    written = write_report(out, "table", dossiers, gallery)
-    pictures = [out / "curves.png"]
-    reporting.draw_curves({name: (run.epochs, run.steps) for name, run in found.items()}, pictures[0], norm=ball.norm)
+    files = [*write_report(out, "table", dossiers, gallery), "curves.png"]
+    curves = {name: (run.epochs, run.steps) for name, run in found.items()}
+    reporting.draw_curves(curves, out / "curves.png", norm=ball.norm)
     if gallery is not None:
-        pictures.append(out / "cases.png")
-        reporting.draw_cases(next(iter(gallery.cases.values())), pictures[1], ball)
-    console.print(reporting.terminal_table(records))
-    names = ", ".join(path.name for path in [*written, *pictures])
-    console.print(f"Written to {reporting.plain(str(out))}: {names}")
+        files.append("cases.png")
+        reporting.draw_cases(next(iter(gallery.cases.values())), out / "cases.png", ball)
+    text, details = figures(records)
+    return Answer(record={"evaluations": records}, text=text, details=details, folder=out, files=files)
 
 
 def _check_data(present: Sequence[Any], configs: Sequence[Config]) -> None:

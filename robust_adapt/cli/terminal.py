@@ -1,31 +1,42 @@
-"""What every command shares: the two consoles, the flags that several have, and tyro with eps as 8/255."""
+"""What every command shares: its answer, the two consoles, the flags that several have, and tyro with eps as 8/255."""
 
+import contextlib
+import contextvars
 import dataclasses
+import io
 import os
+import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from robust_adapt.ball import Epsilon, format_eps
 from robust_adapt.config import Config
+from robust_adapt.errors import ConfigError
 from robust_adapt.recipes import RECIPES, recipe
 from robust_adapt.reporting import plain
 
-WIDE = 130
+WIDE = 130  # of what is not printed into a terminal
+WIDTH = 100  # of tables
+MARK = "not comparable"
+COLOURS = {"ok": "green", "pass": "green", "skip": "dim", "warn": "yellow", "fail": "bold red"}
 # of the processes that torchrun or Fabric has started together the first one speaks; tasks of SLURM
 # may be jobs of their own
 PROCESS = (os.environ.get("RANK") or os.environ.get("LOCAL_RANK", "0")) if "MASTER_ADDR" in os.environ else "0"
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, highlight=False)
 registry = ConstructorRegistry()
+as_json = contextvars.ContextVar("as_json", default=False)
+"""Whether a program listens (``--json``)."""
 
 Flat = Annotated[Config, tyro.conf.arg(name="")]  # every field of the config is a flag of the command
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="Folder of the run.")]
@@ -40,10 +51,54 @@ Devices = Annotated[
 ]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a command has found out; ``cli.main`` prints it, for people or, with ``--json``, for programs.
+
+    record: by name, for programs alone. text, details: for people, the second with ``--verbose`` alone; strings are
+    rich's markup. width: at most, of what is no string. folder, files: what was written. code: the exit code.
+    """
+
+    record: dict[str, Any]
+    text: Sequence[RenderableType] = ()
+    details: Sequence[RenderableType] = ()
+    folder: Path | None = None
+    files: Sequence[str] = ()
+    width: int = WIDTH
+    code: int = 0
+
+
+def grid(columns: Iterable[str], rows: Iterable[Sequence[str | Text]], *, left: Collection[str], **look: Any) -> Table:
+    """A table of figures, all but the columns in ``left`` to the right. Names from data and files are escaped."""
+    table = Table(title_justify="left", caption_justify="left", **look)
+    for name in columns:
+        table.add_column(plain(name), justify="left" if name in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*[plain(cell) if isinstance(cell, str) else cell for cell in row])
+    return table
+
+
+def listing(rows: Iterable[Sequence[str | Text]]) -> Table:
+    """Words below each other, without a frame."""
+    rows = list(rows)
+    columns = [" " * number for number in range(len(rows[0]))]
+    return grid(columns, rows, left=columns, box=None, show_header=False, padding=(0, 2, 0, 0))
+
+
+def coloured(status: str) -> Text:
+    return Text(status, COLOURS[status])
+
+
 def read(options: Any, arguments: Sequence[str], command: str, **settings: Any) -> Any:
-    """tyro, with eps as 8/255 and its errors in our form."""
-    with registry:
-        given = tyro.cli(options, args=list(arguments), prog=f"robust-adapt {command}", **settings)
+    """tyro, with eps as 8/255; its refusals are a ``ConfigError`` where a program listens."""
+    said = io.StringIO()
+    with registry, contextlib.redirect_stderr(said) if as_json.get() else contextlib.nullcontext():
+        try:
+            given = tyro.cli(options, args=list(arguments), prog=f"robust-adapt {command}", **settings)
+        except SystemExit as stop:
+            if not as_json.get() or not stop.code:
+                raise
+            raise ConfigError(" ".join(re.sub("-{3,}|[─-╿]", " ", said.getvalue()).split())) from None
     asked = getattr(given, "config", given)
     several = getattr(asked, "devices", 1) * getattr(asked, "nodes", 1) > 1 or "LOCAL_WORLD_SIZE" in os.environ
     console.quiet = several and PROCESS != "0"  # one process speaks, whatever a launcher has left in its environment
@@ -51,17 +106,14 @@ def read(options: Any, arguments: Sequence[str], command: str, **settings: Any) 
 
 
 def read_recipe(options: Any, arguments: Sequence[str], command: str) -> Any:
-    """``read`` after a recipe, whose config is what the flags change; None where the recipes are listed instead."""
+    """``read`` after a recipe, whose config is what the flags change; without one the ``Answer`` that lists them."""
     if arguments and arguments[0] not in ("-h", "--help"):
         default = options(config=recipe(arguments[0]))
         return read(options, arguments[1:], f"{command} {arguments[0]}", default=default)
-    recipes = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, build in RECIPES.items():
-        recipes.add_row(f"  [bold]{name}[/]", plain(build.__doc__ or ""))
-    console.print(plain(f"robust-adapt {command} RECIPE [--help] [--section.field VALUE ...]"))
-    console.print("\nRecipes:")
-    console.print(recipes)
-    return None
+    recipes = {name: build.__doc__ or "" for name, build in RECIPES.items()}
+    usage = plain(f"robust-adapt {command} RECIPE [--help] [--section.field VALUE ...]")
+    rows = [(Text(f"  {name}", "bold"), said) for name, said in recipes.items()]
+    return Answer(record={"recipes": recipes}, text=[usage, "\nRecipes:", listing(rows)])
 
 
 def read_of_run(options: Any, arguments: Sequence[str], command: str, folder: str) -> Any:

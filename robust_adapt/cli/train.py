@@ -1,17 +1,22 @@
 """``robust-adapt train``, and the progress of a training for every command that trains."""
 
 import dataclasses
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import RenderableType
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from robust_adapt.cli.terminal import Flat, console, read, read_recipe
+from robust_adapt.cli.terminal import Answer, Flat, console, read, read_recipe
 from robust_adapt.config import Config
 from robust_adapt.records import BrakeRecord, EpochRecord, Record, RunRecord, StepRecord
-from robust_adapt.reporting import plain
+from robust_adapt.reporting import percent, plain
+
+FILES = ["best.pt", "config.json", "run.json", "epochs.jsonl", "steps.jsonl", "last.ckpt"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,24 +33,27 @@ class TrainOptions:
     """With `--resume`: run the code that the folder's config names as its model (`module:function`)."""
 
 
-def train(arguments: Sequence[str]) -> int:
+def train(arguments: Sequence[str]) -> Answer:
     """Train a recipe: robust-adapt train RECIPE [--section.field VALUE ...]."""
     options = read_recipe(TrainOptions, arguments, "train")
-    if options is None:
-        return 0
+    if isinstance(options, Answer):
+        return options
     config = options.config
     out = options.out or Path("runs") / f"{config.recipe}-{_slug(config.data.name)}"
     if options.resume:
         config = _resumed(arguments, options, out)
     run = train_with_progress(config, out, resume=options.resume)
     best = max(run.epochs, key=lambda record: (record.best, record.epoch))
-    console.print(
-        f"Best epoch by validation: {best.epoch}, clean {100 * best.validation_clean:.1f} %, "
-        f"{best.validation_attack} {100 * best.validation_adversarial:.1f} % (n = {best.validation_n}). "
-        f"Next: robust-adapt evaluate {plain(str(out))}",
-        soft_wrap=True,
+    found = (
+        f"Best epoch by validation: {best.epoch}, clean {percent(best.validation_clean)} %, "
+        f"{best.validation_attack} {percent(best.validation_adversarial)} % (n = {best.validation_n})"
     )
-    return 0
+    return Answer(
+        record={"recipe": config.recipe, "best": best, "last": run.epochs[-1]},
+        text=[found, f"Next: robust-adapt evaluate {plain(str(out))}"],
+        folder=out,
+        files=FILES,
+    )
 
 
 def _resumed(arguments: Sequence[str], options: TrainOptions, out: Path) -> Config:
@@ -66,54 +74,90 @@ def _resumed(arguments: Sequence[str], options: TrainOptions, out: Path) -> Conf
 
 
 def train_with_progress(config: Config, out: Path, *, resume: bool) -> Any:
+    """The run of ``config`` in ``out``, with its progress on the terminal."""
     from robust_adapt import runs
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns, console=console, disable=not console.is_terminal)  # a line an epoch in a file
-    with bar as progress, warnings.catch_warnings():
+    with TrainingProgress(config) as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore" if console.quiet else "default", UserWarning)
-        task = progress.add_task(plain(config.recipe), total=None, figures="starting")
-        return runs.train(config, out, resume=resume, report=lambda record: _show(record, progress, task))
+        return runs.train(config, out, resume=resume, report=progress.show)
 
 
-def _show(record: Record, progress: Progress, task: TaskID) -> None:
-    if isinstance(record, RunRecord):
-        progress.update(task, total=record.total_steps)
-        progress.console.print(
-            f"[bold]{plain(record.recipe)}[/] on {plain(record.data)}: {record.train_n} training images, "
-            f"{record.total_steps} steps, {record.device}, {record.precision}"
+class TrainingProgress(Progress):
+    """Where a training stands: in a terminal a bar with the figures of the last steps below, and a line an epoch.
+
+    Speed and time left are means since the start, with validation.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.recipe, self.batch_size = config.recipe, config.batch_size
+        self.figures, self.epochs, self.validated = "starting", 0.0, math.nan
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            speed_estimate_period=math.inf,  # no period is sure to hold two records
         )
-    elif isinstance(record, StepRecord):
-        progress.update(task, completed=record.step, figures=step_text(record))
-    elif isinstance(record, BrakeRecord) and record.verdict == "alarm":
-        progress.console.print(
-            f"[yellow]catastrophic overfitting[/] at step {record.step}: {record.multi_step_attack} "
-            f"{100 * record.multi_step_accuracy:.1f} %, training attack {100 * record.training_accuracy:.1f} %; back "
-            f"to step {record.back_to}, eps at most {record.cap:.4f}",
-            soft_wrap=True,
-        )
-    elif isinstance(record, EpochRecord):
-        for warning in record.warnings:
-            progress.console.print(f"[yellow]warning[/] {plain(warning)}", soft_wrap=True)
-        progress.console.print(
-            f"epoch {record.epoch:>3}  loss {record.loss:.3f}  eps {record.eps:.4f}  validation: clean "
-            f"{100 * record.validation_clean:.1f} %, {record.validation_attack} "
-            f"{100 * record.validation_adversarial:.1f} %" + ("  best" if record.best else "")
-        )
+        self.add_task(plain(config.recipe), total=None)
+        self.task = self.tasks[0]
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, and a line below it."""
+        yield from super().get_renderables()
+        yield self.figures
+
+    def show(self, record: Record) -> None:
+        """Take a record of the training."""
+        if isinstance(record, RunRecord):
+            self.epochs = record.total_steps / record.steps_per_epoch
+            self.update(self.task.id, total=record.total_steps)
+            self._say(
+                f"[bold]{plain(record.recipe)}[/] on {plain(record.data)}: {record.train_n} training images, "
+                f"{record.total_steps} steps, {record.device}, {record.precision}"
+            )
+        elif isinstance(record, StepRecord):
+            done = self.epochs * record.step / (self.task.total or record.step)
+            about = f"{plain(self.recipe)} epoch {done:.1f}/{self.epochs:.4g}"
+            self.update(self.task.id, completed=record.step, description=about)
+            self.figures = f"{step_text(record, self.validated)}  {self._speed()}"
+        elif isinstance(record, BrakeRecord) and record.verdict == "alarm":
+            self._say(
+                f"[yellow]catastrophic overfitting[/] at step {record.step}: {record.multi_step_attack} "
+                f"{percent(record.multi_step_accuracy)} %, training attack {percent(record.training_accuracy)} %; back "
+                f"to step {record.back_to}, eps at most {record.cap:.4f}"
+            )
+        elif isinstance(record, EpochRecord):
+            self.validated = record.validation_clean
+            for warning in record.warnings:
+                self._say(f"[yellow]warning[/] {plain(warning)}")
+            line = (
+                f"epoch {record.epoch:>3}  loss {record.loss:.3f}  eps {record.eps:.4f}  validation: clean "
+                f"{percent(record.validation_clean)} %, {record.validation_attack} "
+                f"{percent(record.validation_adversarial)} %" + ("  best" if record.best else "")
+            )
+            self._say(line if console.is_terminal else f"{line}  {self._speed()}{self._left()}")
+
+    def _speed(self) -> str:
+        return f"{self.task.speed * self.batch_size:.0f} images/s" if self.task.speed else ""
+
+    def _left(self) -> str:
+        seconds = self.task.time_remaining
+        return "" if seconds is None else f", {timedelta(seconds=round(seconds))} left"
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True)
 
 
-def step_text(record: StepRecord) -> str:
-    """The figures of a step; where no attack has run they are of clean images."""
-    accuracy = f"{100 * record.adv_accuracy:.1f} %"
-    if not record.attacks:
-        return f"loss {record.loss:.3f} accuracy {accuracy}"
-    return f"eps {record.eps:.4f} loss {record.loss:.3f} accuracy under attack {accuracy}"
+def step_text(record: StepRecord, validated: float) -> str:
+    """The figures of a step; clean accuracy is the last validation's where the step has seen no clean images."""
+    clean = f"{percent(validated)} % (validation)"
+    if record.clean_accuracy is not None:
+        clean = f"{percent(record.clean_accuracy)} %"
+    attacked = f"  robust {percent(record.adv_accuracy)} %  eps {record.eps:.4f}" if record.attacks else ""
+    return f"loss {record.loss:.3f}  clean {clean}{attacked}"
 
 
 def _slug(name: str) -> str:

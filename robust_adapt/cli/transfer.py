@@ -13,15 +13,13 @@ from rich.table import Table
 
 from robust_adapt.ball import Ball, Epsilon
 from robust_adapt.checks import check_known
-from robust_adapt.cli.terminal import TrustCode, console, names_data, read_of_run, run_folders
+from robust_adapt.cli.terminal import Answer, TrustCode, console, grid, names_data, read_of_run, run_folders
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.errors import ConfigError
 from robust_adapt.files import write_atomically
 from robust_adapt.records import write_json
 from robust_adapt.reporting import plain
 from robust_adapt.reporting.text import cell
-
-WIDEST = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,7 @@ class TransferOptions:
     model: ModelConfig = ModelConfig()
 
 
-def transfer(arguments: Sequence[str]) -> int:
+def transfer(arguments: Sequence[str]) -> Answer:
     """Adversarial images of each model on the others: robust-adapt transfer A B [C ...] [--row PGD-20] [--n N]."""
     options = read_of_run(TransferOptions, arguments, "transfer", "models")
     if len(set(options.models)) < 2:
@@ -87,11 +85,10 @@ def transfer(arguments: Sequence[str]) -> int:
             report=lambda name: status.update(plain(f"{options.row} on {name}")),
         )
     record = dataclasses.replace(record, data=data.title)
-    show_transfer(record)
     write_json(options.out / "transfer.json", record)
     write_atomically(options.out / "transfer.csv", csv_cells(record).encode(errors="surrogateescape"))
-    console.print(f"Written to {plain(str(options.out))}: transfer.json, transfer.csv", soft_wrap=True)
-    return 0
+    files = ["transfer.json", "transfer.csv"]
+    return Answer(record={"transfer": record}, text=[_matrix(record)], folder=options.out, files=files)
 
 
 def _ball(options: TransferOptions, folders: Sequence[Path], dataset: str) -> Ball:
@@ -108,23 +105,22 @@ def _ball(options: TransferOptions, folders: Sequence[Path], dataset: str) -> Ba
     return own or usual_ball(dataset, norm)
 
 
-def show_transfer(record: Any) -> None:
-    """The matrix, a line a source and a column a target, both by letter."""
+def _matrix(record: Any) -> Table:
+    """A line a source and a column a target, both by letter."""
     letters = [ascii_uppercase[number % 26] + str(number // 26 or "") for number in range(len(record.models))]
-    table = Table(
-        title=plain(f"{record.row} in {record.ball}, the first {record.n} test images of {record.data}"),
-        title_justify="left",
-        caption="Lines: whose images; columns: on which model. Of the images that both get right when clean, the share "
-        "that is broken, %, and their number.",
-        caption_justify="left",
-    )
-    for name in ("", "images of", "clean, %", *(f"on {letter}" for letter in letters)):
-        table.add_column(name, justify="left" if name in ("", "images of") else "right", overflow="fold")
+    rows = []
     for letter, name, clean, saved in zip(letters, record.models, record.clean, record.saved, strict=True):
         cells = [each for each in record.cells if each.source == name]
         shares = [f"{100 * each.share:.1f} of {each.n}" if each.n else "of 0" for each in cells]
-        table.add_row(letter, plain(name) + (" (saved)" if saved else ""), f"{100 * clean:.1f}", *shares)
-    console.print(table, width=min(console.width, WIDEST))
+        rows.append((letter, name + " (saved)" * saved, f"{100 * clean:.1f}", *shares))
+    return grid(
+        ("", "images of", "clean, %", *(f"on {letter}" for letter in letters)),
+        rows,
+        left=("", "images of"),
+        title=plain(f"{record.row} in {record.ball}, the first {record.n} test images of {record.data}"),
+        caption="Lines: whose images; columns: on which model. Of the images that both get right when clean, the share "
+        "that is broken, %, and their number.",
+    )
 
 
 def csv_cells(record: Any) -> str:

@@ -57,7 +57,7 @@ class Place(Record):
         first = self.standings[0]
         shared = f", shared with {', '.join(first.tied)}" if first.tied else ""
         against = f"; not comparable: {'; '.join(self.reasons)}" if self.reasons else ""
-        return f"{self.accuracy:.2%} would be {first}{shared}{against}."
+        return f"{100 * self.accuracy:.2f} % would be {first}{shared}{against}."
 
 
 def place(

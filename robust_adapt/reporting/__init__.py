@@ -12,7 +12,7 @@ from robust_adapt.reporting.tables import (
     table_rows,
     terminal_table,
 )
-from robust_adapt.reporting.text import plain
+from robust_adapt.reporting.text import percent, plain
 
 __all__ = [
     "COLOURS",
@@ -26,6 +26,7 @@ __all__ = [
     "draw_curves",
     "html_page",
     "markdown_table",
+    "percent",
     "plain",
     "table_rows",
     "terminal_table",

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from robust_adapt.ball import format_eps
@@ -13,7 +14,7 @@ from robust_adapt.errors import ConfigError
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.reporting.classes import class_rows, record_sentence, row_worst
 from robust_adapt.reporting.dossier import training_words
-from robust_adapt.reporting.text import cell, interval, markdown, plain
+from robust_adapt.reporting.text import cell, interval, markdown, percent, plain
 
 LEFT = 2  # columns of words; the others are figures
 # The article's table in percent (standard, its scheme); its budget is not stated and its CW is not defined.
@@ -120,15 +121,26 @@ def _versions(record: EvaluationRecord, *names: str) -> str:
     return ", ".join(f"{name} {record.versions[name]}" for name in names or record.versions if name in record.versions)
 
 
-def terminal_table(records: Sequence[EvaluationRecord], *, title: str = "") -> Table:
-    """The table for rich. Names from data and files are escaped."""
-    header, rows = table_rows(records)
-    caption = "\n".join(plain(text) for text in conditions(records))
-    table = Table(title=plain(title) or None, caption=caption, caption_justify="left")
-    for number, name in enumerate(header):
-        table.add_column(plain(name), justify="left" if number < LEFT else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*[plain(cell) for cell in row])
+def terminal_table(records: Sequence[EvaluationRecord], *, title: str = "", width: int = 100) -> Table:
+    """The table for rich, with as much of each figure as ``width`` columns hold: the rest is in ``conditions`` and in
+    markdown. Gains are shown of two models. Names from data and files are escaped."""
+    check_alike(records)
+    tables = [_terminal_table(records, title, parts) for parts in ("size, interval", "interval", "")]
+    endless = Console(width=10_000)
+    return next((table for table in tables if endless.measure(table).maximum <= width), tables[-1])
+
+
+def _terminal_table(records: Sequence[EvaluationRecord], title: str, parts: str) -> Table:
+    first, two = records[0], len(records) == 2
+    about = f"{first.n} test images of {first.data}, {first.ball}; accuracy in %" + ", 95 % interval" * bool(parts)
+    table = Table(title=plain(title or about), title_justify="left")
+    for number, name in enumerate(["attack", "eps", "n", *(each.model for each in records), *["gain, points"] * two]):
+        table.add_column(plain(name), justify="right" if number else "left", overflow="fold")
+    for same in [*zip(*(each.attacks for each in records), strict=True), [each.worst_case for each in records]]:
+        name, _, eps, _, counts, *figures = _row(same[0].name, same, first.data)
+        shown = figures[: len(records)] if parts else [percent(one.accuracy) for one in same]
+        shown = shown if "size" in parts else [each.partition(" (L2")[0] for each in shown]
+        table.add_row(*map(plain, (name, eps, counts, *shown, *figures[len(records) : -1] * two)))
     return table
 
 

@@ -41,7 +41,7 @@ def drawn(text: str) -> str:
 
 def percent(share: float | None) -> str:
     """A share as percent with one decimal, ``GONE`` where it is none."""
-    return f"{100 * share:.1f}" if share is not None and math.isfinite(share) else GONE
+    return f"{100 * share:z.1f}" if share is not None and math.isfinite(share) else GONE
 
 
 def interval(share: Any) -> str:

@@ -1,6 +1,7 @@
 """Fabric for a config: one process, or several that it starts here or that torchrun or SLURM have started."""
 
 import inspect
+import logging
 import os
 import re
 import threading
@@ -22,6 +23,7 @@ from robust_adapt.config import Config
 from robust_adapt.distributed import Processes
 from robust_adapt.errors import ConfigError, RobustAdaptError, first_line, shown
 
+logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # precision and processes
 T = TypeVar("T")
 Precision = Literal["32-true", "bf16-mixed"]
 _LOOK_SECONDS, _GRACE_SECONDS = 5, 25

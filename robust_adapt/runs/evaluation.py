@@ -42,7 +42,8 @@ def evaluate(
     report: Callable[[AttackRecord], None] | None = None,
     save_adversarial: bool = False,
 ) -> EvaluationRecord:
-    """Evaluate a run's best model on the test split; the record lands in its folder as ``evaluation.json``.
+    """Evaluate a run's best model on the test split; the record lands in its folder as ``evaluation.json``, unless one
+    of the same weights, data, budget and seed is there that has all of these rows on as many images or more.
 
     ball: the budget, by default that of the training. data: by default what its config names; a ``DataError`` where
     that is not what it was trained on. rows, n, report: as in ``evaluate_model``, n by default from the run's config.
@@ -66,8 +67,27 @@ def evaluate(
         save_adversarial=run.folder / ADVERSARIAL if save_adversarial else None,
     )
     record = dataclasses.replace(record, **_named(run, data), classes=list(data.classes))
-    processes.first(lambda: write_json(run.folder / "evaluation.json", record))
+    processes.first(lambda: _write(run.folder, record))
     return record
+
+
+def stored_evaluation(folder: Path) -> EvaluationRecord | None:
+    """The record that ``evaluate`` left in a run's folder; None where there is none, or it is damaged."""
+    try:
+        return read_json(folder / "evaluation.json", EvaluationRecord.from_dict, "an evaluation")
+    except CheckpointError:
+        return None
+
+
+def _write(folder: Path, record: EvaluationRecord) -> None:
+    """Unless the record there says all that this one does, and more: on more images, or under more rows."""
+    before = stored_evaluation(folder)
+    of = ("weights_sha256", "norm", "eps", "seed", "data", "split", "exact")
+    if before is not None and all(getattr(before, name) == getattr(record, name) for name in of):
+        older, newer = ({row.name: row.n for row in each.attacks} for each in (before, record))
+        if older != newer and all(older.get(name, 0) >= n for name, n in newer.items()):
+            return
+    write_json(folder / "evaluation.json", record)
 
 
 def read_evaluation(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robust_adapt.auto_attack import Conditions, autoattack
+from robust_adapt.reporting import percent
 from robust_adapt.sanity.subject import ATTACKS_OF, Subject, accuracy, half_width
 from robust_adapt.statistics import wilson
 
@@ -83,7 +84,8 @@ def is_right(subject: Subject) -> Answer:
         todo = f"Ask about {ENOUGH} images or more: the intervals of {n} hide almost anything."
     return (
         "pass" if low > constant and n >= ENOUGH else "warn",
-        f"{clean:.1%} of {n} images right, at least {low:.1%} by the interval; the commonest class is {constant:.1%}",
+        f"{percent(clean)} % of {n} images right, at least {percent(low)} % by the interval; the commonest class is "
+        f"{percent(constant)} %",
         todo,
         {"clean": clean, "low": low, "constant": constant},
     )
@@ -97,7 +99,7 @@ def has_gradients(subject: Subject) -> Answer:
     cut = "no gradient: the logits are cut off from the images" if len(found) < subject.n else "a zero gradient"
     return (
         _graded(share, 0.01, 0.1),
-        f"{share:.1%} of the samples have {cut}",
+        f"{percent(share)} % of the samples have {cut}",
         "Look for rounding, clipping or saturated logits; attack past them (BPDA, scaled logits, the DLR loss).",
         {"share": share},
     )
@@ -113,10 +115,10 @@ def falls_with_eps(subject: Subject) -> Answer:
     rise = max(after - before for before, after in itertools.pairwise(shares))
     chance = 1 / subject.logits[0].shape[1]
     above = shares[-1] - half_width(curve[-1]) > chance
-    steps = ", ".join(f"{size:.3g}: {share:.1%}" for size, share in zip(sizes, shares, strict=True))
+    steps = ", ".join(f"{size:.3g}: {percent(share)} %" for size, share in zip(sizes, shares, strict=True))
     return (
         "fail" if above or rise > half_width(pgd) else "warn" if rise > 0.01 else "pass",
-        f"accuracy by eps {steps} (chance {chance:.1%})",
+        f"accuracy by eps {steps} (chance {percent(chance)} %)",
         "The attack fails, not the model: look at the gradients, use more steps and restarts, the margin loss.",
         {f"{size:.4g}": share for size, share in zip(sizes, shares, strict=True)},
     )
@@ -127,7 +129,7 @@ def steps_are_enough(subject: Subject) -> Answer:
     plain, strong, width = accuracy(subject.pgd), accuracy(subject.strong_pgd), half_width(subject.pgd)
     return (
         _graded(plain - strong, width, 2 * width),
-        f"{plain:.1%} under PGD-{subject.effort.steps}, {strong:.1%} with 5 x the steps and 2 restarts",
+        f"{percent(plain)} % under PGD-{subject.effort.steps}, {percent(strong)} % with 5 x the steps and 2 restarts",
         "Report the stronger attack: AutoAttack.",
         {"plain": plain, "strong": strong},
     )
@@ -138,7 +140,7 @@ def beats_one_step(subject: Subject) -> Answer:
     one, many = accuracy(subject.one_step), accuracy(subject.pgd)
     return (
         "pass" if many <= one + 0.01 else "warn" if many <= one + half_width(subject.pgd) else "fail",
-        f"{many:.1%} under many steps, {one:.1%} under one",
+        f"{percent(many)} % under many steps, {percent(one)} % under one",
         "Gradients mislead: look for a collapse to one-step attacks, for masking layers, for too large a step.",
         {"one_step": one, "many_steps": many},
     )
@@ -165,7 +167,7 @@ def stands_noise(subject: Subject) -> Answer:
     lost, most = clean - noisy, clean - attacked
     return (
         "pass" if lost <= max(0.05, most / 4) else "warn" if lost < most / 2 else "fail",
-        f"clean {clean:.1%}, random noise {noisy:.1%}, PGD {attacked:.1%}",
+        f"clean {percent(clean)} %, random noise {percent(noisy)} %, PGD {percent(attacked)} %",
         "An attack that is no better than noise has no gradient to follow: look at the gradients.",
         {"clean": clean, "noise": noisy, "pgd": attacked},
     )
@@ -189,7 +191,8 @@ def agrees_with_autoattack(subject: Subject) -> Answer:
     found = ", ".join(sorted({one.check for one in record.findings}))
     return (
         _graded(gap, 0.065, 0.13),
-        f"{pgd:.1%} under PGD, {left:.1%} under {what}: {100 * gap:.1f} points" + (f"; {found}" if found else ""),
+        f"{percent(pgd)} % under PGD, {percent(left)} % under {what}: {100 * gap:z.1f} points"
+        + (f"; {found}" if found else ""),
         "Believe AutoAttack, and look for what stops plain PGD: `robust-adapt benchmark`.",
         {"pgd": pgd, "autoattack": left, "gap": gap},
     )
@@ -203,7 +206,7 @@ def stands_adaptive(subject: Subject) -> Answer:
     plain, width = accuracy(subject.pgd), half_width(subject.pgd)
     return (
         _graded(plain - adaptive, width, max(width, 0.05)),
-        f"{plain:.1%} under PGD, {adaptive:.1%} where it also attacks the regulariser",
+        f"{percent(plain)} % under PGD, {percent(adaptive)} % where it also attacks the regulariser",
         "Report the adaptive attack: the regulariser hides directions from plain PGD.",
         {"pgd": plain, "adaptive": adaptive},
     )
@@ -219,7 +222,8 @@ def _leftover(subject: Subject, flags: Tensor, name: str) -> Answer:
     share = lost / subject.n
     return (
         "pass" if lost <= 1 else _graded(share, 0.01, 0.03),
-        f"{lost} of {subject.n} fall to {name} alone ({white:.1%} against gradients, {both:.1%} against both)",
+        f"{lost} of {subject.n} fall to {name} alone ({percent(white)} % against gradients, {percent(both)} % against "
+        "both)",
         "Gradients are masked: judge by AutoAttack, and attack past the layer that hides them.",
         {"only_there": share, "white_box": white, "both": both},
     )
