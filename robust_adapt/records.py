@@ -1,10 +1,13 @@
 """What passes between the stages and lands on disk as JSON: training and evaluation write, reporting reads."""
 
+import csv
 import dataclasses
+import io
 import json
 import typing
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from robust_adapt.ball import Ball
 from robust_adapt.checks import fits
@@ -199,26 +202,26 @@ class EvaluationRecord(Judgement):
     classes: list[str] = dataclasses.field(default_factory=list)
 
 
-class Answer(NamedTuple):
-    """What one model says of one image: a class name and its probability in [0, 1]."""
-
-    label: str
-    confidence: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Case:
-    """One test image: ``images`` by title, each ``(H, W, C)`` in [0, 1], and every model's answer to each of them."""
-
-    label: str
-    images: dict[str, Any]
-    answers: dict[str, dict[str, Answer]]
-
-
 def write_json(path: Path, value: object) -> None:
     """``write_file`` of a value (a record, or plain lists and dicts) as readable JSON. Raises ``CheckpointError``."""
     plain = value.to_dict() if isinstance(value, Record) else value
     write_file(path, (json.dumps(plain, indent=2, allow_nan=True) + "\n").encode())
+
+
+def numbers(record: Record) -> dict[str, float]:
+    """The fields of a record that are numbers, by name."""
+    return {name: float(value) for name, value in record.to_dict().items() if isinstance(value, int | float)}
+
+
+def write_csv(path: Path, steps: Sequence[StepRecord], epochs: Sequence[EpochRecord]) -> None:
+    """The numbers of a run as one table, atomically; ``record`` says what each line is of: a step or an epoch."""
+    rows = [{"record": "step"} | numbers(step) for step in steps]
+    rows += [{"record": "epoch"} | numbers(epoch) for epoch in epochs]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
 
 
 def write_lines(path: Path, records: list[Any]) -> None:

@@ -10,7 +10,8 @@ from robust_adapt.auto_attack.records import AutoAttackRecord, AutoAttackRow, Fi
 from robust_adapt.ball import Ball
 from robust_adapt.evaluation import EpsCurve
 from robust_adapt.leaderboard import BenchmarkRecord, place, published
-from robust_adapt.records import Answer, AttackRecord, Case, EpochRecord, EvaluationRecord, RunRecord, StepRecord
+from robust_adapt.records import AttackRecord, EpochRecord, EvaluationRecord, RunRecord, StepRecord
+from robust_adapt.reporting.dossier import Answer, Case
 from robust_adapt.sanity import SanityRecord
 from robust_adapt.sanity.run import SanityCheck
 from robust_adapt.statistics import wilson

@@ -25,7 +25,7 @@ from robust_adapt.data import load_data
 from robust_adapt.errors import CheckpointError, ConfigError, DataError
 from robust_adapt.leaderboard import benchmark
 from robust_adapt.recipes import recipe
-from robust_adapt.records import Answer, Case
+from robust_adapt.reporting.dossier import Answer, Case
 from robust_adapt.reporting.text import cell, drawn, harmless, markdown
 from robust_adapt.training.checkpoint import load_checkpoint, load_weights, read_checkpoint, save_checkpoint
 

@@ -1,12 +1,13 @@
 """``--log tensorboard``: what TensorBoard reads is what was recorded, also after a run went on."""
 
+import csv
 import sys
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_training import small
 
-from robust_adapt import runs
+from robust_adapt import cli, runs
 from robust_adapt.config import ModelConfig
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import StepRecord
@@ -36,6 +37,23 @@ def test_every_number_is_there_once_also_after_a_run_went_on(tmp_path):
     names = {f"epoch/{name}" for name in ("validation_clean", "validation_adversarial", "eps", "consistency")}
     assert names <= set(events.Tags()["scalars"])
     assert len(events.Scalars("epoch/validation_clean")) == len(run.epochs) == 3
+
+
+def test_the_command_keeps_a_table_of_all_numbers_and_a_log_where_that_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = (
+        "train pgd --data.name digits --data.subset 192 --data.validation 40 --model.width 2 --epochs 2 --device cpu"
+    )
+    assert cli.main([*words.split(), "--log-every", "1", "--out", "run", "--log", "tensorboard", "--quiet"]) == 0
+    events = EventAccumulator("run/tensorboard")
+    events.Reload()
+    with open("run/metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    run = runs.load_run("run")
+    assert [row["record"] for row in rows] == ["step"] * len(run.steps) + ["epoch"] * 2
+    assert [float(row["loss"]) for row in rows[: len(run.steps)]] == [record.loss for record in run.steps]
+    assert float(rows[-1]["validation_clean"]) == run.epochs[-1].validation_clean and rows[0]["validation_clean"] == ""
+    assert [event.step for event in events.Scalars("step/loss")] == [record.step for record in run.steps]
 
 
 def test_without_tensorboard_the_sentence_says_what_to_install(tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ from rich.console import Console
 from robust_adapt import reporting
 from robust_adapt.ball import Ball
 from robust_adapt.errors import ConfigError
-from robust_adapt.records import Answer, AttackRecord, Case, EpochRecord, EvaluationRecord, StepRecord
+from robust_adapt.records import AttackRecord, EpochRecord, EvaluationRecord, StepRecord
+from robust_adapt.reporting.dossier import Answer, Case
 
 
 def attack(name, correct, n=100, eps=8 / 255, norm="Linf", mean_l2=0.5):

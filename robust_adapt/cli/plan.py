@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 
 from robust_adapt.cli.terminal import Answer, Flat, console, grid, read_recipe
@@ -18,6 +19,8 @@ class PlanOptions:
     config: Flat
     probe: float = 10.0
     """Seconds of real steps to measure after a warm-up, on the config's machine, model and data; 0 for none."""
+    try_compile: bool = False
+    """Measure the same steps compiled too, and say what `--compile` would save; takes a minute or more."""
 
 
 def plan(arguments: Sequence[str]) -> Answer:
@@ -28,12 +31,16 @@ def plan(arguments: Sequence[str]) -> Answer:
     from robust_adapt import runs
 
     with console.status("measuring a few steps"):
-        found = runs.plan_run(options.config, probe=options.probe)
+        found = runs.plan_run(options.config, probe=options.probe, try_compile=options.try_compile)
     record = dataclasses.asdict(found)
     if found.probe is None:
         return Answer(record=record, text=[_passes(options.config, found)])
     record["probe"] |= {"minutes_an_epoch": found.probe.minutes_an_epoch, "minutes": found.probe.minutes}
-    return Answer(record=record, text=[_passes(options.config, found), _times(options.config, found.probe)])
+    text: list[RenderableType] = [_passes(options.config, found), _times(options.config, found.probe)]
+    if found.compiled is not None:
+        record["compiled"] |= {"compiling_seconds": found.compiling_seconds, "minutes_saved": found.minutes_saved}
+        text.append(_compiled(found))
+    return Answer(record=record, text=text)
 
 
 def _passes(config: Config, found: Any) -> Table:
@@ -63,4 +70,13 @@ def _times(config: Config, probe: Any) -> str:
         f"{minutes(probe.validation_seconds / 60)} of it)\n"
         f"the run: {probe.total_steps} steps, {probe.total_steps / probe.steps_per_epoch:.3g} epochs, "
         f"{minutes(probe.minutes)}"
+    )
+
+
+def _compiled(found: Any) -> str:
+    times, saved = found.probe.seconds_a_step / found.compiled.seconds_a_step, found.minutes_saved
+    return (
+        f"compiled: {found.compiling_seconds:.0f} s of compiling, then {found.compiled.seconds_a_step:.2f} s a step, "
+        f"{times:.2f} times as fast: {'saves' if saved > 0 else 'loses'} {abs(saved):.2g} minutes of this run"
+        + (" with --compile" if saved > 0 else "")
     )

@@ -1,12 +1,13 @@
 """``robust-adapt train``, and the progress of a training for every command that trains."""
 
+import contextlib
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -16,7 +17,7 @@ from robust_adapt.config import Config
 from robust_adapt.records import BrakeRecord, EpochRecord, Record, RunRecord, StepRecord
 from robust_adapt.reporting import percent, plain
 
-FILES = ["best.pt", "config.json", "run.json", "epochs.jsonl", "steps.jsonl", "last.ckpt"]
+FILES = ["best.pt", "config.json", "run.json", "epochs.jsonl", "steps.jsonl", "metrics.csv", "last.ckpt"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class TrainOptions:
     resume: bool = False
     """Go on from the last checkpoint of the run folder, with its config; where there is no run yet, start one.
     What would make it another run, such as another recipe, is refused (docs/reliability.md)."""
+    log: Literal["tensorboard"] | None = None
+    """Also put the numbers of every step and epoch record into the run's folder `tensorboard`."""
     trust_code: bool = False
     """With `--resume`: run the code that the folder's config names as its model (`module:function`)."""
 
@@ -42,7 +45,7 @@ def train(arguments: Sequence[str]) -> Answer:
     out = options.out or Path("runs") / f"{config.recipe}-{_slug(config.data.name)}"
     if options.resume:
         config = _resumed(arguments, options, out)
-    run = train_with_progress(config, out, resume=options.resume)
+    run = train_with_progress(config, out, resume=options.resume, log=options.log)
     best = max(run.epochs, key=lambda record: (record.best, record.epoch))
     found = (
         f"Best epoch by validation: {best.epoch}, clean {percent(best.validation_clean)} %, "
@@ -73,13 +76,22 @@ def _resumed(arguments: Sequence[str], options: TrainOptions, out: Path) -> Conf
     return again.config
 
 
-def train_with_progress(config: Config, out: Path, *, resume: bool) -> Any:
-    """The run of ``config`` in ``out``, with its progress on the terminal."""
+def train_with_progress(config: Config, out: Path, *, resume: bool, log: str | None = None) -> Any:
+    """The run of ``config`` in ``out``, with its progress on the terminal. log: as in ``TrainOptions``."""
     from robust_adapt import runs
 
-    with TrainingProgress(config) as progress, warnings.catch_warnings():
+    with contextlib.ExitStack() as stack:
+        listeners: list[Callable[[Record], None]] = [stack.enter_context(TrainingProgress(config)).show]
+        if log is not None:
+            listeners.append(stack.enter_context(runs.tensorboard(out)))
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore" if console.quiet else "default", UserWarning)
-        return runs.train(config, out, resume=resume, report=progress.show)
+        return runs.train(config, out, resume=resume, report=lambda record: _tell(listeners, record))
+
+
+def _tell(listeners: Iterable[Callable[[Record], None]], record: Record) -> None:
+    for listener in listeners:
+        listener(record)
 
 
 class TrainingProgress(Progress):

@@ -3,12 +3,28 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from robust_adapt.ball import Ball
 from robust_adapt.config import ModelConfig
 from robust_adapt.errors import ConfigError
-from robust_adapt.records import Case, EpochRecord, EvaluationRecord, RunRecord, StepRecord
+from robust_adapt.records import EpochRecord, EvaluationRecord, RunRecord, StepRecord
+
+
+class Answer(NamedTuple):
+    """What one model says of one image: a class name and its probability in [0, 1]."""
+
+    label: str
+    confidence: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """One test image: ``images`` by title, each ``(H, W, C)`` in [0, 1], and every model's answer to each of them."""
+
+    label: str
+    images: dict[str, Any]
+    answers: dict[str, dict[str, Answer]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from robust_adapt.ball import Ball, format_eps
-from robust_adapt.records import Case, EpochRecord, StepRecord
+from robust_adapt.records import EpochRecord, StepRecord
+from robust_adapt.reporting.dossier import Case
 from robust_adapt.reporting.text import drawn
 
 INK, GRID, SOFT = "#222222", "#dddddd", 0.15

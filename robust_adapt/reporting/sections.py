@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from robust_adapt.ball import format_eps
-from robust_adapt.records import Case
-from robust_adapt.reporting.dossier import Dossier, Gallery
+from robust_adapt.reporting.dossier import Case, Dossier, Gallery
 from robust_adapt.reporting.inline import chart, picture
 from robust_adapt.reporting.pictures import (
     COLOURS,

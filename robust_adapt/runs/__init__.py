@@ -6,6 +6,7 @@ from robust_adapt.runs.devices import device_of, launch, load_together
 from robust_adapt.runs.dossiers import measure, of_weights, own_names, read_dossier, read_dossiers
 from robust_adapt.runs.evaluation import check_run, evaluate, measure_curve, read_evaluation, stored_evaluation
 from robust_adapt.runs.folder import Run, check_own_data, load_own_data, load_run
+from robust_adapt.runs.metrics import tensorboard
 from robust_adapt.runs.parts import build_for, build_parts
 from robust_adapt.runs.study import study_cases
 from robust_adapt.runs.trainer import train
@@ -37,5 +38,6 @@ __all__ = [
     "read_evaluation",
     "stored_evaluation",
     "study_cases",
+    "tensorboard",
     "train",
 ]

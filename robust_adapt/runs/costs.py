@@ -124,16 +124,18 @@ def plan_run(
         signals = loss.clean_share * (max(0.0, TRIM_END - config.controller.ramp_end) if rule.trims else 1.0)
     measured = compiled = None
     if data is not None and probe:
-        measured = measure(dataclasses.replace(config, compile=config.compile and not try_compile), data, seconds=probe)
+        few = config.batch_size if try_compile else FEW  # like with like
+        plain = dataclasses.replace(config, compile=config.compile and not try_compile)
+        measured = measure(plain, data, seconds=probe, few=few)
         if try_compile:
             compiled = measure(dataclasses.replace(config, compile=True), data, seconds=probe)
     return RunPlan(crafting=crafting, training=repeats + clean, signals=signals, probe=measured, compiled=compiled)
 
 
-def measure(config: Config, data: ImageData, *, seconds: float = PROBE_SECONDS) -> Probe:
+def measure(config: Config, data: ImageData, *, seconds: float = PROBE_SECONDS, few: int = FEW) -> Probe:
     """Real steps at the target eps on a throw-away copy of the run, for about ``seconds`` after a warm-up.
 
-    The caller's random states are left as they are.
+    few: images of a step, where steps of whole batches are too long. The caller's random states are left as they are.
     """
     with random_fork(config.seed):
         parts = build_parts(config, data)
@@ -142,7 +144,7 @@ def measure(config: Config, data: ImageData, *, seconds: float = PROBE_SECONDS) 
         rule = config.controller.rule if reads else "constant"
         parts.controller = EpsilonController(rule, target=target, norm=config.attack.norm, **bounds)
         batches = list(itertools.islice(parts.batches.epoch(0), PROBE_STEPS + 2))
-        size, warmup, times = _step_times(parts, config, batches, seconds)
+        size, warmup, times = _step_times(parts, config, batches, seconds, few)
         a_step = sum(times) / len(times) * config.batch_size / size
         validation, an_epoch = _validation_seconds(parts, config), len(parts.batches)
     minutes_an_epoch = (an_epoch * a_step + validation) / 60
@@ -161,7 +163,7 @@ def measure(config: Config, data: ImageData, *, seconds: float = PROBE_SECONDS) 
 
 
 def _step_times(
-    parts: training.Parts, config: Config, batches: list[tuple[Tensor, Tensor]], seconds: float
+    parts: training.Parts, config: Config, batches: list[tuple[Tensor, Tensor]], seconds: float, few: int
 ) -> tuple[int, float, list[float]]:
     """The images of a measured step, the seconds of two steps before, and of each after the first, which is slower."""
 
@@ -169,7 +171,7 @@ def _step_times(
         images, labels = batches[number % len(batches)]
         return _seconds(parts, lambda: training.train_step(parts, config, images[:size], labels[:size], 0.5))
 
-    size = config.batch_size if config.compile else min(config.batch_size, FEW)  # another size is compiled anew
+    size = config.batch_size if config.compile else min(config.batch_size, few)  # another size is compiled anew
     first, warm = step(0), step(0)
     if warm * config.batch_size / size < seconds:
         size = config.batch_size

@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from robust_adapt.errors import ConfigError
-from robust_adapt.records import EpochRecord, Record, StepRecord
+from robust_adapt.records import EpochRecord, Record, StepRecord, numbers
 from robust_adapt.training import Report
 
 
@@ -33,8 +33,7 @@ def tensorboard(folder: Path) -> Iterator[Report]:
         if logger is None:  # the first step says where a resumed run begins
             logger = TensorBoardLogger(folder, name="tensorboard", version="", purge_step=record.step)
         kind = "epoch" if isinstance(record, EpochRecord) else "step"
-        numbers = {name: value for name, value in record.to_dict().items() if isinstance(value, int | float)}
-        logger.log_metrics({f"{kind}/{name}": float(value) for name, value in numbers.items()}, record.step)
+        logger.log_metrics({f"{kind}/{name}": value for name, value in numbers(record).items()}, record.step)
 
     try:
         yield report

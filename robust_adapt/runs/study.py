@@ -11,8 +11,8 @@ from robust_adapt.ball import Ball
 from robust_adapt.data import ImageData
 from robust_adapt.evaluation import CURVE_ROWS, ROWS, Trial
 from robust_adapt.models import model_device
-from robust_adapt.records import Answer, Case
 from robust_adapt.reporting import Gallery
+from robust_adapt.reporting.dossier import Answer, Case
 from robust_adapt.runs.folder import Run
 
 STUDIED = {norm: [row] for norm, row in CURVE_ROWS.items()} | {"Linf": ["FGSM", CURVE_ROWS["Linf"]]}  # rows by norm

@@ -9,7 +9,7 @@ from torch import nn
 from robust_adapt import upstream
 from robust_adapt.errors import CheckpointError
 from robust_adapt.evaluation import Row, robust_flags
-from robust_adapt.records import EpochRecord, StepRecord, write_lines
+from robust_adapt.records import EpochRecord, StepRecord, write_csv, write_lines
 from robust_adapt.training.checkpoint import BEST, save_checkpoint, save_weights
 from robust_adapt.training.recovery import STEP_RATIO, STRONG_ATTACKS
 from robust_adapt.training.state import Training
@@ -115,6 +115,7 @@ def _write(run: Training, state: dict[str, Any]) -> None:
     try:
         write_lines(run.folder / "steps.jsonl", run.records.steps)
         write_lines(run.folder / "epochs.jsonl", run.records.epochs)
+        write_csv(run.folder / "metrics.csv", run.records.steps, run.records.epochs)
         if run.parts.braked:
             write_lines(run.folder / "brake.jsonl", run.records.probes)
     except OSError as error:
