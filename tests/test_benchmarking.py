@@ -534,7 +534,7 @@ def test_a_run_is_benchmarked_and_submitted(few_queries, capsys, tmp_path, monke
     assert (code, err) == (0, "") and "of digits: AutoAttack standard" in out
     (tmp_path / "run" / "sanity.json").write_text("{")
     code, out, err = run(capsys, "benchmark", *flags, tmp_path / "run")
-    assert (code, err) == (0, "") and "The page is without the run's own records: Expected JSON in" in out
+    assert (code, err) == (0, "") and "The page is without the run's own records: Expected a record in" in out
     assert "benchmark.json, report.html" in out
     (tmp_path / "run" / "sanity.json").unlink()
     about = ["--name", "Author2026Digits", "--title", "A paper", "--authors", "A. Author", "--link", "https://x.org"]

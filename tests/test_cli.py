@@ -67,7 +67,7 @@ def test_the_recipes_are_a_record_too(capsys, command):
     [
         ("doctor", {"checks"}),
         ("leaderboard cifar10 L2", {"dataset", "norm", "entries", "added"}),
-        ("plan pgd --probe 0", {"crafting", "training", "signals", "probe"}),
+        ("plan pgd --probe 0", {"crafting", "training", "signals", "probe", "compiled"}),
     ],
 )
 def test_a_record_is_all_that_a_program_reads(capsys, line, names):

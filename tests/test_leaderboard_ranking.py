@@ -53,7 +53,7 @@ def test_a_place_among_all_and_within_its_class():
         "Addepalli2022Efficient_RN18",
     )
     assert result.comparable and result.source.endswith("2025-03-31")
-    assert result.sentence() == "52.50% would be place 70 (interval 65 to 72) next to 99 entries."
+    assert result.sentence() == "52.50 % would be place 70 (interval 65 to 72) next to 99 entries."
 
 
 def test_a_class_is_that_of_the_model():
