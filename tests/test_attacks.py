@@ -167,6 +167,9 @@ def test_starts_of_a_split_batch_are_in_the_order_of_the_images(small_net, image
     attack(images, labels)
     size = (attack.last_start - images).abs().amax((1, 2, 3))
     assert ((size == 0).sum(), (size > 0.9 * EPS).sum()) == (3, 3)
+    smoothed = compose(small_net, ["pgdrs"], keep_start=True, steps=1)  # asks about noisy copies
+    smoothed(images, labels)
+    assert torch.equal(smoothed.last_start, images)
     error = error_of(ConfigError, compose, small_net, TRIO, mode="chain", keep_start=True)
     assert error == "Expected the mode 'split' with keep_start, but got 'chain'; use mode=\"split\"."
 

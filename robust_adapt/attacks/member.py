@@ -25,11 +25,11 @@ FLAT = 0.5  # a few images without a gradient are ordinary in training, most of 
 class Member:
     """An attack and all that a call of it needs to know, found out once.
 
-    name: for sentences and statistics. attack: the torchattacks object. row: its row of the table, None without.
-    parts: it, then the attacks that it calls. norm: of the ball. takes_sample_eps: whether one call can have an eps per
+    name: for sentences and statistics. attack: the torchattacks object. row: its row of the table, None without. parts:
+    it, then the attacks that it calls. norm: of the ball. takes_sample_eps: whether one call can have an eps per
     sample. leaves_ball: as the table says; its results are cut to [0, 1] only. start: the images at which the last call
-    began, where ``keeps_start``; the clean ones of an attack that asks about none. Raises ``ConfigError`` where its eps
-    is of another norm.
+    began, where ``keeps_start``; the clean ones of an attack that asks about none, or about several copies of each.
+    Raises ``ConfigError`` where its eps is of another norm.
     """
 
     def __init__(self, name: str, attack: Attack, norm: str) -> None:
@@ -108,7 +108,8 @@ class Member:
             warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # Dynamo looks
             adversarial = self.attack(start.contiguous() if self.needs("contiguous") else start, labels)
         if self.keeps_start:
-            self.start = asked[0].to(images.dtype) if asked else images
+            whole = bool(asked) and asked[0].shape == images.shape
+            self.start = asked[0].to(images.dtype) if whole else images
         limit = torch.inf if self.leaves_ball else eps
         return project(adversarial, images, limit, norm=self.norm).to(images.dtype)
 
