@@ -89,7 +89,7 @@ class Plan:
     def arguments(self, name: str, seed: int, *, epochs: float | None = None) -> list[str]:
         """Of ``robust-adapt train``, but for its folder."""
         common = f"--data.name {self.data} --data.validation {self.validation} --model.width {self.width}"
-        common += f" --batch-size {self.batch_size} --seed {seed} --device cpu --log-every 25"
+        common += f" --batch-size {self.batch_size} --seed {seed} --device cpu --log-every 25 --validation-steps 5"
         crop = " --data.crop 2" if "cifar10" in self.data else ""
         length = f" --epochs {epochs:g}" if epochs is not None else ""
         return ["pgd", *f"{RUNS[name]} {CRAFT} {common}{crop}{length}".split()]
