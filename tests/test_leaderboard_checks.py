@@ -243,6 +243,13 @@ def test_a_damaged_run_file_is_named_and_can_be_deleted(tmp_path):
     assert autoattack(*make(), state_dir=tmp_path, **QUICK) == record
 
 
+def test_a_batch_of_another_run_is_refused_where_the_run_file_is_gone(tmp_path):
+    autoattack(*make(), state_dir=tmp_path, **QUICK)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(CheckpointError, match="^Expected a batch of this run in .*clean.pt, but it belongs to another"):
+        autoattack(*make(), state_dir=tmp_path, seed=1, **QUICK)
+
+
 def test_a_damaged_batch_is_named_and_can_be_deleted(tmp_path):
     record = autoattack(*make(), state_dir=tmp_path, **QUICK)
     batch = tmp_path / "0-apgd-ce-00000.pt"

@@ -187,4 +187,7 @@ def test_what_is_missing_of_imagenet_is_named(imagenet):
     wnid = ids[9].split("/")[0]
     (folder / wnid).rename(imagenet / "away")
     assert found() == "999 folders are there, not one for each of 1000 classes"
+    (folder / "other").mkdir()
+    assert found() == f"the folder of the class {wnid!r} is not there"
+    (folder / "other").rmdir()
     (imagenet / "away").rename(folder / wnid)

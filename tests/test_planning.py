@@ -79,7 +79,7 @@ def test_what_compiling_saves_is_the_faster_steps_without_the_time_to_compile():
 @pytest.mark.slow
 def test_compiling_is_measured_where_that_is_asked_for(data, capsys):
     found = runs.plan_run(small("standard"), probe=0.2, data=data, try_compile=True)
-    assert found.compiling_seconds > 1 > found.probe.warmup_seconds
+    assert found.compiled is not None and found.compiled.images == found.probe.images == 50
     assert cli.main(["plan", "standard", "--data.name", "digits", "--try-compile", "--probe", "0.2"]) == 0
     assert "of compiling" in capsys.readouterr().out
 

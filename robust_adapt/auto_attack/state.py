@@ -5,6 +5,7 @@ A file is written whole or not at all and never changed, so nothing needs a lock
 
 import hashlib
 import io
+import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -53,6 +54,7 @@ class RunState:
 
     def __init__(self, folder: str | Path | None, fingerprint: dict[str, str]) -> None:
         self.folder, self.fingerprint = None if folder is None else Path(folder), fingerprint
+        self._run = hashlib.sha256(json.dumps([2, fingerprint], sort_keys=True).encode()).hexdigest()  # 2: of this form
         self._seen: dict[str, dict[str, Any]] = {}
         if self.folder is not None:
             self._open(self.folder)
@@ -67,7 +69,7 @@ class RunState:
         self._seen[name] = result
         if self.folder is not None:
             buffer = io.BytesIO()
-            torch.save({"result": result}, buffer)
+            torch.save({"run": self._run, "result": result}, buffer)
             write_file(self.folder / f"{name}.pt", buffer.getvalue())
         return result
 
@@ -94,7 +96,9 @@ class RunState:
         if not path.exists():
             write_json(path, self.fingerprint)
             return
-        present = read_json(path, dict, "the run of the state", "give another `state_dir`")
+        present = read_json(
+            path, dict, "the run of the state", "delete that file to go on: each batch says its run itself"
+        )
         names = [name for name in self.fingerprint | present if present.get(name) != self.fingerprint.get(name)]
         if names:
             other = ", ".join(names)
@@ -106,11 +110,15 @@ class RunState:
 
     def _read(self, path: Path) -> Any:
         try:
-            return read_tensors(path)["result"]
+            content = read_tensors(path)
+            run, result = content["run"], content["result"]
         except (CheckpointError, TypeError, KeyError) as error:
             raise CheckpointError(
                 f"Expected a finished batch in {path}, but it cannot be read; delete it to compute that batch again."
             ) from error
+        if run != self._run:
+            raise CheckpointError(f"Expected a batch of this run in {path}, but it belongs to another; delete it.")
+        return result
 
 
 def fingerprint(model: nn.Module, split: Split, settings: Mapping[str, Any]) -> dict[str, str]:

@@ -91,7 +91,10 @@ def read_imagenet(root: Path, preprocessing: str, workers: int) -> tuple[Split, 
     folder = root / "val"
     if (count := count_folders(folder)) != IMAGENET_CLASSES:
         raise _missing(folder, f"{count} folders are there, not one for each of {IMAGENET_CLASSES} classes")
-    dataset = upstream.imagenet_validation(folder, preprocessing)
+    try:
+        dataset = upstream.imagenet_validation(folder, preprocessing)
+    except KeyError as error:  # as many folders as classes, but one by another name
+        raise _missing(folder, f"the folder of the class {error} is not there") from error
     missing = [path for path in dataset.paths if not os.path.isfile(path)]
     if missing:
         first = os.path.relpath(missing[0], folder)
