@@ -20,6 +20,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -45,6 +46,16 @@ MUON = "--optimizer.name muon"
 SIGNS = "--attack.attacks fgsm --attack.step-ratio 1.0 --attack.start signs --loss.clean 1.0 --loss.adversarial 0.0"
 MIX = "--attack.attacks nfgsm ffgsm upgd-margin --attack.steps 1 --attack.step-ratio 1.0"
 PGI = "--loss.consistency-on logits --loss.anchor start"
+OWN = "--attack.step-ratio None"  # each attack's own
+UNION = f"--attack.attacks nfgsm pgdl2 apgd-l1 --attack.union 'L2 0.5' 'L1 12' --attack.steps 4 {OWN} {MUON}"
+# of benchmarks/union.py: a ball alone, one a batch as in E-AT, three a batch, the worst of three
+SEVERAL = {
+    "l2": f"--attack.norm L2 --controller.target 0.5 --attack.attacks pgdl2 --attack.steps 2 {OWN} {MUON}",
+    "l1": f"--attack.norm L1 --controller.target 12 --attack.attacks apgd-l1 --attack.steps 10 {OWN} {MUON}",
+    "e-at": f"--attack.attacks nfgsm apgd-l1 --attack.union 'L1 12' --attack.steps 10 --attack.pick one {OWN} {MUON}",
+    "union": UNION,
+    "max": f"{UNION} --attack.mode worst",
+}
 # name: arguments beside CRAFT; the first part is the search for the baseline, then an idea at a time and all three
 RUNS = {
     "fgsm-rs": "--attack.attacks ffgsm --attack.step-ratio 1.25",
@@ -68,6 +79,7 @@ RUNS = {
     "ramp": f"{NFGSM} {MUON} --controller.rule ramp --controller.ramp-end 0.4",
     # all three
     "all": f"{MIX} {MUON} --controller.rule class-wise --loss.consistency 1.0 {PGI} --loss.clean-share 0.25",
+    **SEVERAL,
 }
 BASE = "n-fgsm-muon"  # whose step the others are measured against
 BASELINES = ("fgsm-rs", "n-fgsm", "pgd-2", "fgsm-rs-muon", "n-fgsm-muon", "pgd-2-muon")
@@ -92,7 +104,7 @@ class Plan:
         common += f" --batch-size {self.batch_size} --seed {seed} --device cpu --log-every 25 --validation-steps 5"
         crop = " --data.crop 2" if "cifar10" in self.data else ""
         length = f" --epochs {epochs:g}" if epochs is not None else ""
-        return ["pgd", *f"{RUNS[name]} {CRAFT} {common}{crop}{length}".split()]
+        return ["pgd", *shlex.split(f"{RUNS[name]} {CRAFT} {common}{crop}{length}")]
 
     def config(self, name: str, seed: int = 0) -> Config:
         arguments = self.arguments(name, seed)
@@ -283,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=[each for each in RUNS if each not in SEVERAL])
     parser.add_argument("--out", type=Path, default=Path("runs/proof"))
     parser.add_argument("--training", type=int, default=47500, help="training images, without those held out")
     parser.add_argument("--list", action="store_true", help="show the commands and train nothing")
@@ -295,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in options.runs:
             epochs = epochs_of(plan, name, seed, steps_per_epoch=options.training // plan.batch_size)
             if options.list:
-                print(" ".join(command(plan, name, seed, epochs)))
+                print(shlex.join(command(plan, name, seed, epochs)))
             else:
                 run(plan, name, seed, epochs)
                 judge(plan, name, seed)

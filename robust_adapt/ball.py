@@ -5,7 +5,9 @@ Linf eps lie in [0, 1], because images do; L2 and L1 eps are any finite number >
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 from robust_adapt.errors import ConfigError, shown, unknown_name
 
@@ -33,6 +35,12 @@ class Ball:
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", check_eps(self.eps, norm=self.norm))
 
+    @classmethod
+    def of(cls, text: str) -> "Ball":
+        """The ball that prints as this text, such as ``L2 0.5``. Raises ``ConfigError``."""
+        norm, _, eps = text.strip().partition(" ")
+        return cls(norm, eps)  # type: ignore[arg-type]  # read there
+
     def __str__(self) -> str:
         return f"{self.norm} {format_eps(self.eps, self.norm)}"
 
@@ -47,6 +55,19 @@ def check_eps(eps: float | str, *, norm: str = "Linf", name: str = "eps") -> flo
     if value < 0:
         raise ConfigError(f"Expected `{name}` >= 0, but got {eps}; give the size of the perturbation, without a sign.")
     return value
+
+
+def sizes_by_norm(norm: str, eps: Any, union: Sequence[Ball] = ()) -> dict[str, float]:
+    """The eps of each norm of several balls, first that of ``norm``.
+
+    Raises ``ConfigError`` unless they are of different norms, and the first ``eps`` is one number > 0 where there are
+    others.
+    """
+    sizes = {norm: eps} | {ball.norm: ball.eps for ball in union}
+    if union and (len(sizes) <= len(union) or not isinstance(eps, float) or not eps):
+        got = ", ".join([f"{norm} {shown(eps)}", *map(str, union)])
+        raise ConfigError(f"Expected balls of different norms, the first of a number > 0, but got {got}.")
+    return sizes
 
 
 def format_eps(eps: float, norm: str = "Linf") -> str:

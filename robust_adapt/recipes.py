@@ -54,12 +54,20 @@ def deepseek() -> Config:
     )
 
 
+def union() -> Config:
+    """Robust in three balls at once, each met by a third of every batch: N-FGSM in Linf, PGD in L2, APGD in L1. The
+    balls are those of Maini et al. (2020) and E-AT (Croce and Hein, 2022)."""
+    attacks = ("nfgsm", "pgdl2", "apgd-l1")
+    return Config(recipe="union", attack=AttackConfig(attacks=attacks, union=("L2 0.5", "L1 12"), steps=4))
+
+
 RECIPES: dict[str, Callable[[], Config]] = {
     "standard": standard,
     "pgd": pgd,
     "one-step": one_step,
     "literal": literal,
     "deepseek": deepseek,
+    "union": union,
 }
 
 
@@ -77,6 +85,7 @@ def on_digits(config: Config, *, epochs: float = 15.0, eps: float = 0.1) -> Conf
         config,
         data=DataConfig(name="digits", validation=120),
         model=ModelConfig(width=8),
+        attack=dataclasses.replace(config.attack, union=("L2 0.5", "L1 2") if config.attack.union else ()),
         controller=dataclasses.replace(config.controller, target=Epsilon(eps)),
         optimizer=dataclasses.replace(config.optimizer, average=min(config.optimizer.average, 0.99)),
         evaluation=dataclasses.replace(config.evaluation, deepfool_n=20),

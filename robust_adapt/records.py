@@ -186,7 +186,8 @@ class EvaluationRecord(Judgement):
 
     images_sha256: of the n images, as float32 in [0, 1] and in their order, with their labels; a row has fewer where
     its attack is limited. seed: of the random starts. exact: float32 as written. config: of the run, if it is one.
-    labels: class numbers of the n images, in their order; classes: names by number. Both empty where unknown.
+    labels: class numbers of the n images, in their order; classes: names by number. Both empty where unknown. union:
+    the balls beside that of norm and eps, in all of which the worst case is asked.
     """
 
     model: str
@@ -200,6 +201,11 @@ class EvaluationRecord(Judgement):
     images_sha256: str = ""
     labels: list[int] = dataclasses.field(default_factory=list)
     classes: list[str] = dataclasses.field(default_factory=list)
+    union: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def balls(self) -> tuple[Ball, ...]:
+        return (self.ball, *map(Ball.of, self.union))
 
 
 def write_json(path: Path, value: object) -> None:

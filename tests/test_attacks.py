@@ -519,7 +519,8 @@ def test_check_images_knows_the_number_of_classes(images, labels):
         (
             TRIO,
             {"pick": "al"},
-            "Expected a known pick, but got 'al'; did you mean 'all'? Known: all, random. Or a weight for each attack.",
+            "Expected a known pick, but got 'al'; did you mean 'all'? Known: all, one, random. Or a weight for each "
+            "attack.",
         ),
         (
             TRIO,

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from test_training import small, train
 
+from robust_adapt.ball import Ball
 from robust_adapt.config import ModelConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks import proof  # noqa: E402
+from benchmarks import proof, union  # noqa: E402
 
 NET = ModelConfig(name="conftest:digits_net")
 STEPS = {name: 0.4 for name in proof.RUNS} | {"pgd-2": 0.5}
@@ -105,3 +106,20 @@ def test_what_is_missing_is_trained_and_a_failure_leaves_the_others_their_turn(p
     assert "fgsm-rs, seed 0: ended with 1; the same command goes on with it." in capsys.readouterr().out
     proof.main([*arguments, "--list"])
     assert capsys.readouterr().out.count(" -m robust_adapt train pgd ") == 2
+
+
+def test_a_run_is_right_in_the_union_where_it_is_right_in_every_ball(plan, capsys, monkeypatch):
+    monkeypatch.setattr(union, "N", 8)
+    monkeypatch.setattr(union, "JUDGED", (100, 108))
+    monkeypatch.setattr(union, "BALLS", (Ball("Linf", 0.05), Ball("L2", 0.2), Ball("L1", 1)))
+    for name in ("union", "l1"):
+        train(small("pgd", epochs=1, model=ModelConfig(width=2)), plan.folder(name, 0))
+        (plan.folder(name, 0) / "done").touch()
+        union.judge(plan, name, 0)
+    balls = json.loads((plan.folder("union", 0) / "union.json").read_text())["balls"]
+    right = [all(flags) for flags in zip(*(record["flags"] for record in balls.values()), strict=True)]
+    row = union.row(plan, "union", 0)
+    assert (row["n"], row["union"], row["clean"]) == (8, sum(right), balls["L2 0.2"]["clean"]["correct"])
+    assert row["union"] <= min(row[ball] for ball in balls) and len(balls) == 3
+    union.main(["--out", str(plan.out), "--table"])
+    assert "| union | 0 |" in (printed := capsys.readouterr().out) and "8 test images of" in printed

@@ -115,16 +115,21 @@ class Part:
         if self.step is not None and self.ratio is not None:
             setattr(self.attack, self.step, self.ratio * size)
 
+    @property
+    def norm(self) -> str | None:
+        """What its eps bounds; None of an attack without an eps or a row."""
+        if self.row is None or self.row.eps is None:
+            return None
+        return getattr(self.attack, "norm", self.row.norm)
+
     def check_norm(self, name: str, norm: str) -> None:
         """Raise ``ConfigError`` where the eps bounds another norm than the ball's.
 
         Such an attack would search a ball of the wrong shape and size, and projection would only cut what it found.
         Those without an eps (CW, DeepFool, ...) are projected on any ball.
         """
-        if self.row is None or self.row.eps is None:
-            return
-        own = getattr(self.attack, "norm", self.row.norm)
-        if own != norm:
+        own = self.norm
+        if own not in (norm, None):
             fitting = [
                 row
                 for row, spec in ATTACKS.items()

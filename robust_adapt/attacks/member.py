@@ -26,14 +26,17 @@ class Member:
     """An attack and all that a call of it needs to know, found out once.
 
     name: for sentences and statistics. attack: the torchattacks object. row: its row of the table, None without. parts:
-    it, then the attacks that it calls. norm: of the ball. takes_sample_eps: whether one call can have an eps per
-    sample. leaves_ball: as the table says; its results are cut to [0, 1] only. start: the images at which the last call
-    began, where ``keeps_start``; the clean ones of an attack that asks about none, or about several copies of each.
-    Raises ``ConfigError`` where its eps is of another norm.
+    it, then the attacks that it calls. norm: of its ball, that of ``norms`` which its eps is of, else the first.
+    takes_sample_eps: whether one call can have an eps per sample. leaves_ball: as the table says; its results are cut
+    to [0, 1] only. start: the images at which the last call began, where ``keeps_start``; the clean ones of an attack
+    that asks about none, or about several copies of each.
+    Raises ``ConfigError`` where its eps is of none of them.
     """
 
-    def __init__(self, name: str, attack: Attack, norm: str) -> None:
-        self.name, self.attack, self.norm, self.parts = name, attack, norm, parts_of(attack)
+    def __init__(self, name: str, attack: Attack, *norms: str) -> None:
+        self.name, self.attack, self.parts = name, attack, parts_of(attack)
+        own = self.parts[0].norm
+        self.norm = own if own in norms else norms[0]
         self.row, self.keeps_start, self.start = self.parts[0].row, False, torch.empty(0)
         self.leaves_ball = self.row is not None and self.row.leaves_ball
         if self.row is not None:
@@ -41,15 +44,14 @@ class Member:
         else:  # a wrapper may take the batch apart
             self.takes_sample_eps = not any(part.eps for part in self.parts)
         for part in self.parts:
-            part.check_norm(name, norm)
+            part.check_norm(name, self.norm)
 
     @classmethod
     def named(
         cls,
         name: str,
         model: nn.Module,
-        norm: str,
-        *,
+        *norms: str,
         steps: int | None = None,
         step_ratio: float | None = None,
         objective: Objective | None = None,
@@ -61,7 +63,7 @@ class Member:
         attack = make_attack(  # at an eps of 1 the step is the ratio to the last bit
             name, model, eps=1.0, steps=steps, step_ratio=step_ratio, objective=objective, **options
         )
-        return cls(name, attack, norm)
+        return cls(name, attack, *norms)
 
     def needs(self, what: str) -> bool:
         """Whether the row of the table says so."""
@@ -167,13 +169,14 @@ class Member:
 def members_of(
     attacks: Sequence[str | Attack],
     model: nn.Module,
-    norm: str,
+    norms: Sequence[str],
     *,
     steps: int | None,
     step_ratio: float | None,
     objective: Objective | None,
 ) -> list[Member]:
-    """Names of the table, and objects as they stand. Raises ``ConfigError``, also for what objects leave unread."""
+    """Names of the table, and objects as they stand; each in the ball of its norm, else in the first ball. Raises
+    ``ConfigError``, also for what objects leave unread, and for balls without an attack."""
     if isinstance(attacks, str) or not attacks:
         mend = f"[{attacks!r}]" if attacks else '["pgd"]'
         raise ConfigError(f"Expected a non-empty list of attacks, but got {shown(attacks)}; write {mend}.")
@@ -186,12 +189,16 @@ def members_of(
         raise ConfigError(f"Expected names of attacks with an objective, but got {objects[0].attack}; name it.")
     for attack in objects:
         attack.set_model(check_model(attack.model))
-    return [
-        Member(attack.attack, attack, norm)
+    options: dict[str, Any] = {"steps": steps, "step_ratio": step_ratio, "objective": objective}
+    members = [
+        Member(attack.attack, attack, *norms)
         if isinstance(attack, Attack)
-        else Member.named(attack, model, norm, steps=steps, step_ratio=step_ratio, objective=objective)
+        else Member.named(attack, model, *norms, **options)
         for attack in attacks
     ]
+    if idle := [norm for norm in norms if norm not in [member.norm for member in members]]:
+        raise ConfigError(f"Expected an attack in every ball, but got none of {', '.join(idle)}; add one.")
+    return members
 
 
 def check_failures(members: Sequence[Member], *, strict: bool) -> None:

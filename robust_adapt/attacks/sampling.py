@@ -12,14 +12,15 @@ from torch import Tensor
 from robust_adapt.errors import ConfigError, shown, unknown_name
 
 Pick = str | tuple[float, ...]
+PICKS = ("random", "all", "one")
 
 
 def check_pick(pick: str | Sequence[float], count: int) -> Pick:
-    """``random``, ``all``, or a weight for each of ``count`` attacks; a ``ConfigError`` for the rest."""
-    if pick in ("random", "all"):
+    """One of ``PICKS``, or a weight for each of ``count`` attacks; a ``ConfigError`` for the rest."""
+    if pick in PICKS:
         return pick
     if isinstance(pick, str):
-        raise ConfigError(unknown_name("pick", pick, ("random", "all")) + " Or a weight for each attack.")
+        raise ConfigError(unknown_name("pick", pick, PICKS) + " Or a weight for each attack.")
     weights = tuple(float(weight) for weight in pick)
     if len(weights) != count or not all(0 <= weight < math.inf for weight in weights) or sum(weights) <= 0:
         raise ConfigError(
@@ -35,6 +36,8 @@ def draw(pick: Pick, count: int, *, split: bool, source: random.Random) -> list[
         return [(index, 1.0) for index in everyone]
     if pick == "random":
         return [(index, 1.0) for index in source.sample(everyone, source.randint(1, count))]
+    if pick == "one":
+        return [(source.randrange(count), 1.0)]
     weights = [float(weight) for weight in pick]
     if split:
         return [(index, weight) for index, weight in enumerate(weights) if weight > 0]
@@ -58,7 +61,7 @@ def mean_shares(pick: Pick, count: int, *, split: bool) -> list[float]:
     """How often each attack meets an image, the mean over draws."""
     if not isinstance(pick, str):
         return [weight / sum(pick) for weight in pick]
-    if split:
+    if split or pick == "one":
         return [1 / count] * count
     return [1.0 if pick == "all" else (count + 1) / (2 * count)] * count
 
@@ -74,14 +77,16 @@ class CallStatistics:
     @classmethod
     @torch.no_grad()
     def of(
-        cls, result: Tensor, images: Tensor, eps: float | Tensor, norm: str, attacks: dict[str, int]
+        cls, result: Tensor, images: Tensor, sizes: dict[str, float | Tensor], attacks: dict[str, int]
     ) -> "CallStatistics":
-        """result: ``(K * N, ...)`` for images ``(N, ...)``; eps: a float, or ``(N,)``, one per sample."""
+        """result: ``(K * N, ...)`` for images ``(N, ...)``; sizes: the eps of each norm, a float, or ``(N,)``."""
         copies = len(result) // max(1, len(images))
         delta = (result.view(copies, *images.shape) - images).flatten(2).float()
-        size = delta.norm(p={"Linf": torch.inf, "L2": 2, "L1": 1}[norm], dim=2)
-        limit = eps.to(size) if isinstance(eps, Tensor) else torch.full_like(size, eps)
-        return cls(attacks, (delta == 0).all(2).float().mean(), (size / limit).mean())
+        shares = []
+        for norm, eps in sizes.items():
+            size = delta.norm(p={"Linf": torch.inf, "L2": 2, "L1": 1}[norm], dim=2)
+            shares.append(size / (eps.to(size) if isinstance(eps, Tensor) else torch.full_like(size, eps)))
+        return cls(attacks, (delta == 0).all(2).float().mean(), torch.stack(shares).amin(0).mean())
 
     @property
     def unchanged_share(self) -> float:
@@ -90,5 +95,6 @@ class CallStatistics:
 
     @property
     def mean_size(self) -> float:
-        """Mean norm of the perturbation over eps; 1 on the surface of the ball, NaN where eps is 0."""
+        """Mean norm of the perturbation over eps; 1 on the surface of the ball, NaN where eps is 0; of several balls in
+        the one of which it takes the least."""
         return float(self.size)

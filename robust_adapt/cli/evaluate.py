@@ -35,7 +35,7 @@ class EvaluateOptions:
     n: int | None = None
     """Test images; by default as the run's config says."""
     eps: Epsilon | None = None
-    """Budget; by default the training's target."""
+    """Budget; by default the training's target. Of several balls the first one's."""
     rows: tuple[str, ...] | None = None
     """Rows of the table; by default all."""
     sanity: bool = False
@@ -63,11 +63,13 @@ def evaluate(arguments: Sequence[str]) -> Answer:
     processes = Processes.of(fabric)
     load = load_data if names_data(arguments) else functools.partial(runs.load_own_data, run)
     data = runs.load_together(processes, lambda: load(options.data))
-    ball = None if options.eps is None else Ball(run.config.attack.norm, options.eps)
+    ball, *others = run.config.balls
+    if options.eps is not None:
+        ball = Ball(ball.norm, options.eps)
     with console.status("evaluating") as status:
         record = runs.evaluate(
             run,
-            ball,
+            [ball, *others],
             data=data,
             n=options.n,
             rows=options.rows,

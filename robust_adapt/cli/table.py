@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_adapt import reporting
-from robust_adapt.ball import Ball, Epsilon
+from robust_adapt.ball import Ball, Epsilon, sizes_by_norm
 from robust_adapt.cli.evaluate import figures, row_text
 from robust_adapt.cli.report import write_report
 from robust_adapt.cli.terminal import Answer, TrustCode, console, read
@@ -97,14 +97,14 @@ def _compare(
     _check_data(list(present.values()), list(configs.values()))
     done = [present.get(name) or train_with_progress(configs[name], out / name, resume=True) for name in names]
     found = dict(zip(runs.own_names([(run.config.recipe, run.folder) for run in done]), done, strict=True))
-    ball = _budget([run.config for run in found.values()])
+    ball, *others = _budget([run.config for run in found.values()])
     first = next(iter(found.values()))
     data, records = runs.load_own_data(first), []
     for name, run in found.items():
         alike = dataclasses.replace(run, config=dataclasses.replace(run.config, evaluation=first.config.evaluation))
         with console.status(f"evaluating {reporting.plain(name)}") as status:
-            record = runs.read_evaluation(alike, ball, data, n=n) or runs.evaluate(
-                alike, ball, data=data, n=n, report=lambda row: status.update(row_text(row))
+            record = runs.read_evaluation(alike, [ball, *others], data, n=n) or runs.evaluate(
+                alike, [ball, *others], data=data, n=n, report=lambda row: status.update(row_text(row))
             )
         records.append(dataclasses.replace(record, model=name))
     dossiers = [
@@ -135,10 +135,14 @@ def _check_data(present: Sequence[Any], configs: Sequence[Config]) -> None:
             runs.check_own_data(run, data)
 
 
-def _budget(configs: Sequence[Config]) -> Ball:
-    """The norm that the runs with attacks share, and the largest eps of the runs of that norm."""
+def _budget(configs: Sequence[Config]) -> list[Ball]:
+    """The norm that the runs with attacks share with the largest eps of the runs of that norm, then the further balls
+    of any of them."""
     norms = list(dict.fromkeys(config.attack.norm for config in configs if config.attack.attacks))
     if len(norms) > 1:
         raise ConfigError(f"Expected runs trained in one norm, but got {' and '.join(norms)}; make a table of each.")
     norm = norms[0] if norms else configs[0].attack.norm
-    return Ball(norm, max(config.ball.eps for config in configs if config.attack.norm == norm))
+    first = Ball(norm, max(config.ball.eps for config in configs if config.attack.norm == norm))
+    others = list(dict.fromkeys(ball for config in configs for ball in config.attack.balls))
+    sizes_by_norm(first.norm, first.eps, others)
+    return [first, *others]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 import tyro
 
-from robust_adapt.ball import Ball, Epsilon, check_eps
+from robust_adapt.ball import Ball, Epsilon, check_eps, sizes_by_norm
 from robust_adapt.config.fields import POSITIVE, SEED, Section
 from robust_adapt.config.sections import (
     AttackConfig,
@@ -69,7 +69,8 @@ class Config(Section):
             raise ConfigError(
                 f"Expected `recipe` of letters, digits, _, - and ., but got {shown(self.recipe)}; a name, not a path."
             )
-        check_eps(self.controller.target, norm=self.attack.norm, name="controller.target")
+        target = check_eps(self.controller.target, norm=self.attack.norm, name="controller.target")
+        sizes_by_norm(self.attack.norm, target, self.attack.balls)
         rule = self.controller.rule
         asking = (
             (self.loss.consistency, "for the consistency term", "`loss.consistency` to 0"),
@@ -84,9 +85,14 @@ class Config(Section):
 
     @property
     def ball(self) -> Ball:
-        """The budget of validation and evaluation."""
+        """The budget of validation and evaluation, of several balls the first."""
         eps = self.evaluation.eps if self.evaluation.eps is not None else self.controller.target
         return Ball(self.attack.norm, eps)
+
+    @property
+    def balls(self) -> tuple[Ball, ...]:
+        """All that the model must be right in."""
+        return (self.ball, *self.attack.balls)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dicts, as JSON keeps them."""

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from robust_adapt.ball import Epsilon
+from robust_adapt.ball import Ball, Epsilon
 from robust_adapt.checks import check_known
 from robust_adapt.config.fields import LARGEST, POSITIVE, SEED, SHARE, SIDE, Range, Section
 from robust_adapt.epsilon import RULES
@@ -96,10 +96,13 @@ class AttackConfig(Section):
     """Attacks of the training, names of the table; empty for training on clean images."""
     norm: Literal["Linf", "L2", "L1"] = "Linf"
     """The ball that every result is projected on."""
+    union: tuple[str, ...] = ()
+    """Further balls that the model must be right in, such as `"L2 0.5" "L1 12"`: an attack works in the ball of its own
+    norm; validation, brake and evaluation ask in all of them."""
     mode: Literal["split", "chain", "worst", "concat"] = "split"
     """How several attacks meet a batch: a share each, one after the other, the worst of all, or all results."""
-    pick: Literal["random", "all"] = "all"
-    """`random`: a random non-empty subset of the attacks each step."""
+    pick: Literal["random", "all", "one"] = "all"
+    """`random`: a random non-empty subset of the attacks each step; `one`: a random one."""
     steps: Annotated[int | None, POSITIVE] = None
     """Steps of the iterative attacks; by default each attack's own number."""
     step_ratio: Annotated[float | None, POSITIVE] = None
@@ -110,6 +113,11 @@ class AttackConfig(Section):
     """Refuse attacks that return clean images where they fail."""
     adaptive: Annotated[float, _WEIGHT] = 0.0
     """Weight of R, as `loss` defines it, in what the attacks maximise: task loss + weight * R; 0 for the task alone."""
+
+    @property
+    def balls(self) -> tuple[Ball, ...]:
+        """Those of ``union``."""
+        return tuple(map(Ball.of, self.union))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

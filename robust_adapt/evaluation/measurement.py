@@ -13,14 +13,14 @@ from robust_adapt.answers import check_finite
 from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import ATTACKS
 from robust_adapt.attacks.isolation import look
-from robust_adapt.ball import Ball
+from robust_adapt.ball import Ball, sizes_by_norm
 from robust_adapt.checks import check_model, check_seed, check_whole
 from robust_adapt.data import Split
 from robust_adapt.distributed import ALONE, Processes
 from robust_adapt.errors import ConfigError, shown
 from robust_adapt.evaluation.adversarial import write_adversarial
 from robust_adapt.evaluation.batches import Trial
-from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, Row, check_row, rows_of_norm
+from robust_adapt.evaluation.rows import DEFAULT_LIMITS, ROWS, Row, check_row, rows_of_balls
 from robust_adapt.models import model_device, weights_hash
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.statistics import wilson
@@ -32,7 +32,7 @@ WORST_CASE = "right when clean and under every row above that is in the ball and
 def evaluate_model(
     model: nn.Module,
     split: Split,
-    ball: Ball,
+    ball: Ball | Sequence[Ball],
     *,
     rows: Sequence[str] | None = None,
     n: int | None = None,
@@ -45,17 +45,20 @@ def evaluate_model(
 ) -> EvaluationRecord:
     """Accuracy of a model on the first n images in the order of ``Split.first``, under every row, in float32.
 
-    model: takes images in [0, 1]; put on the device by the caller, left as it came. ball: the budget. rows: names of
-    ``ROWS``, by default all of the norm, ``rows_of_norm(ball.norm)``. limits: the most images that an attack runs on,
-    by its name (``DEFAULT_LIMITS``); they are the first of those n. seed: of random starts. report: called with each
-    finished row. processes: share the batches; the flags are those of one process. save_adversarial: a folder for the
-    images of each row in the ball, held in memory until that row is written. The worst case is over the clean images
-    and every row in the ball on all n. ``dataclasses.replace`` names the record's model, data, split and config.
-    So many parameters, because each is a condition of the figures or says how to compute them. Raises
+    model: takes images in [0, 1]; put on the device by the caller, left as it came. ball: the budget; of several balls,
+    each of a norm of its own, the worst case is that of their union. rows: names of ``ROWS``, by default all of the
+    norm, ``rows_of_norm(ball.norm)``; each runs in the first ball that it is a row of. limits: the most images that an
+    attack runs on, by its name (``DEFAULT_LIMITS``); they are the first of those n. seed: of random starts. report:
+    called with each finished row. processes: share the batches; the flags are those of one process. save_adversarial: a
+    folder for the images of each row in the ball, held in memory until that row is written. The worst case is over the
+    clean images and every row in the ball on all n. ``dataclasses.replace`` names the record's model, data, split and
+    config. So many parameters, because each is a condition of the figures or says how to compute them. Raises
     ``DataError`` for an invalid split, ``ConfigError`` for an unknown row or one of another norm.
     """
     begin, limits = time.monotonic(), DEFAULT_LIMITS if limits is None else limits
-    names, model = _chosen(rows, ball.norm), check_model(model)
+    first, *others = [ball] if isinstance(ball, Ball) else ball
+    sizes_by_norm(first.norm, first.eps, others)
+    of, model = _chosen(rows, [first, *others]), check_model(model)
     split.check()
     for name, value in {"n": n, **{f"limits[{key!r}]": value for key, value in limits.items()}}.items():
         if value is not None:
@@ -66,13 +69,14 @@ def evaluate_model(
     with exact_arithmetic():
         check_finite(look(model, part.take(slice(min(batch_size, LOOKED))).tensors(model_device(model))[0]))
     folder = None if save_adversarial is None else Path(save_adversarial)
-    trial = Trial(model, ball, batch_size, seed, processes)
-    measurement, records = Measurement(trial, part, folder), []
-    for name in names:
-        records.append(measurement.record(name, limits.get(ROWS[name].attack or "")))
+    trials = {each: Trial(model, each, batch_size, seed, processes) for each in (first, *others)}
+    measurements = {each: Measurement(trial, part, folder) for each, trial in trials.items()}
+    records = []
+    for name, within in of.items():
+        records.append(measurements[within].record(name, limits.get(ROWS[name].attack or "")))
         if report is not None:
             report(records[-1])
-    worst = measurement.worst_case(records)
+    worst = measurements[first].worst_case(records)
     return EvaluationRecord(
         model="model",
         weights_sha256=weights_hash(model),
@@ -84,7 +88,8 @@ def evaluate_model(
         config={},
         images_sha256=worst.images_sha256,
         labels=part.labels.tolist(),
-        **trial.judgement(part, begin),
+        union=list(map(str, others)),
+        **trials[first].judgement(part, begin),
     )
 
 
@@ -107,12 +112,14 @@ def robust_flags(
     return Trial(model, ball, batch_size, seed, processes).figures(split, row)["right"]
 
 
-def _chosen(rows: Sequence[str] | None, norm: str) -> list[str]:
+def _chosen(rows: Sequence[str] | None, balls: Sequence[Ball]) -> dict[str, Ball]:
+    """The rows in their order, each with its ball."""
     if isinstance(rows, str) or (rows is not None and not rows):
         raise ConfigError(f"Expected a list of rows, one or more, but got {shown(rows)}; write ['PGD-20'].")
     for row in rows or ():
-        check_row(row, norm)
-    return rows_of_norm(norm) if rows is None else list(dict.fromkeys(rows))
+        check_row(row, *balls)
+    every = rows_of_balls(balls)
+    return every if rows is None else {row: every[row] for row in rows}
 
 
 class Measurement:

@@ -1,9 +1,10 @@
 """The rows of an evaluation: which attacks, of how many steps, in which balls."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
-from robust_adapt.ball import NORMS
+from robust_adapt.ball import NORMS, Ball
 from robust_adapt.checks import check_known
 from robust_adapt.errors import ConfigError
 
@@ -61,11 +62,17 @@ def rows_of_norm(norm: str) -> list[str]:
     return [name for name, row in ROWS.items() if norm in row.norms]
 
 
-def check_row(row: object, norm: str) -> None:
-    """Raise ``ConfigError`` unless ``row`` names a row of an evaluation in a ball of this norm."""
+def rows_of_balls(balls: Sequence[Ball]) -> dict[str, Ball]:
+    """The rows of an evaluation in several balls, each with its ball: those of the first, then what the others add."""
+    of = {row: ball for ball in reversed(balls) for row in rows_of_norm(ball.norm)}
+    return {row: of[row] for row in ROWS if row in of}
+
+
+def check_row(row: object, *balls: Ball) -> None:
+    """Raise ``ConfigError`` unless ``row`` names a row of an evaluation in one of these balls."""
     check_known("row of the evaluation", row, ROWS)
-    if row not in (own := rows_of_norm(norm)):
+    if row not in (own := rows_of_balls(balls)):
         raise ConfigError(
-            f"Expected rows of the {norm} ball, but got {row!r} of the {' and '.join(ROWS[str(row)].norms)} ball; take "
-            f"{', '.join(own)}."
+            f"Expected rows of the {' and '.join(ball.norm for ball in balls)} ball, but got {row!r} of the "
+            f"{' and '.join(ROWS[str(row)].norms)} ball; take {', '.join(own)}."
         )

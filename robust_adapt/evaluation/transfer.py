@@ -113,7 +113,7 @@ def _check(trials: Mapping[str, Trial], row: str) -> Trial:
         for each in trials.values()
     ):
         raise ConfigError("Expected trials with one ball, batch size and seed, but got several; give all the same.")
-    check_row(row, first.ball.norm)
+    check_row(row, first.ball)
     inside = [name for name in rows_of_norm(first.ball.norm) if ROWS[name].bounded and ROWS[name].attack is not None]
     if row not in inside:
         raise ConfigError(f"Expected a row of an attack in the ball, but got {row!r}; take {', '.join(inside)}.")

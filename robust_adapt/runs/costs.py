@@ -187,7 +187,8 @@ def _validation_seconds(parts: training.Parts, config: Config) -> float:
     judged = parts.average.module if parts.average is not None else parts.model
     size = config.evaluation.batch_size
     twice = _seconds(parts, lambda: robust_flags(judged, few, Row(None), config.ball, batch_size=size))
-    return twice * (2 + config.validation_steps) * len(parts.validation) / len(few)
+    passes = 1 + len(config.balls) * (1 + config.validation_steps)
+    return twice * passes * len(parts.validation) / len(few)
 
 
 def _seconds(parts: training.Parts, work: Callable[[], object]) -> float:

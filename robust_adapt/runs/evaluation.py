@@ -20,7 +20,7 @@ from robust_adapt.evaluation import (
     EpsCurve,
     eps_curve,
     evaluate_model,
-    rows_of_norm,
+    rows_of_balls,
 )
 from robust_adapt.files import read_json
 from robust_adapt.models import weights_hash
@@ -33,7 +33,7 @@ from robust_adapt.sanity import Effort, Evidence, SanityCheck, SanityRecord, che
 
 def evaluate(
     run: str | Path | Run,
-    ball: Ball | None = None,
+    ball: Ball | Sequence[Ball] | None = None,
     *,
     data: ImageData | None = None,
     rows: Sequence[str] | None = None,
@@ -45,8 +45,9 @@ def evaluate(
     """Evaluate a run's best model on the test split; the record lands in its folder as ``evaluation.json``, unless one
     of the same weights, data, budget and seed is there that has all of these rows on as many images or more.
 
-    ball: the budget, by default that of the training. data: by default what its config names; a ``DataError`` where
-    that is not what it was trained on. rows, n, report: as in ``evaluate_model``, n by default from the run's config.
+    ball: the budget or budgets, by default those of the training. data: by default what its config names; a
+    ``DataError`` where that is not what it was trained on. rows, n, report: as in ``evaluate_model``, n by default from
+    the run's config.
     fabric: of several processes, which share the batches; the flags equal those of one process. save_adversarial: keep
     the images of each row in the ball in the folder's ``adversarial``, float32. Eight parameters, for the reason of
     ``evaluate_model``.
@@ -56,7 +57,7 @@ def evaluate(
     record = evaluate_model(
         run.model.to(fabric.device if fabric is not None else device_of(run.config.device)),
         data.test,
-        ball or run.config.ball,
+        ball or run.config.balls,
         rows=rows,
         n=settings.n if n is None else n,
         limits=DEFAULT_LIMITS | {"cw": settings.cw_n, "deepfool": settings.deepfool_n},
@@ -82,7 +83,7 @@ def stored_evaluation(folder: Path) -> EvaluationRecord | None:
 def _write(folder: Path, record: EvaluationRecord) -> None:
     """Unless the record there says all that this one does, and more: on more images, or under more rows."""
     before = stored_evaluation(folder)
-    of = ("weights_sha256", "norm", "eps", "seed", "data", "split", "exact")
+    of = ("weights_sha256", "balls", "seed", "data", "split", "exact")
     if before is not None and all(getattr(before, name) == getattr(record, name) for name in of):
         older, newer = ({row.name: row.n for row in each.attacks} for each in (before, record))
         if older != newer and all(older.get(name, 0) >= n for name, n in newer.items()):
@@ -91,16 +92,16 @@ def _write(folder: Path, record: EvaluationRecord) -> None:
 
 
 def read_evaluation(
-    run: Run, ball: Ball, data: ImageData, *, rows: Sequence[str] | None = None, n: int | None = None
+    run: Run, balls: Ball | Sequence[Ball], data: ImageData, *, rows: Sequence[str] | None = None, n: int | None = None
 ) -> EvaluationRecord | None:
     """The record that ``evaluate`` left in a run's folder, where it is of the same weights, config, images, budget and
     rows; its versions and its device may differ. None where there is no such record, or it is damaged."""
     n = run.config.evaluation.n if n is None else n
     named = json.loads(json.dumps(_named(run, data)))  # as they are in a file
-    record = _kept(
-        run, "evaluation.json", EvaluationRecord, ball, data.test.first(n), **named, split="test", exact=True
-    )
-    names = list(rows_of_norm(ball.norm) if rows is None else rows)
+    ball, *others = [balls] if isinstance(balls, Ball) else balls
+    named |= {"union": list(map(str, others)), "split": "test", "exact": True}
+    record = _kept(run, "evaluation.json", EvaluationRecord, ball, data.test.first(n), **named)
+    names = list(rows_of_balls([ball, *others]) if rows is None else rows)
     return record if record and [attack.name for attack in record.attacks] == names else None
 
 

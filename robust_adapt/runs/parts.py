@@ -133,6 +133,7 @@ def _attack(config: Config, model: nn.Module, *, stream: int) -> DiverseAttack |
         settings.attacks,
         eps=float(config.controller.target),
         norm=settings.norm,
+        union=settings.balls,
         mode=settings.mode,
         pick=settings.pick,
         steps=settings.steps,

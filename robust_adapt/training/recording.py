@@ -11,7 +11,7 @@ from robust_adapt.errors import CheckpointError
 from robust_adapt.evaluation import Row, robust_flags
 from robust_adapt.records import EpochRecord, StepRecord, write_csv, write_lines
 from robust_adapt.training.checkpoint import BEST, save_checkpoint, save_weights
-from robust_adapt.training.recovery import STEP_RATIO, STRONG_ATTACKS
+from robust_adapt.training.recovery import STEP_RATIO, STRONG_ATTACKS, strong_attacks
 from robust_adapt.training.state import Training
 
 FIGURES = ("loss", "clean_loss", "adv_loss", "clean_accuracy", "adv_accuracy", "consistency", "feature_norm")
@@ -75,7 +75,7 @@ def end_epoch(run: Training) -> None:
         **means,
         validation_clean=clean,
         validation_adversarial=adversarial,
-        validation_attack=f"{STRONG_ATTACKS[run.config.attack.norm].upper()}-{run.config.validation_steps}",
+        validation_attack=strong_attacks(run.config, run.config.validation_steps),
         validation_n=len(parts.validation),
         weights=kept,
         best=best,
@@ -88,16 +88,16 @@ def end_epoch(run: Training) -> None:
 
 
 def _validate(run: Training, judged: nn.Module) -> tuple[float, float]:
-    """Accuracy on the held-out images, clean and under a multi-step attack."""
+    """Accuracy on the held-out images, clean and under a multi-step attack in every ball."""
     parts, config = run.parts, run.config
     options: dict[str, Any] = {"seed": config.seed, "processes": parts.processes}
     options |= {"batch_size": config.evaluation.batch_size}
-    strong = Row(STRONG_ATTACKS[config.attack.norm], config.validation_steps, STEP_RATIO)
-    clean, adversarial = (
-        robust_flags(judged, parts.validation, row, config.ball, **options).float().mean().item()
-        for row in (Row(None), strong)
-    )
-    return clean, adversarial
+    clean = robust_flags(judged, parts.validation, Row(None), config.ball, **options)
+    right = clean
+    for ball in config.balls:
+        strong = Row(STRONG_ATTACKS[ball.norm], config.validation_steps, STEP_RATIO)
+        right = right & robust_flags(judged, parts.validation, strong, ball, **options)
+    return clean.float().mean().item(), right.float().mean().item()
 
 
 def write(run: Training) -> None:

@@ -31,6 +31,11 @@ STRONG_ATTACKS = {norm: str(ROWS[row].attack) for norm, row in CURVE_ROWS.items(
 STEP_RATIO = 0.25
 
 
+def strong_attacks(config: Config, steps: int) -> str:
+    """The multi-step attacks of validation and probe in words, one a ball."""
+    return " and ".join(f"{STRONG_ATTACKS[ball.norm].upper()}-{steps}" for ball in config.balls)
+
+
 def verdict(training: float, multi_step: float) -> Verdict:
     """What two accuracies in [0, 1] say: under the training attack, and under a multi-step attack at the same eps.
 
@@ -102,7 +107,7 @@ def brakes(run: Training) -> bool:
         eps=controller.eps,
         training_accuracy=training,
         multi_step_accuracy=multi_step,
-        multi_step_attack=f"{STRONG_ATTACKS[config.attack.norm].upper()}-{config.brake.steps}",
+        multi_step_attack=strong_attacks(config, config.brake.steps),
         n=n,
         verdict=verdict(training, multi_step),
     )
@@ -140,16 +145,19 @@ def probe(parts: Parts, config: Config, step: int) -> tuple[float, float, int]:
     images = images.contiguous(memory_format=parts.batches.format)
     strong = DiverseAttack(
         parts.model,
-        [STRONG_ATTACKS[config.attack.norm]],
-        eps=eps,
+        [STRONG_ATTACKS[ball.norm] for ball in config.balls],
+        eps=float(config.controller.target),
         norm=config.attack.norm,
+        union=config.attack.balls,
+        mode="worst" if config.attack.mode == "worst" else "split",
+        pick="all",
         steps=config.brake.steps,
         step_ratio=STEP_RATIO,
         seed=config.seed + step,
         stream=processes.index,
     )
     kept, last = parts.attack.state_dict(), parts.attack.last
-    parts.attack.eps = eps
+    parts.attack.eps = strong.eps = eps
     with parts.fabric.autocast(), memory_for_step(config):
         right = [_right(attack, images, labels) for attack in (parts.attack, strong)]
     parts.attack.load_state_dict(kept)
