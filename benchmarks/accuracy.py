@@ -1,0 +1,265 @@
+"""Time to accuracy: what plain torchattacks loops and this package's recipes reach in so many CPU minutes of training.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.accuracy --data folder:cifar10-jpeg --minutes 3.5 7 20 40 --seeds 0 1 2 \
+        --out runs/accuracy
+    python -m benchmarks.accuracy --out benchmarks/results/accuracy --draw
+
+Every point is a run of its own length, its learning rate annealed to 0, on one thread. ``plain-pgd-10`` and
+``plain-ffgsm`` are what a user writes around torchattacks: float32, SGD with Nesterov momentum, the same augmented
+batches, the triangle schedule of the recipes, whose peak ``--peaks`` chooses for each on the held-out images at the
+shortest length. The others are the recipes. Judged on the held-out training images: clean, and under 20 steps
+of PGD on the margin loss. Minutes are CPU minutes of the training steps alone: steps times the CPU seconds of one,
+measured in turn with the other ways before anything is trained (OUT/seconds.json). Finished points are kept
+(OUT/WAY-MINUTES-sSEED.json), interrupted ones go on.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchattacks
+from matplotlib.figure import Figure
+from torch import nn
+
+from benchmarks.proof import Plan, measured
+from robust_adapt import runs, upstream
+from robust_adapt.ball import Ball
+from robust_adapt.config import Config, DataConfig, OptimizerConfig
+from robust_adapt.data import Batches, ImageData, load_data
+from robust_adapt.evaluation import Row, robust_flags
+from robust_adapt.models import weights_hash
+from robust_adapt.recipes import recipe
+from robust_adapt.records import write_json
+from robust_adapt.reporting import COLOURS
+from robust_adapt.training.step import learning_rate
+
+EPS, MARGIN = 8 / 255, Row("upgd-margin", 20, 0.25)
+PLAIN = {"plain-pgd-10": 10, "plain-ffgsm": 1}
+OURS = ("pgd", "one-step", "deepseek", "n-fgsm-muon")  # the last: the baseline of benchmarks/proof.py
+KEEP_EVERY = 200  # steps between two states of a plain loop on disk
+
+
+def config_of(way: str, options: argparse.Namespace, seed: int = 0) -> Config:
+    """What a way trains; a plain loop takes data, model and schedule from it."""
+    if way == "n-fgsm-muon":
+        plan = Plan(options.data, options.width, 0, options.out, validation=options.validation)
+        return dataclasses.replace(plan.config(way), seed=seed)
+    config = recipe("one-step" if way in PLAIN else way)
+    return dataclasses.replace(
+        config,
+        data=DataConfig(
+            name=options.data, validation=options.validation, crop=2 if "cifar10" in options.data else None
+        ),
+        model=dataclasses.replace(config.model, width=options.width),
+        optimizer=dataclasses.replace(config.optimizer, average=min(config.optimizer.average, 0.998)),
+        precision="32-true" if way in PLAIN else "auto",
+        device="cpu",
+        seed=seed,
+    )
+
+
+class Loop:
+    """A user's training loop around torchattacks, which goes on from ``path``."""
+
+    def __init__(self, way: str, config: Config, data: ImageData, peak: float) -> None:
+        torch.manual_seed(config.seed)
+        self.model = runs.build_for(config, data)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), lr=peak, momentum=0.9, nesterov=True, weight_decay=5e-4
+        )
+        self.attack = torchattacks.PGD(self.model, eps=EPS, alpha=EPS / 4, steps=PLAIN[way])
+        if PLAIN[way] == 1:
+            self.attack = torchattacks.FFGSM(self.model, eps=EPS, alpha=1.25 * EPS)
+        self.batches = Batches(data.train, config.batch_size, seed=config.seed, augmentation=data.augmentation)
+        self.schedule = OptimizerConfig(learning_rate=peak)
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        self.model.train()
+        adversarial = self.attack(images, labels)
+        loss = nn.functional.cross_entropy(self.model(adversarial), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def train(self, steps: int, path: Path | None = None) -> None:
+        begin = 0
+        if path is not None and path.exists():
+            state = torch.load(path, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["random"])
+            begin = state["step"]
+        epoch, start = divmod(begin, len(self.batches))
+        for number in range(begin, steps):
+            if number == begin or start == len(self.batches):
+                epoch, start = divmod(number, len(self.batches))
+                batches = self.batches.epoch(epoch, start=start)
+            self.optimizer.param_groups[0]["lr"] = learning_rate(self.schedule, number / steps)
+            self.step(*next(batches))
+            start += 1
+            if path is not None and (number + 1) % KEEP_EVERY == 0:
+                state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+                torch.save(state | {"random": torch.get_rng_state(), "step": number + 1}, path.with_suffix(".new"))
+                path.with_suffix(".new").replace(path)
+
+
+def prices(options: argparse.Namespace, data: ImageData, rounds: int = 10) -> dict[str, float]:
+    """CPU seconds of a step of every way, on one thread: medians, the plain loops in turn with each other, as ours."""
+    path = options.out / "seconds.json"
+    known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    if missing := [way for way in options.ways if way not in known]:
+        loops = {way: Loop(way, config_of(way, options), data, 0.1) for way in missing if way in PLAIN}
+        times: dict[str, list[float]] = {way: [] for way in loops}
+        for _ in range(rounds):
+            for way, loop in loops.items():
+                images, labels = next(loop.batches.epoch(0))
+                begin = time.process_time()
+                loop.step(images, labels)
+                times[way].append(time.process_time() - begin)
+        known |= {way: statistics.median(each[2:]) for way, each in times.items()}
+        ours = [way for way in missing if way not in PLAIN]
+        if ours:
+            known |= zip(ours, measured([config_of(way, options) for way in ours], rounds=rounds), strict=True)
+        write_json(path, known)
+    return known
+
+
+def judged(model: nn.Module, data: ImageData) -> dict[str, float]:
+    """Accuracy on the held-out images."""
+    rows = {"clean": Row(None), "margin": MARGIN}
+    return {
+        name: robust_flags(model.eval(), data.validation, row, Ball("Linf", EPS)).float().mean().item()
+        for name, row in rows.items()
+    }
+
+
+def point(way: str, minutes: float, seed: int, options: argparse.Namespace, data: ImageData) -> dict[str, Any]:
+    """The record of one run, trained where it is missing."""
+    name = f"{way}-{minutes:g}-s{seed}"
+    path = options.out / f"{name}.json"
+    if path.exists():
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    config, price = config_of(way, options, seed), prices(options, data)[way]
+    steps, begin = max(1, round(60 * minutes / price)), time.process_time()
+    told: dict[str, Any] = {}
+    if way in PLAIN:
+        peak = chosen_peak(way, options, data)
+        loop, state = Loop(way, config, data, peak), options.out / f"{name}.pt"
+        loop.train(steps, state)
+        model, told = loop.model, {"peak": peak}
+        state.unlink(missing_ok=True)
+    else:
+        epochs = steps / (len(data.train) // config.batch_size)
+        write_json(options.out / f"{name}.config.json", dataclasses.replace(config, epochs=epochs).to_dict())
+        folder = options.out / name
+        code = "import sys, json; from robust_adapt import runs; from robust_adapt.config import Config; "
+        code += "runs.train(Config.from_dict(json.load(open(sys.argv[1]))), sys.argv[2], resume=True)"
+        command = [sys.executable, "-c", code, str(options.out / f"{name}.config.json"), str(folder)]
+        subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+        run = runs.load_run(folder)
+        model, told = run.model, {"weights_of_step": max(each.step for each in run.epochs if each.best)}
+    record = {
+        "way": way,
+        "minutes": minutes,
+        "seed": seed,
+        "steps": steps,
+        "seconds_a_step": price,
+        **told,
+        **judged(model, data),
+        "n": len(data.validation),
+        "data": data.title,
+        "config": config.shareable(),
+        "weights_sha256": weights_hash(model),
+        "versions": upstream.versions(),
+        "commit": upstream.commit(),
+        "cpu_seconds": round(time.process_time() - begin, 1),
+    }
+    write_json(path, record)
+    return record
+
+
+def chosen_peak(way: str, options: argparse.Namespace, data: ImageData) -> float:
+    """The peak of a plain loop's learning rate, best under the margin loss after the shortest length, at seed 0."""
+    path = options.out / "peaks.json"
+    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    tried = known.setdefault(way, {})
+    for peak in options.peaks:
+        if f"{peak:g}" not in tried:
+            loop = Loop(way, config_of(way, options), data, peak)
+            loop.train(max(1, round(60 * min(options.minutes) / prices(options, data)[way])))
+            tried[f"{peak:g}"] = judged(loop.model, data)["margin"]
+            write_json(path, known)
+    return float(max(tried, key=lambda peak: tried[peak]))
+
+
+def draw(records: Sequence[dict[str, Any]], path: Path) -> None:
+    """Accuracy under the margin loss over minutes, a line a way through its mean, with a dot a run."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axis = figure.subplots()
+    for way, colour in zip(dict.fromkeys(each["way"] for each in records), COLOURS, strict=False):
+        mine = [each for each in records if each["way"] == way]
+        axis.plot([each["minutes"] for each in mine], [100 * each["margin"] for each in mine], "o", color=colour, ms=4)
+        lengths = sorted({each["minutes"] for each in mine})
+        axis.plot(lengths, [100 * mean(mine, length) for length in lengths], color=colour, label=way)
+    axis.set(xscale="log", xlabel="CPU minutes of training, one core", ylabel="accuracy under margin PGD-20, %")
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def mean(records: Sequence[dict[str, Any]], minutes: float, figure: str = "margin") -> float:
+    return statistics.mean(each[figure] for each in records if each["minutes"] == minutes)
+
+
+def markdown(records: Sequence[dict[str, Any]]) -> str:
+    """A line a way and length: mean (lowest to highest of the seeds)."""
+    lines = ["| way | CPU minutes | seeds | steps | clean | margin PGD-20 |", "|---|--:|--:|--:|--:|--:|"]
+    for way in dict.fromkeys(each["way"] for each in records):
+        for minutes in sorted({each["minutes"] for each in records if each["way"] == way}):
+            mine = [each for each in records if (each["way"], each["minutes"]) == (way, minutes)]
+            cells = [way, f"{minutes:g}", str(len(mine)), str(mine[0]["steps"])]
+            for figure in ("clean", "margin"):
+                values = [100 * each[figure] for each in mine]
+                spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+                cells.append(f"{statistics.mean(values):.1f}{spread}")
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[3.5, 7.0, 20.0, 40.0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--ways", nargs="+", choices=(*PLAIN, *OURS), default=[*PLAIN, *OURS])
+    parser.add_argument("--peaks", type=float, nargs="+", default=[0.05, 0.1, 0.2], help="of the plain loops' rates")
+    parser.add_argument("--validation", type=int, default=2500)
+    parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
+    parser.add_argument("--draw", action="store_true", help="the table and the plot of what there is")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not options.draw:
+        torch.set_num_threads(1)
+        data = load_data(config_of("one-step", options).data)
+        for seed in options.seeds:
+            for minutes in sorted(options.minutes):
+                for way in options.ways:
+                    point(way, minutes, seed, options, data)
+    records = [json.loads(path.read_text()) for path in sorted(options.out.glob("*-s[0-9]*.json"))]
+    records = [each for each in records if "way" in each]
+    draw(records, options.out / "accuracy.png")
+    print(markdown(records))
+
+
+if __name__ == "__main__":
+    main()
