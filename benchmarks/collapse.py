@@ -1,0 +1,162 @@
+"""Catastrophic overfitting: from which eps on one-step training collapses, and what keeps it from doing so.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.collapse search --data folder:cifar10-jpeg --out runs/collapse
+    OMP_NUM_THREADS=1 python -m benchmarks.collapse compare --data folder:cifar10-jpeg --eps 24/255 --seeds 0 1 2 \
+        --out runs/collapse
+    python -m benchmarks.collapse table --out benchmarks/results/collapse
+
+The net and the data of benchmarks/brake.py: four convolutions, 5,120 images of 16 x 16 pixels, 20 epochs, nothing
+averaged, weights of the last step. Collapsed: at the end PGD-10 at the training's eps leaves under 5 % of the held-out
+images right, while the model gets over 15 points more of the training batches right under its own attack. search: plain
+one-step training, with a uniform start and without one, over eps. compare: the plain run and each remedy at one eps,
+all judged at that eps, on 1,000 held-out images that no choice is made on. Finished runs are not repeated.
+"""
+
+import argparse
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.brake import configuration
+from benchmarks.publish import publish
+from robust_adapt.ball import Epsilon, format_eps
+from robust_adapt.cli.terminal import read
+from robust_adapt.cli.train import TrainOptions
+from robust_adapt.config import Config
+from robust_adapt.records import BrakeRecord, EpochRecord, read_lines
+from robust_adapt.training.checkpoint import read_config
+
+FALLEN, BEHIND = 0.05, 0.15
+EPS = ("8/255", "12/255", "16/255", "20/255", "24/255", "28/255", "32/255")
+UNIFORM = "--attack.attacks ffgsm --attack.step-ratio 1.25"
+SIGNS = "--attack.attacks fgsm --attack.step-ratio 1.0 --attack.start signs --loss.clean 1.0 --loss.adversarial 0.0"
+PLAIN = {"zero": "--attack.attacks fgsm", "uniform": UNIFORM}
+# each beside the plain run named by --plain; the weights are those of their authors where they give one
+REMEDIES = {
+    "nfgsm": "--attack.attacks nfgsm --attack.step-ratio 1.0",
+    "pgd-2": "--attack.attacks pgd --attack.steps 2 --attack.step-ratio 0.5",
+    "ramp": "{plain} --controller.rule ramp",
+    "brake": "{plain} --brake.watch always",
+    "ramp and brake": "{plain} --controller.rule ramp --brake.watch always",
+    "eps of the brake": "{plain} --controller.target {cap}",  # constant, where `brake` ended
+    "softmax": "{plain} --loss.consistency 2.0 --loss.consistency-on softmax",
+    "kl": "{plain} --loss.consistency 2.0 --loss.consistency-on kl",
+    "features": "{plain} --loss.consistency 1.0 --loss.consistency-on features",
+    "pgi": f"{UNIFORM} --loss.consistency 1.0 --loss.consistency-on logits --loss.anchor start",
+    "gat": f"{SIGNS} --loss.consistency 10.0 --loss.consistency-on softmax --attack.adaptive 10.0",
+    "nuat": f"{SIGNS} --loss.consistency 4.0 --loss.consistency-on nuclear --loss.consistency-ramp 1.0"
+    " --attack.adaptive 2.0",
+}
+
+
+def config_of(data: str, arguments: str, eps: str, seed: int, epochs: float) -> Config:
+    """A run at an eps, validated at that eps whatever it trains at."""
+    base = configuration(data, "without", epochs)
+    base = dataclasses.replace(
+        base,
+        recipe="collapse",
+        data=dataclasses.replace(base.data, validation=1000),
+        controller=dataclasses.replace(base.controller, target=Epsilon(eps)),
+        evaluation=dataclasses.replace(base.evaluation, eps=Epsilon(eps)),
+        seed=seed,
+    )
+    return read(TrainOptions, shlex.split(arguments), "train", default=TrainOptions(config=base)).config
+
+
+def train(config: Config, folder: Path) -> None:
+    from robust_adapt import runs
+
+    if not finished(folder, config.epochs):
+        runs.train(config, folder, resume=True)
+
+
+def finished(folder: Path, epochs: float) -> bool:
+    return len(read_lines(folder / "epochs.jsonl", EpochRecord)) >= epochs
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """What is left of a finished run at its end, and the most that it had."""
+    epochs = read_lines(folder / "epochs.jsonl", EpochRecord)
+    last = epochs[-1]
+    behind = last.adv_accuracy - last.validation_adversarial
+    return {
+        "collapsed": last.validation_adversarial < FALLEN and behind > BEHIND,
+        "clean": last.validation_clean,
+        "pgd": last.validation_adversarial,
+        "best_pgd": max(each.validation_adversarial for each in epochs),
+        "training": last.adv_accuracy,
+        "eps": last.eps,
+        "cpu_seconds": last.cpu_seconds,
+        "n": last.validation_n,
+    }
+
+
+def cap_of(folder: Path) -> str:
+    """The eps at which a run with the brake ended; as the brake's last cap says, else its own."""
+    caps = [each.cap for each in read_lines(folder / "brake.jsonl", BrakeRecord) if each.cap is not None]
+    return f"{caps[-1] if caps else float(read_config(folder).controller.target):.6f}"
+
+
+def name_of(eps: str, name: str, seed: int) -> str:
+    return f"{eps.partition('/')[0]}-{name.replace(' ', '-')}-s{seed}"
+
+
+def markdown(out: Path) -> str:
+    """A line a run's name and eps, of all of its seeds."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for path in sorted(out.glob("*-s[0-9]*/epochs.jsonl")):
+        eps, _, name = path.parent.name.rpartition("-s")[0].partition("-")
+        found.setdefault((eps, name), []).append(outcome(path.parent))
+    head = (
+        "| eps | run | seeds | collapsed | clean | PGD-10 | best epoch's PGD-10 | own attack, training | ends at eps "
+    )
+    lines = [head + "| CPU seconds |", "|--:|---|" + "--:|" * 8]
+    for (eps, name), each in sorted(found.items(), key=lambda item: (int(item[0][0]), item[0][1])):
+        cells = [f"{eps}/255", name, str(len(each)), str(sum(one["collapsed"] for one in each))]
+        cells += [_spread([100 * one[key] for one in each]) for key in ("clean", "pgd", "best_pgd", "training")]
+        cells += [
+            _spread([255 * one["eps"] for one in each]),
+            f"{sum(one['cpu_seconds'] for one in each) / len(each):.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{sum(values) / len(values):.1f}"
+    return mean if max(values) - min(values) < 0.05 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("search", "compare", "table"))
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--eps", nargs="+", default=list(EPS), help="those of the search; of compare the first")
+    parser.add_argument("--plain", choices=PLAIN, default="uniform", help="what compare sets the remedies beside")
+    parser.add_argument("--runs", nargs="+", choices=REMEDIES, default=list(REMEDIES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=float, default=20)
+    parser.add_argument("--out", type=Path, default=Path("runs/collapse"))
+    parser.add_argument("--home", type=Path, help="copy the records there, without weights")
+    options = parser.parse_args(arguments)
+    options.eps = [format_eps(Epsilon(eps)) for eps in options.eps]
+    plain = PLAIN[options.plain]
+    for seed in options.seeds if options.command != "table" else ():
+        runs = {f"plain, {name}": value for name, value in PLAIN.items()}
+        if options.command == "compare":
+            runs = {f"plain, {options.plain}": plain} | {name: REMEDIES[name] for name in options.runs}
+        for eps in options.eps if options.command == "search" else options.eps[:1]:
+            for name, value in runs.items():
+                brake = options.out / name_of(eps, "brake", seed)
+                value = value.format(plain=plain, cap=cap_of(brake) if "{cap}" in value else "")
+                train(config_of(options.data, value, eps, seed, options.epochs), options.out / name_of(eps, name, seed))
+    for folder in sorted(options.out.glob("*-s[0-9]*")) if options.home else ():
+        publish(folder, options.home / folder.name)
+        (options.home / folder.name / "steps.jsonl").unlink()
+    print(markdown(options.out))
+
+
+if __name__ == "__main__":
+    main()
