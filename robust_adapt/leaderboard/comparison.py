@@ -102,7 +102,8 @@ def _of_evaluation(values: dict[str, Any]) -> dict[str, Flags]:
             whole = [
                 each.name for each in record.attacks if each.n == record.n and (each.eps is not None or not each.norm)
             ]
-            budget = f"{_ball(row)}, worst of {', '.join(dict.fromkeys(['Clean', *whole]))}"
+            balls = " and ".join(map(str, record.balls))
+            budget = f"{balls}, worst of {', '.join(dict.fromkeys(['Clean', *whole]))}"
         elif row.eps is not None:
             budget = f"{_ball(row)}, {row.steps} step{'' if row.steps == 1 else 's'}"
         images = row.images_sha256 or (record.images_sha256 if row.n == record.n else "")
