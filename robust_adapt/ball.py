@@ -9,7 +9,8 @@ from fractions import Fraction
 
 from robust_adapt.errors import ConfigError, shown, unknown_name
 
-NORMS = ("Linf", "L2", "L1")
+ORDERS = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}  # of the norms, as torch.linalg takes them
+NORMS = tuple(ORDERS)
 
 
 class Epsilon(float):
@@ -55,6 +56,11 @@ def format_eps(eps: float, norm: str = "Linf") -> str:
         if abs(eps * 100 - round(eps * 100)) > 1e-6:  # 0.05 and 0.1 are written as people write them
             return f"{round(eps * 255, 2):g}/255"
     return f"{eps:g}"
+
+
+def rounded_eps(eps: float, norm: str = "Linf") -> str:
+    """``format_eps`` of what a rule of eps gives, to a hundredth of a pixel value, in L2 and L1 to four decimals."""
+    return format_eps(round(255 * eps, 2) / 255 if norm == "Linf" else round(eps, 4), norm)
 
 
 def _read(value: float | str, name: str = "eps") -> float:

@@ -603,7 +603,7 @@ def test_its_statistics_count_what_failed(channel_means, images, labels):
     dead = compose(channel_means, ["fgsm"])
     with torch.no_grad():
         channel_means.scale.zero_()
-    with pytest.warns(UserWarning, match="^100% of the images have no gradient, "):
+    with pytest.warns(UserWarning, match="^100 % of the images have no gradient, "):
         dead(images, labels)
     assert dead.last.unchanged_share == 1 and dead.last.mean_size == 0
 

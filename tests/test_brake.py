@@ -162,7 +162,10 @@ def test_an_alarm_takes_the_run_back_and_lowers_eps(collapsing, tmp_path):
     assert said == [
         f"Catastrophic overfitting at step {step}: {multi} % under a multi-step attack against {training} % under the "
         f"training attack; went back to step {back_to}, eps at most {cap} from now on."
-        for step, multi, training, back_to, cap in ((8, "10.0", "90.0", 4, "0.1500"), (16, "20.0", "80.0", 8, "0.1125"))
+        for step, multi, training, back_to, cap in (
+            (8, "10.0", "90.0", 4, "0.15"),
+            (16, "20.0", "80.0", 8, "28.69/255"),
+        )
     ]
     assert [record.eps for record in run.epochs] == pytest.approx([0.15, 0.1125, 0.1125])
     assert [record.step for record in run.steps] == list(range(2, 21, 2))  # none of a step that was taken back

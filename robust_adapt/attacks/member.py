@@ -213,8 +213,9 @@ def warn_of_flat(shares: Sequence[Tensor]) -> bool:
     share = float(torch.stack(list(shares)).mean()) if shares else 0.0
     if share > FLAT:
         warnings.warn(
-            f"{share:.0%} of the images have no gradient, so the attack leaves them unchanged or where it began: the "
-            "model is so sure of them that the loss is flat, or 16 bits are too few; use 'upgd-margin', or float32.",
+            f"{100 * share:.0f} % of the images have no gradient, so the attack leaves them unchanged or where it "
+            "began: the model is so sure of them that the loss is flat, or 16 bits are too few; use 'upgd-margin', or "
+            "float32.",
             stacklevel=3,
         )
     return share > FLAT

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from robust_adapt.ball import ORDERS
 from robust_adapt.errors import ConfigError, shown, unknown_name
 
 Pick = str | tuple[float, ...]
@@ -79,7 +80,7 @@ class CallStatistics:
         """result: ``(K * N, ...)`` for images ``(N, ...)``; eps: a float, or ``(N,)``, one per sample."""
         copies = len(result) // max(1, len(images))
         delta = (result.view(copies, *images.shape) - images).flatten(2).float()
-        size = delta.norm(p={"Linf": torch.inf, "L2": 2, "L1": 1}[norm], dim=2)
+        size = delta.norm(p=ORDERS[norm], dim=2)
         limit = eps.to(size) if isinstance(eps, Tensor) else torch.full_like(size, eps)
         return cls(attacks, (delta == 0).all(2).float().mean(), (size / limit).mean())
 

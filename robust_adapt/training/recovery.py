@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from robust_adapt.attacks import DiverseAttack
+from robust_adapt.ball import rounded_eps
 from robust_adapt.config import Config
 from robust_adapt.errors import RobustAdaptError
 from robust_adapt.evaluation import CURVE_ROWS, ROWS
@@ -115,7 +116,7 @@ def brakes(run: Training) -> bool:
         position.warnings.append(
             f"Catastrophic overfitting at step {record.step}: {100 * multi_step:.1f} % under a multi-step attack "
             f"against {100 * training:.1f} % under the training attack; went back to step {position.step}, eps at "
-            f"most {cap:.4f} from now on."
+            f"most {rounded_eps(cap, config.attack.norm)} from now on."
         )
     run.records.probes.append(record)
     controller.frozen = rests([probe.verdict for probe in run.records.probes])
