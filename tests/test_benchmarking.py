@@ -136,13 +136,14 @@ def test_evaluations_are_compared_row_by_row(data, tmp_path):
     for seed in (0, 1):
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
-        record = evaluate_model(model, data.test, Ball("Linf", 8 / 255), rows=["Clean", "FGSM"])
+        record = evaluate_model(model, data.test, Ball("Linf", 8 / 255), rows=["Clean", "FGSM", "CW"])
         paths.append(tmp_path / f"{seed}.json")
         write_json(paths[-1], record)
     rows = compare(*paths)
     assert {name: row.budget for name, row in rows.items()} == {
         "Clean": "none",
         "FGSM": "Linf 8/255, 1 step",
+        "CW": "L2 without a bound, 50 steps",
         "Worst case": "Linf 8/255, worst of Clean, FGSM",
     }
     write_json(

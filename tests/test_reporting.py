@@ -12,7 +12,7 @@ from robust_adapt import reporting
 from robust_adapt.ball import Ball
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import AttackRecord, EpochRecord, EvaluationRecord, StepRecord
-from robust_adapt.reporting.dossier import Answer, Case
+from robust_adapt.reporting.dossier import Case, Prediction
 
 
 def attack(name, correct, n=100, eps=8 / 255, norm="Linf", mean_l2=0.5):
@@ -125,6 +125,9 @@ UNLIKE = {
 }
 
 
+MEND = {"n": "run `robust-adapt evaluate RUN --n 100 --eps 8/255` for the one with fewer"}
+
+
 @pytest.mark.parametrize("unlike", UNLIKE)
 @pytest.mark.parametrize("place", [1, 2])
 def test_what_does_not_belong_together_is_refused_in_every_table(unlike, place):
@@ -136,7 +139,7 @@ def test_what_does_not_belong_together_is_refused_in_every_table(unlike, place):
     ):  # fmt: skip
         with pytest.raises(ConfigError) as caught:
             table(records)
-        assert str(caught.value) == f"Expected evaluations {said}; evaluate them alike."
+        assert str(caught.value) == f"Expected evaluations {said}; {MEND.get(unlike, 'evaluate them alike')}."
 
 
 def test_images_whose_hash_a_record_lacks_are_known_by_their_title():
@@ -203,8 +206,8 @@ def test_curves_and_cases_are_pictures(tmp_path):
     reporting.draw_curves({"$x_1$": ([epoch], [StepRecord(**common)])}, tmp_path / "curves.png")
     picture = np.zeros((8, 8, 3), dtype=np.float32)
     answers = {
-        "clean": {"a": Answer(label="<b>", confidence=0.5)},
-        "attacked": {"a": Answer(label="$", confidence=1.0)},
+        "clean": {"a": Prediction(label="<b>", confidence=0.5)},
+        "attacked": {"a": Prediction(label="$", confidence=1.0)},
     }
     case = Case(label="airplane", images={"clean": picture, "attacked": picture + 0.03}, answers=answers)
     reporting.draw_cases([case], tmp_path / "cases.png", Ball("Linf", 8 / 255))

@@ -46,7 +46,11 @@ def check_alike(records: Sequence[EvaluationRecord]) -> None:
         said["on the same images"] = ("", "") if keys[0] == keys[1] else (_images(one), _images(other))
         for what, (first, second) in said.items():
             if first != second:
-                raise ConfigError(f"Expected evaluations {what}, but got {first}, {second}; evaluate them alike.")
+                fix = "evaluate them alike"
+                if one.n != other.n and what not in _ALIKE:
+                    n, eps = max(one.n, other.n), format_eps(one.eps, one.norm)
+                    fix = f"run `robust-adapt evaluate RUN --n {n} --eps {eps}` for the one with fewer"
+                raise ConfigError(f"Expected evaluations {what}, but got {first}, {second}; {fix}.")
 
 
 def _images(record: EvaluationRecord) -> str:
