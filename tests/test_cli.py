@@ -17,7 +17,7 @@ from robust_adapt import cli, reporting, runs, upstream
 from robust_adapt.ball import Ball
 from robust_adapt.cli.benchmark import BenchmarkOptions, _own_budget
 from robust_adapt.cli.evaluate import EvaluateOptions
-from robust_adapt.cli.terminal import Answer, read_of_run
+from robust_adapt.cli.terminal import Answer, grid, read_of_run
 from robust_adapt.cli.train import TrainingProgress, _slug, step_text
 from robust_adapt.config import DataConfig
 from robust_adapt.errors import Stopped
@@ -353,6 +353,14 @@ def test_progress_is_a_line_an_epoch_without_a_terminal_and_says_the_time_left(c
     assert lines[1] == "warning careful"
     line = "epoch   0  loss 1.500  eps 8/255     validation: clean 50.0 %, PGD-10 25.0 %  best"
     assert lines[2] == f"{line}  26 images/s, 0:00:20 left"
+
+
+def test_a_title_is_a_line_of_its_own_above_a_narrow_table(capsys):
+    words = "wider than the table below it, and no less easy to read"
+    table = grid(["a"], [["1"]], left=(), title=f"title, {words}", caption=f"caption, {words}")
+    cli._show(Answer(record={}, text=[table]), verbose=False)
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert (first, last) == (f"title, {words}", f"caption, {words}")
 
 
 @pytest.mark.parametrize("columns", [80, 100])

@@ -9,7 +9,7 @@ from robust_adapt import reporting
 from robust_adapt.ball import Ball, Epsilon
 from robust_adapt.cli.evaluate import figures, row_text
 from robust_adapt.cli.report import write_report
-from robust_adapt.cli.terminal import Answer, TrustCode, console, read
+from robust_adapt.cli.terminal import Answer, TrustCode, progress, read
 from robust_adapt.cli.train import train_with_progress
 from robust_adapt.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from robust_adapt.errors import ConfigError
@@ -102,19 +102,19 @@ def _compare(
     data, records = runs.load_own_data(first), []
     for name, run in found.items():
         alike = dataclasses.replace(run, config=dataclasses.replace(run.config, evaluation=first.config.evaluation))
-        with console.status(f"evaluating {reporting.plain(name)}") as status:
+        with progress(f"evaluating {name}") as say:
             record = runs.read_evaluation(alike, ball, data, n=n) or runs.evaluate(
-                alike, ball, data=data, n=n, report=lambda row: status.update(row_text(row))
+                alike, ball, data=data, n=n, report=lambda row: say(row_text(row))
             )
         records.append(dataclasses.replace(record, model=name))
     dossiers = [
         dataclasses.replace(runs.read_dossier(run.folder), name=name, evaluation=record)
         for (name, run), record in zip(found.items(), records, strict=True)
     ]
-    with console.status("measuring") as status:
-        show = lambda text: status.update(reporting.plain(text))  # noqa: E731
-        dossiers, gallery = runs.measure(dossiers, found, data, ball, n=records[0].n, report=show)
-    files = [*write_report(out, "table", dossiers, gallery), "curves.png"]
+    with progress("making the page") as say:
+        dossiers, gallery = runs.measure(dossiers, found, data, ball, n=records[0].n, report=say)
+        say("drawing the page")
+        files = [*write_report(out, "table", dossiers, gallery), "curves.png"]
     curves = {name: (run.epochs, run.steps) for name, run in found.items()}
     reporting.draw_curves(curves, out / "curves.png", norm=ball.norm)
     if gallery is not None:
