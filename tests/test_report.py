@@ -262,6 +262,12 @@ def test_the_repository_s_table_becomes_a_page(capsys, tmp_path):
     assert [record["worst_case"]["correct"] for record in records] == [0, 749, 669]
 
 
+@pytest.mark.parametrize(("name", "attacks"), [("standard", False), ("pgd", True)])
+def test_a_training_without_attacks_has_no_chart_of_their_eps(name, attacks):
+    words = Reader(html_page(runs.read_dossiers([TABLE / name]))).words
+    assert "Training loss" in words and ("eps of the training attacks" in words) == attacks
+
+
 def test_runs_of_one_recipe_are_told_apart(tmp_path):
     names = [each.name for each in runs.read_dossiers([TABLE / "pgd", TABLE / "one-step", TABLE / "standard"])]
     assert names == ["pgd, pgd", "pgd, one-step", "standard"]

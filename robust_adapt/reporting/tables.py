@@ -26,14 +26,17 @@ ARTICLE_NOTE = (
 
 
 def table_rows(records: Sequence[EvaluationRecord]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the side-by-side table. The first record is the standard model, gains are against it."""
+    """Header and rows of the side-by-side table, the article's figures last where it has any of such data. The first
+    record is the standard model, gains are against it."""
     check_alike(records)
     models = [record.model for record in records]
     gains = ["gain, points"] if len(models) == 2 else [f"gain of {model}, points" for model in models[1:]]
     header = ["attack", "norm", "eps", "steps", "n", *models, *gains, "article"]
     data = records[0].data
     rows = [_row(same[0].name, same, data) for same in zip(*(record.attacks for record in records), strict=True)]
-    return header, [*rows, _row("Worst case", [record.worst_case for record in records], data)]
+    rows.append(_row("Worst case", [record.worst_case for record in records], data))
+    shown = len(header) if any(row[-1] for row in rows) else -1
+    return header[:shown], [row[:shown] for row in rows]
 
 
 def check_alike(records: Sequence[EvaluationRecord]) -> None:
@@ -97,7 +100,7 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
     ]
     official = ("CIFAR-10", "CIFAR-100")  # a leaderboard's own images; ImageNet's with their preprocessing
     if not all(each.data in official or each.data.partition(" (")[0] == "ImageNet" for each in records):
-        sentences.append(f"{titles} is not the official CIFAR-10 test set: not comparable with leaderboards.")
+        sentences.append(f"{titles} is not a leaderboard's own test set: not comparable with leaderboards.")
     sentences.append(
         "Rows without an eps are not bounded: their figure is the mean L2 size of the successes, in brackets. "
         "In the ball: the same images projected on the budget."
