@@ -9,7 +9,7 @@ The net and the data of benchmarks/brake.py: four convolutions, 5,120 images of 
 averaged, weights of the last step. Collapsed: at the end PGD-10 at the training's eps leaves under 5 % of the held-out
 images right, while the model gets over 15 points more of the training batches right under its own attack. search: plain
 one-step training, with a uniform start and without one, over eps. compare: the plain run and each remedy at one eps,
-all judged at that eps, on 1,000 held-out images that no choice is made on. Finished runs are not repeated.
+all judged at that eps, on 1,000 held-out images (the brake probes 128 of them). Finished runs are not repeated.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.brake import configuration
+from benchmarks.proof import GAT, NUAT, SIGNS
 from benchmarks.publish import publish
 from robust_adapt.ball import Epsilon, format_eps
 from robust_adapt.cli.terminal import read
@@ -31,7 +32,6 @@ from robust_adapt.training.checkpoint import read_config
 FALLEN, BEHIND = 0.05, 0.15
 EPS = ("8/255", "12/255", "16/255", "20/255", "24/255", "28/255", "32/255")
 UNIFORM = "--attack.attacks ffgsm --attack.step-ratio 1.25"
-SIGNS = "--attack.attacks fgsm --attack.step-ratio 1.0 --attack.start signs --loss.clean 1.0 --loss.adversarial 0.0"
 PLAIN = {"zero": "--attack.attacks fgsm", "uniform": UNIFORM}
 # each beside the plain run named by --plain; the weights are those of their authors where they give one
 REMEDIES = {
@@ -45,9 +45,8 @@ REMEDIES = {
     "kl": "{plain} --loss.consistency 2.0 --loss.consistency-on kl",
     "features": "{plain} --loss.consistency 1.0 --loss.consistency-on features",
     "pgi": f"{UNIFORM} --loss.consistency 1.0 --loss.consistency-on logits --loss.anchor start",
-    "gat": f"{SIGNS} --loss.consistency 10.0 --loss.consistency-on softmax --attack.adaptive 10.0",
-    "nuat": f"{SIGNS} --loss.consistency 4.0 --loss.consistency-on nuclear --loss.consistency-ramp 1.0"
-    " --attack.adaptive 2.0",
+    "gat": f"{SIGNS} {GAT}",
+    "nuat": f"{SIGNS} {NUAT}",
 }
 
 
@@ -63,17 +62,6 @@ def config_of(data: str, arguments: str, eps: str, seed: int, epochs: float) -> 
         seed=seed,
     )
     return read(TrainOptions, shlex.split(arguments), "train", default=TrainOptions(config=base)).config
-
-
-def train(config: Config, folder: Path) -> None:
-    from robust_adapt import runs
-
-    if not finished(folder, config.epochs):
-        runs.train(config, folder, resume=True)
-
-
-def finished(folder: Path, epochs: float) -> bool:
-    return len(read_lines(folder / "epochs.jsonl", EpochRecord)) >= epochs
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -99,8 +87,8 @@ def cap_of(folder: Path) -> str:
     return f"{caps[-1] if caps else float(read_config(folder).controller.target):.6f}"
 
 
-def name_of(eps: str, name: str, seed: int) -> str:
-    return f"{eps.partition('/')[0]}-{name.replace(' ', '-')}-s{seed}"
+def folder_of(out: Path, eps: str, name: str, seed: int) -> Path:
+    return out / f"{eps.replace('/', 'of')}-{name.replace(' ', '-')}-s{seed}"
 
 
 def markdown(out: Path) -> str:
@@ -108,13 +96,13 @@ def markdown(out: Path) -> str:
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for path in sorted(out.glob("*-s[0-9]*/epochs.jsonl")):
         eps, _, name = path.parent.name.rpartition("-s")[0].partition("-")
-        found.setdefault((eps, name), []).append(outcome(path.parent))
+        found.setdefault((eps.replace("of", "/"), name), []).append(outcome(path.parent))
     head = (
         "| eps | run | seeds | collapsed | clean | PGD-10 | best epoch's PGD-10 | own attack, training | ends at eps "
     )
     lines = [head + "| CPU seconds |", "|--:|---|" + "--:|" * 8]
-    for (eps, name), each in sorted(found.items(), key=lambda item: (int(item[0][0]), item[0][1])):
-        cells = [f"{eps}/255", name, str(len(each)), str(sum(one["collapsed"] for one in each))]
+    for (eps, name), each in sorted(found.items(), key=lambda item: (Epsilon(item[0][0]), item[0][1])):
+        cells = [eps, name, str(len(each)), str(sum(one["collapsed"] for one in each))]
         cells += [_spread([100 * one[key] for one in each]) for key in ("clean", "pgd", "best_pgd", "training")]
         cells += [
             _spread([255 * one["eps"] for one in each]),
@@ -133,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("search", "compare", "table"))
     parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--eps", nargs="+", default=list(EPS), help="those of the search; of compare the first")
+    parser.add_argument("--eps", nargs="+", default=list(EPS), help="those of the search; one for compare")
     parser.add_argument("--plain", choices=PLAIN, default="uniform", help="what compare sets the remedies beside")
     parser.add_argument("--runs", nargs="+", choices=REMEDIES, default=list(REMEDIES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -141,17 +129,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/collapse"))
     parser.add_argument("--home", type=Path, help="copy the records there, without weights")
     options = parser.parse_args(arguments)
+    if options.command == "compare" and len(options.eps) != 1:
+        parser.error("compare needs one --eps: the smallest at which the search collapsed")
     options.eps = [format_eps(Epsilon(eps)) for eps in options.eps]
     plain = PLAIN[options.plain]
+    from robust_adapt import runs
+
     for seed in options.seeds if options.command != "table" else ():
-        runs = {f"plain, {name}": value for name, value in PLAIN.items()}
+        every = PLAIN
         if options.command == "compare":
-            runs = {f"plain, {options.plain}": plain} | {name: REMEDIES[name] for name in options.runs}
-        for eps in options.eps if options.command == "search" else options.eps[:1]:
-            for name, value in runs.items():
-                brake = options.out / name_of(eps, "brake", seed)
+            every = {options.plain: plain} | {f"{options.plain} {name}": REMEDIES[name] for name in options.runs}
+        for eps in options.eps:
+            for name, value in every.items():
+                brake = folder_of(options.out, eps, f"{options.plain} brake", seed)
                 value = value.format(plain=plain, cap=cap_of(brake) if "{cap}" in value else "")
-                train(config_of(options.data, value, eps, seed, options.epochs), options.out / name_of(eps, name, seed))
+                config = config_of(options.data, value, eps, seed, options.epochs)
+                runs.train(config, folder_of(options.out, eps, name, seed), resume=True)
     for folder in sorted(options.out.glob("*-s[0-9]*")) if options.home else ():
         publish(folder, options.home / folder.name)
         (options.home / folder.name / "steps.jsonl").unlink()

@@ -27,12 +27,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scipy.stats import t as student
 
 from benchmarks.publish import publish
-from robust_adapt.ball import Ball
 from robust_adapt.cli.terminal import read
 from robust_adapt.cli.train import TrainOptions
 from robust_adapt.config import Config
@@ -40,10 +39,17 @@ from robust_adapt.recipes import recipe
 from robust_adapt.records import EpochRecord, EvaluationRecord, RunRecord, read_lines, write_json
 from robust_adapt.training.checkpoint import is_run, read_config
 
+if TYPE_CHECKING:
+    from robust_adapt.data import Split
+    from robust_adapt.runs import Run
+
 CRAFT = "--loss.label-smoothing 0.1 --optimizer.average 0.998 --brake.watch never"
 NFGSM = "--attack.attacks nfgsm --attack.step-ratio 1.0"
 MUON = "--optimizer.name muon"
 SIGNS = "--attack.attacks fgsm --attack.step-ratio 1.0 --attack.start signs --loss.clean 1.0 --loss.adversarial 0.0"
+GAT = "--loss.consistency 10.0 --loss.consistency-on softmax --attack.adaptive 10.0"
+# theirs has its term in the attack on every other batch, with the weight of the loss; here on all, with its mean
+NUAT = "--loss.consistency 4.0 --loss.consistency-on nuclear --loss.consistency-ramp 1.0 --attack.adaptive 2.0"
 MIX = "--attack.attacks nfgsm ffgsm upgd-margin --attack.steps 1 --attack.step-ratio 1.0"
 PGI = "--loss.consistency-on logits --loss.anchor start"
 OWN = "--attack.step-ratio None"  # each attack's own
@@ -54,7 +60,7 @@ SEVERAL = {
     "l1": f"--attack.norm L1 --controller.target 12 --attack.attacks apgd-l1 --attack.steps 10 {OWN} {MUON}",
     "e-at": f"--attack.attacks nfgsm apgd-l1 --attack.union 'L1 12' --attack.steps 10 --attack.pick one {OWN} {MUON}",
     "union": UNION,
-    "max": f"{UNION} --attack.mode worst",
+    "max": f"{UNION.replace('nfgsm', 'ffgsm')} --attack.mode worst",
 }
 # name: arguments beside CRAFT; the first part is the search for the baseline, then an idea at a time and all three
 RUNS = {
@@ -68,10 +74,8 @@ RUNS = {
     "softmax": f"{NFGSM} {MUON} --loss.consistency 2.0 --loss.consistency-on softmax --loss.clean-share 0.25",
     "pgi": f"{NFGSM} {MUON} --loss.consistency 1.0 {PGI}",
     "pgi-quarter": f"{NFGSM} {MUON} --loss.consistency 1.0 {PGI} --loss.clean-share 0.25",
-    "gat": f"{SIGNS} {MUON} --loss.consistency 10.0 --loss.consistency-on softmax --attack.adaptive 10.0",
-    # theirs has its term in the attack on every other batch, with the weight of the loss; here on all, with its mean
-    "nuat": f"{SIGNS} {MUON} --loss.consistency 4.0 --loss.consistency-on nuclear --loss.consistency-ramp 1.0"
-    " --attack.adaptive 2.0",
+    "gat": f"{SIGNS} {GAT} {MUON}",
+    "nuat": f"{SIGNS} {NUAT} {MUON}",
     # starts and objectives in one batch
     "starts": f"{MIX} {MUON}",
     # eps
@@ -81,6 +85,7 @@ RUNS = {
     "all": f"{MIX} {MUON} --controller.rule class-wise --loss.consistency 1.0 {PGI} --loss.clean-share 0.25",
     **SEVERAL,
 }
+LINF = [name for name in RUNS if name not in SEVERAL]
 BASE = "n-fgsm-muon"  # whose step the others are measured against
 BASELINES = ("fgsm-rs", "n-fgsm", "pgd-2", "fgsm-rs-muon", "n-fgsm-muon", "pgd-2-muon")
 JUDGED = (2000, 4000)
@@ -183,19 +188,25 @@ def judge(plan: Plan, name: str, seed: int) -> None:
     folder = plan.folder(name, seed)
     if (folder / "judged.json").exists() or not (folder / "done").exists():
         return
+    from robust_adapt.evaluation import evaluate_model
+
+    run, images, told = unseen(folder)
+    record = evaluate_model(run.model, images, run.config.ball, rows=ROWS)
+    write_json(folder / "judged.json", dataclasses.replace(record, **told))
+
+
+def unseen(folder: Path, n: int | None = None) -> tuple["Run", "Split", dict[str, Any]]:
+    """A run, the test images that no choice has seen (the first n of them), and what its records say of both."""
     import torch
 
     from robust_adapt.data import load_data
-    from robust_adapt.evaluation import evaluate_model
     from robust_adapt.runs import load_run
 
     torch.set_num_threads(1)
     run = load_run(folder)
     data = load_data(run.config.data)
-    images = data.test.first(min(JUDGED[1], len(data.test))).take(slice(JUDGED[0], None))
-    record = evaluate_model(run.model, images, Ball("Linf", run.config.controller.target), rows=ROWS)
-    named = {"model": folder.name, "data": data.title, "config": run.config.shareable()}
-    write_json(folder / "judged.json", dataclasses.replace(record, **named))
+    images = data.test.first(min(JUDGED[1], len(data.test))).take(slice(JUDGED[0], n and JUDGED[0] + n))
+    return run, images, {"model": folder.name, "data": data.title, "config": run.config.shareable()}
 
 
 def row(plan: Plan, name: str, seeds: Sequence[int]) -> dict[str, Any] | None:
@@ -295,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--runs", nargs="+", choices=RUNS, default=[each for each in RUNS if each not in SEVERAL])
+    parser.add_argument("--runs", nargs="+", choices=LINF, default=LINF)
     parser.add_argument("--out", type=Path, default=Path("runs/proof"))
     parser.add_argument("--training", type=int, default=47500, help="training images, without those held out")
     parser.add_argument("--list", action="store_true", help="show the commands and train nothing")
@@ -324,10 +335,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def bring(plan: Plan, names: Sequence[str], seeds: Sequence[int], home: Path) -> None:
     """The records of the judged runs into ``home``, which is then a folder for ``--table``."""
     for folder in (plan.folder(name, seed) for name in names for seed in seeds):
-        if (folder / "judged.json").exists():
-            publish(folder, home / folder.name)
-            (home / folder.name / "steps.jsonl").unlink()
-            (home / folder.name / "judged.json").write_bytes((folder / "judged.json").read_bytes())
+        for record in (folder / "judged.json", folder / "union.json"):
+            if record.exists():
+                publish(folder, home / folder.name)
+                (home / folder.name / "steps.jsonl").unlink(missing_ok=True)
+                (home / folder.name / record.name).write_bytes(record.read_bytes())
     (home / "seconds.json").write_bytes((plan.out / "seconds.json").read_bytes())
 
 

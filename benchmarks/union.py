@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.proof import BASE, JUDGED, SEVERAL, Plan, epochs_of, run
+from benchmarks.proof import BASE, SEVERAL, Plan, bring, epochs_of, run, unseen
 from robust_adapt.ball import Ball
 from robust_adapt.records import write_json
 from robust_adapt.statistics import wilson
@@ -29,24 +29,16 @@ def judge(plan: Plan, name: str, seed: int) -> None:
     folder = plan.folder(name, seed)
     if (folder / "union.json").exists() or not (folder / "done").exists():
         return
-    import torch
-
     from robust_adapt.auto_attack import Conditions, autoattack
-    from robust_adapt.data import load_data
-    from robust_adapt.runs import load_run
 
-    torch.set_num_threads(1)
-    found = load_run(folder)
-    data = load_data(found.config.data)
-    images = data.test.first(min(JUDGED[0] + N, len(data.test))).take(slice(JUDGED[0], None))
+    found, images, told = unseen(folder, N)
     settings = {"apgd": {"n_restarts": 1}, "apgd_targeted": {"n_restarts": 1}}
     records = {}
     for ball in BALLS:
         conditions = Conditions(ball, "custom", ("apgd-ce", "apgd-t"), settings)
         state = folder / "union-state" / ball.norm
         records[str(ball)] = autoattack(found.model, images, conditions, state_dir=state).to_dict()
-    told = {"model": folder.name, "data": data.title, "config": found.config.shareable(), "n": len(images)}
-    write_json(folder / "union.json", told | {"balls": records})
+    write_json(folder / "union.json", told | {"n": len(images), "balls": records})
 
 
 def row(plan: Plan, name: str, seed: int) -> dict[str, Any] | None:
@@ -89,13 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--out", type=Path, default=Path("runs/proof"))
     parser.add_argument("--training", type=int, default=47500, help="training images, without those held out")
+    parser.add_argument("--home", type=Path, help="copy the records there, without weights, and train nothing")
     parser.add_argument("--table", action="store_true", help="show the table and train nothing")
     options = parser.parse_args(arguments)
     plan = Plan(options.data, options.width, options.minutes, options.out)
-    for seed in options.seeds if not options.table else ():
+    for seed in options.seeds if not (options.table or options.home) else ():
         for name in options.runs:
             run(plan, name, seed, epochs_of(plan, name, seed, steps_per_epoch=options.training // plan.batch_size))
             judge(plan, name, seed)
+    if options.home:
+        bring(plan, options.runs, options.seeds, options.home)
     print(markdown([found for name in RUNS for seed in options.seeds if (found := row(plan, name, seed))]))
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from robust_adapt.errors import ConfigError, shown, unknown_name
 
-NORMS = ("Linf", "L2", "L1")
+ORDERS = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}  # of the norms, as torch.linalg takes them
+NORMS = tuple(ORDERS)
 
 
 class Epsilon(float):
@@ -37,9 +38,18 @@ class Ball:
 
     @classmethod
     def of(cls, text: str) -> "Ball":
-        """The ball that prints as this text, such as ``L2 0.5``. Raises ``ConfigError``."""
+        """The ball of a text such as ``L2 0.5`` or ``Linf 8/255``. Raises ``ConfigError``."""
         norm, _, eps = text.strip().partition(" ")
+        if not eps:
+            raise ConfigError(
+                f"Expected a ball as a norm and an eps, but got {shown(text)}; write 'L2 0.5', in quotes."
+            )
         return cls(norm, eps)  # type: ignore[arg-type]  # read there
+
+    @property
+    def text(self) -> str:
+        """What ``of`` reads as this very ball."""
+        return f"{self.norm} {self.eps!r}"
 
     def __str__(self) -> str:
         return f"{self.norm} {format_eps(self.eps, self.norm)}"
@@ -57,17 +67,27 @@ def check_eps(eps: float | str, *, norm: str = "Linf", name: str = "eps") -> flo
     return value
 
 
-def sizes_by_norm(norm: str, eps: Any, union: Sequence[Ball] = ()) -> dict[str, float]:
-    """The eps of each norm of several balls, first that of ``norm``.
+def check_balls(balls: Sequence[Ball]) -> None:
+    """Raise ``ConfigError`` unless each of one or more balls is of a norm of its own."""
+    if not balls or len({ball.norm for ball in balls}) < len(balls):
+        raise ConfigError(f"Expected balls of different norms, but got {words(balls)}; give one of each norm.")
 
-    Raises ``ConfigError`` unless they are of different norms, and the first ``eps`` is one number > 0 where there are
-    others.
+
+def factors(norm: str, eps: Any, union: Sequence[Ball]) -> dict[str, float]:
+    """What an eps of ``norm`` is multiplied by for each ball of a union: 1 for the first, whose size is ``eps``.
+
+    Raises ``ConfigError`` unless the balls are of different norms, each with a number > 0.
     """
-    sizes = {norm: eps} | {ball.norm: ball.eps for ball in union}
-    if union and (len(sizes) <= len(union) or not isinstance(eps, float) or not eps):
-        got = ", ".join([f"{norm} {shown(eps)}", *map(str, union)])
-        raise ConfigError(f"Expected balls of different norms, the first of a number > 0, but got {got}.")
-    return sizes
+    if union and not (isinstance(eps, float) and all((eps, *(ball.eps for ball in union)))):
+        got = f"{norm} {shown(eps)} and {words(union)}"
+        raise ConfigError(f"Expected a number > 0 as the size of each of several balls, but got {got}.")
+    check_balls([Ball(norm, 1.0), *union])
+    return {norm: 1.0} | {ball.norm: ball.eps / eps for ball in union}
+
+
+def words(balls: Sequence[Ball]) -> str:
+    """``Linf 8/255 and L2 0.5``; ``none`` of none."""
+    return " and ".join(map(str, balls)) or "none"
 
 
 def format_eps(eps: float, norm: str = "Linf") -> str:
@@ -76,6 +96,11 @@ def format_eps(eps: float, norm: str = "Linf") -> str:
         if abs(eps * 100 - round(eps * 100)) > 1e-6:  # 0.05 and 0.1 are written as people write them
             return f"{round(eps * 255, 2):g}/255"
     return f"{eps:g}"
+
+
+def rounded_eps(eps: float, norm: str = "Linf") -> str:
+    """``format_eps`` of what a rule of eps gives, to a hundredth of a pixel value, in L2 and L1 to four decimals."""
+    return format_eps(round(255 * eps, 2) / 255 if norm == "Linf" else round(eps, 4), norm)
 
 
 def _read(value: float | str, name: str = "eps") -> float:

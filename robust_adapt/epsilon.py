@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from robust_adapt.ball import check_eps
+from robust_adapt.ball import check_eps, rounded_eps
 from robust_adapt.checks import check_known, check_number, check_whole
 from robust_adapt.errors import ConfigError
 
@@ -179,6 +179,10 @@ class EpsilonController:
         if given[0] is not None and not lower <= start <= upper:
             raise ConfigError(f"Expected `start` in [{lower:g}, {upper:g}], but got {start:g}.")
         return target, min(max(start, lower), upper), lower, upper  # the bounds may exclude the rule's own start
+
+    def __repr__(self) -> str:
+        eps, target = (rounded_eps(each, self.norm) for each in (self.eps, self.constants.target))
+        return f"EpsilonController({self.rule!r}, eps {eps}, target {target}, step {self.steps})"
 
     @property
     def eps(self) -> float:

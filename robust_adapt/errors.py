@@ -47,10 +47,17 @@ class Stopped(KeyboardInterrupt):
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """The sentence for a name outside a table: the nearest known name, then all of them."""
     known = sorted(known)
-    lowered = {each.lower(): each for each in known}  # the same name in another case is the nearest
-    nearest = difflib.get_close_matches(name[:80].lower(), lowered, n=1, cutoff=0.5) if isinstance(name, str) else []
-    hint = f"did you mean {lowered[nearest[0]]!r}? " if nearest else ""
+    hint = f"{near} " if (near := nearest(name, known, most=1)) else ""
     return f"Expected a known {kind}, but got {shown(name)}; {hint}Known: {', '.join(known)}."
+
+
+def nearest(name: object, known: Iterable[str], *, most: int = 3) -> str:
+    """``did you mean 'a' or 'b'?`` of the known names that begin as ``name`` or are like it, in whatever case; empty
+    where none is."""
+    start, lowered = name[:80].lower() if isinstance(name, str) else "", {each.lower(): each for each in known}
+    near = sorted(each for each in lowered if start and each.startswith(start))[:most]
+    near = near or difflib.get_close_matches(start, lowered, n=most, cutoff=0.5)
+    return f"did you mean {' or '.join(repr(lowered[each]) for each in near)}?" if near else ""
 
 
 def shown(value: object) -> str:

@@ -1,7 +1,6 @@
 """Features of any model without a change to its code: ``FeatureTap``."""
 
 import contextlib
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from robust_adapt.answers import ask, is_compiled, watched
 from robust_adapt.checks import check_model, unwrap
-from robust_adapt.errors import ConfigError, shown
+from robust_adapt.errors import ConfigError, nearest, shown
 from robust_adapt.outputs import logits_in
 
 
@@ -104,5 +103,5 @@ def _named(model: nn.Module, name: str) -> nn.Module:
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if name and name in modules:
         return modules[name]
-    nearest = difflib.get_close_matches(str(shown(name)), [key for key in modules if key], n=3, cutoff=0.0)
-    raise ConfigError(f"Expected the name of a module, but got {shown(name)}; nearest: {', '.join(nearest)}.")
+    hint = nearest(name, modules) or "`model.named_modules()` has them all."
+    raise ConfigError(f"Expected the name of a module, but got {shown(name)}; {hint}")

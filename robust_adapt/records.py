@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from robust_adapt.ball import Ball
+from robust_adapt.ball import Ball, words
 from robust_adapt.checks import fits
 from robust_adapt.errors import CheckpointError, DataError, shown
 from robust_adapt.files import write_atomically, write_file
@@ -187,7 +187,7 @@ class EvaluationRecord(Judgement):
     images_sha256: of the n images, as float32 in [0, 1] and in their order, with their labels; a row has fewer where
     its attack is limited. seed: of the random starts. exact: float32 as written. config: of the run, if it is one.
     labels: class numbers of the n images, in their order; classes: names by number. Both empty where unknown. union:
-    the balls beside that of norm and eps, in all of which the worst case is asked.
+    further balls, such as ``L2 0.5``; the worst case is over the rows of these too.
     """
 
     model: str
@@ -206,6 +206,10 @@ class EvaluationRecord(Judgement):
     @property
     def balls(self) -> tuple[Ball, ...]:
         return (self.ball, *map(Ball.of, self.union))
+
+    @property
+    def budget(self) -> str:
+        return words(self.balls)
 
 
 def write_json(path: Path, value: object) -> None:

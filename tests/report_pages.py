@@ -11,7 +11,7 @@ from robust_adapt.ball import Ball
 from robust_adapt.evaluation import EpsCurve
 from robust_adapt.leaderboard import BenchmarkRecord, place, published
 from robust_adapt.records import AttackRecord, EpochRecord, EvaluationRecord, RunRecord, StepRecord
-from robust_adapt.reporting.dossier import Answer, Case
+from robust_adapt.reporting.dossier import Case, Prediction
 from robust_adapt.sanity import SanityRecord
 from robust_adapt.sanity.run import SanityCheck
 from robust_adapt.statistics import wilson
@@ -105,7 +105,9 @@ def gallery(names, classes, size=32, confidence=0.9):
         for label in classes[:3]:
             clean = random.random((size, size, 3)).astype(np.float32)
             images = {"clean": clean} | {f"{attack} on {name}": (clean + EPS).clip(0, 1) for name in names}
-            said = {name: Answer(label=classes[number % 2], confidence=confidence) for number, name in enumerate(names)}
+            said = {
+                name: Prediction(label=classes[number % 2], confidence=confidence) for number, name in enumerate(names)
+            }
             cases[attack].append(Case(label=label, images=images, answers=dict.fromkeys(images, said)))
     return reporting.Gallery(cases=cases, how=f"Chosen by hand of {classes[0]}.", ball=Ball("Linf", EPS))
 

@@ -77,7 +77,7 @@ UNKNOWN_ROW = (
 )
 UNKNOWN_ZOO = (
     "Expected one of the 76 Linf models of cifar10, but got 'Carmon2019Unlabelled'; did you mean 'Carmon2019Unlabeled' "
-    "or 'Kang2021Stable' or 'Zhang2019You'?"
+    "or 'Kang2021Stable'?"
 )
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robust_adapt.ball import Ball, Epsilon, check_eps, format_eps
+from robust_adapt.ball import Ball, Epsilon, check_eps, format_eps, rounded_eps
 from robust_adapt.errors import ConfigError
 
 REFUSED = [
@@ -79,6 +79,14 @@ def test_what_is_printed_is_what_it_is(eps):
 )
 def test_format(eps, norm, text):
     assert format_eps(eps, norm) == text
+
+
+@pytest.mark.parametrize(
+    ("eps", "norm", "text"),
+    [(8 / 255, "Linf", "8/255"), (0.0123456, "Linf", "3.15/255"), (0, "Linf", "0"), (1 / 3, "L2", "0.3333")],
+)
+def test_on_its_way_it_is_rounded(eps, norm, text):
+    assert rounded_eps(eps, norm) == text
 
 
 def test_a_ball_reads_its_eps_and_prints_as_people_write_it():

@@ -13,6 +13,7 @@ import robust_adapt.leaderboard
 from robust_adapt import cli, runs
 from robust_adapt.auto_attack import Conditions
 from robust_adapt.ball import Ball
+from robust_adapt.cli.terminal import console
 from robust_adapt.config import DataConfig
 from robust_adapt.data import CIFAR10_CLASSES, ImageData, Split
 from robust_adapt.data.splits import Augmentation
@@ -173,6 +174,16 @@ def test_a_board_is_printed_in_100_columns(capsys, dataset, threat):
         assert {f"{100 * entry.clean:.2f}", f"{100 * entry.robust:.2f}"} <= set(lines[entry.rank - 1])
     assert ("2D" in out.split()) == ("3D" in out.split()) == (dataset == "imagenet" and threat != "Linf")
     assert "entries: RobustBench repository, commit 78fcc9e, 2025-03-31" in out
+
+
+@every_board
+def test_a_board_fits_80_columns_without_its_architectures(capsys, monkeypatch, dataset, threat):
+    monkeypatch.setattr(console, "width", 80)
+    code, out, err = run(capsys, "leaderboard", dataset, threat)
+    assert (code, err) == (0, "") and max(map(len, out.splitlines())) <= 80
+    lines = [line.split() for line in out.splitlines() if line.strip()[:1].isdigit()]
+    assert [line[1] for line in lines] == [entry.id for entry in published(dataset, threat)]
+    assert "architecture" not in out
 
 
 def test_a_record_is_shown_in_its_place(capsys, tmp_path):

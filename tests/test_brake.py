@@ -162,7 +162,10 @@ def test_an_alarm_takes_the_run_back_and_lowers_eps(collapsing, tmp_path):
     assert said == [
         f"Catastrophic overfitting at step {step}: {multi} % under a multi-step attack against {training} % under the "
         f"training attack; went back to step {back_to}, eps at most {cap} from now on."
-        for step, multi, training, back_to, cap in ((8, "10.0", "90.0", 4, "0.1500"), (16, "20.0", "80.0", 8, "0.1125"))
+        for step, multi, training, back_to, cap in (
+            (8, "10.0", "90.0", 4, "0.15"),
+            (16, "20.0", "80.0", 8, "28.69/255"),
+        )
     ]
     assert [record.eps for record in run.epochs] == pytest.approx([0.15, 0.1125, 0.1125])
     assert [record.step for record in run.steps] == list(range(2, 21, 2))  # none of a step that was taken back
@@ -215,5 +218,5 @@ def test_a_probe_by_hand(precision, channel_means):
         processes=ALONE,
     )
     config = watched(precision, controller=ControllerConfig(target=8 / 255))
-    assert probe(parts, config, 0) == (0.75, 0.25, 4)
+    assert probe(parts, config, config.ball, 0) == (0.75, 0.25, 4)
     assert verdict(0.75, 0.25) == "alarm"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import itertools
 import json
 import logging
 import math
@@ -18,7 +17,7 @@ from robust_adapt import cli, reporting, runs, upstream
 from robust_adapt.ball import Ball
 from robust_adapt.cli.benchmark import BenchmarkOptions, _own_budget
 from robust_adapt.cli.evaluate import EvaluateOptions
-from robust_adapt.cli.terminal import Answer, read_of_run
+from robust_adapt.cli.terminal import Answer, grid, read_of_run
 from robust_adapt.cli.train import TrainingProgress, _slug, step_text
 from robust_adapt.config import DataConfig
 from robust_adapt.errors import Stopped
@@ -328,30 +327,40 @@ def record_of(kind, **figures):
 @pytest.mark.parametrize(
     ("figures", "text"),
     [
-        ({"attacks": {"pgd": 64}}, "loss 1.500  clean 90.0 % (validation)  robust 27.0 %  eps 0.0314"),
-        ({"attacks": {"pgd": 64}, "clean_accuracy": 0.8}, "loss 1.500  clean 80.0 %  robust 27.0 %  eps 0.0314"),
+        ({"attacks": {"pgd": 64}}, "loss 1.500  clean 90.0 % (validation)  robust 27.0 %  eps 8/255"),
+        ({"attacks": {"pgd": 64}, "clean_accuracy": 0.8}, "loss 1.500  clean 80.0 %  robust 27.0 %  eps 8/255"),
         ({"attacks": {}, "clean_accuracy": 0.27}, "loss 1.500  clean 27.0 %"),
     ],
 )
 def test_progress_names_no_attack_that_did_not_run(figures, text):
-    assert step_text(record_of(StepRecord, adv_accuracy=0.27, **figures), 0.9) == text
+    assert step_text(record_of(StepRecord, adv_accuracy=0.27, **figures), 0.9, "Linf") == text
 
 
 def test_progress_is_a_line_an_epoch_without_a_terminal_and_says_the_time_left(capsys):
     progress = TrainingProgress(recipe("pgd"))
-    progress.get_time = itertools.count(0, 10).__next__
     progress.show(record_of(RunRecord, recipe="pgd", data="x", total_steps=8, steps_per_epoch=4))
-    progress.task.start_time = 0.0
     step = {"attacks": {"pgd": 1}, "adv_accuracy": 0.27}
-    for number in (2, 4):
-        progress.show(record_of(StepRecord, step=number, **step))
-    assert "images/s" in progress.figures and progress.task.description == "pgd epoch 1.0/2"
-    judged = {"validation_clean": 0.5, "validation_adversarial": 0.25, "validation_attack": "PGD-10"}
-    progress.show(record_of(EpochRecord, epoch=0, best=True, warnings=["careful"], **judged))
+    progress.show(record_of(StepRecord, step=4, **step))
+    assert progress.task.description == "pgd epoch 1.0/2"
+    judged = {
+        "validation_clean": 0.5,
+        "validation_adversarial": 0.25,
+        "validation_attack": "PGD-10",
+        "attacks": {"pgd": 1},
+    }
+    progress.show(record_of(EpochRecord, epoch=0, step=4, seconds=20, best=True, warnings=["careful"], **judged))
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "warning careful"
-    line = "epoch   0  loss 1.500  eps 0.0314  validation: clean 50.0 %, PGD-10 25.0 %  best"
+    line = "epoch   0  loss 1.500  eps 8/255     validation: clean 50.0 %, PGD-10 25.0 %  best"
     assert lines[2] == f"{line}  26 images/s, 0:00:20 left"
+
+
+def test_a_title_is_a_line_of_its_own_above_a_narrow_table(capsys):
+    words = "wider than the table below it, and no less easy to read"
+    table = grid(["a"], [["1"]], left=(), title=f"title, {words}", caption=f"caption, {words}")
+    cli._show(Answer(record={}, text=[table]), verbose=False)
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert (first, last) == (f"title, {words}", f"caption, {words}")
 
 
 @pytest.mark.parametrize("columns", [80, 100])

@@ -25,7 +25,7 @@ def test_every_run_is_judged_at_the_eps_of_the_plain_one(name):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("collapse") / "24-plain,-uniform-s0"
+    folder = tmp_path_factory.mktemp("collapse") / "24of255-uniform-s0"
     train(small("pgd", epochs=1, model=ModelConfig(name="conftest:digits_net")), folder)
     return folder
 
@@ -38,10 +38,14 @@ def test_a_collapse_is_a_model_that_fools_its_own_attack(finished, training, pgd
     changed = dataclasses.replace(record, adv_accuracy=training, validation_adversarial=pgd)
     write_lines(finished / "epochs.jsonl", [changed])
     assert collapse.outcome(finished)["collapsed"] is collapsed
-    assert f"| 24/255 | plain,-uniform | 1 | {int(collapsed)} |" in collapse.markdown(finished.parent)
+    assert f"| 24/255 | uniform | 1 | {int(collapsed)} |" in collapse.markdown(finished.parent)
 
 
-def test_a_finished_run_is_not_repeated_and_its_eps_without_an_alarm_is_its_own(finished, monkeypatch):
-    monkeypatch.setattr("robust_adapt.runs.train", lambda *_, **__: pytest.fail("trained again"))
-    collapse.train(small("pgd", epochs=1), finished)
+def test_without_an_alarm_the_eps_of_the_brake_is_its_own(finished):
     assert float(collapse.cap_of(finished)) == pytest.approx(0.1, abs=1e-6)
+
+
+def test_a_comparison_at_several_eps_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        collapse.main(["compare"])
+    assert "compare needs one --eps" in capsys.readouterr().err

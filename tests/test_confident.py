@@ -12,7 +12,7 @@ from robust_adapt.attacks import ATTACKS, DiverseAttack, adaptive_objective
 
 HAVE_GRADIENTS = [name for name, spec in ATTACKS.items() if spec.kind == "max_loss" and spec.norm == "Linf"]
 FLAT = (
-    "100% of the images have no gradient, so the attack leaves them unchanged or where it began: the model is so sure "
+    "100 % of the images have no gradient, so the attack leaves them unchanged or where it began: the model is so sure "
     "of them that the loss is flat, or 16 bits are too few; use 'upgd-margin', or float32."
 )
 

@@ -95,7 +95,10 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(run, whole):
 def test_truncated_weights_are_refused(run, place):
     path = run / "best.pt"
     path.write_bytes(cut(path.read_bytes(), place))
-    refused(runs.load_run, run)
+    last = f" `robust-adapt benchmark {run / 'last.ckpt'} --data.name digits` judges the last weights instead."
+    assert refused(runs.load_run, run).endswith(last)
+    (run / "last.ckpt").unlink()
+    assert "last.ckpt" not in refused(runs.load_run, run)
 
 
 def test_flipped_weights_are_refused_or_the_very_same(run):

@@ -113,6 +113,13 @@ def test_the_first_eps(rule, pixels):
     assert controller(rule).eps / PIXEL == pytest.approx(pixels)
 
 
+def test_it_prints_where_it_stands():
+    made = EpsilonController("ramp", target=8 / 255, total_steps=100)
+    for _ in range(30):
+        made.step()
+    assert repr(made) == "EpsilonController('ramp', eps 4/255, target 8/255, step 30)"
+
+
 def test_literal_moves_by_the_gap_of_each_step():
     made = controller("literal")
     assert made.step(clean_loss=1.0, adv_loss=3.0) == pytest.approx(0.052)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robust_adapt import errors
-from robust_adapt.errors import RobustAdaptError, unknown_name
+from robust_adapt.errors import RobustAdaptError, nearest, unknown_name
 
 
 @pytest.mark.parametrize("name", ["ConfigError", "DataError", "CheckpointError", "UpstreamError"])
@@ -22,6 +22,11 @@ def test_an_unknown_name_gets_the_nearest_and_all():
     assert unknown_name("attack", "pdg", ["pgd", "fgsm"]) == (
         "Expected a known attack, but got 'pdg'; did you mean 'pgd'? Known: fgsm, pgd."
     )
+
+
+def test_names_that_begin_so_come_first():
+    assert nearest("PGD", ["FGSM", "pgd-l2-20", "PGD-20"]) == "did you mean 'PGD-20' or 'pgd-l2-20'?"
+    assert nearest("", ["a"]) == nearest(None, ["a"]) == ""
 
 
 def test_nothing_near_is_not_guessed():

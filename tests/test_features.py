@@ -113,7 +113,9 @@ def test_dropout_before_the_last_layer_changes_the_default_features(images):
 def test_an_unknown_layer_gets_the_nearest_names(small_net):
     with pytest.raises(ConfigError) as caught:
         FeatureTap(small_net, "haed")
-    assert str(caught.value).startswith("Expected the name of a module, but got 'haed'; nearest: head, ")
+    assert str(caught.value) == "Expected the name of a module, but got 'haed'; did you mean 'head'?"
+    with pytest.raises(ConfigError, match="but got 'xyz'; `model.named_modules"):
+        FeatureTap(small_net, "xyz")
 
 
 def test_a_model_without_a_linear_layer():

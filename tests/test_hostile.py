@@ -25,7 +25,7 @@ from robust_adapt.data import load_data
 from robust_adapt.errors import CheckpointError, ConfigError, DataError
 from robust_adapt.leaderboard import benchmark
 from robust_adapt.recipes import recipe
-from robust_adapt.reporting.dossier import Answer, Case
+from robust_adapt.reporting.dossier import Case, Prediction
 from robust_adapt.reporting.text import cell, drawn, harmless, markdown
 from robust_adapt.training.checkpoint import load_checkpoint, load_weights, read_checkpoint, save_checkpoint
 
@@ -158,7 +158,7 @@ def test_numbers_in_csv_stay_numbers():
 @pytest.mark.parametrize("name", NAMES)
 def test_no_name_breaks_a_picture(name, tmp_path):
     picture = torch.zeros(8, 8, 3).numpy()
-    answers = {title: {name: Answer(label=name, confidence=0.5)} for title in ("clean", "attacked")}
+    answers = {title: {name: Prediction(label=name, confidence=0.5)} for title in ("clean", "attacked")}
     case = Case(label=name, images={"clean": picture, "attacked": picture}, answers=answers)
     reporting.draw_cases([case], tmp_path / "cases.png", Ball("Linf", 8 / 255))
     reporting.draw_curves({name: ([], [])}, tmp_path / "curves.png")

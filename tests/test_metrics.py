@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -39,12 +40,14 @@ def test_every_number_is_there_once_also_after_a_run_went_on(tmp_path):
     assert len(events.Scalars("epoch/validation_clean")) == len(run.epochs) == 3
 
 
-def test_the_command_keeps_a_table_of_all_numbers_and_a_log_where_that_is_asked_for(tmp_path, monkeypatch):
+def test_the_command_keeps_a_table_of_all_numbers_and_a_log_where_that_is_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = (
         "train pgd --data.name digits --data.subset 192 --data.validation 40 --model.width 2 --epochs 2 --device cpu"
     )
-    assert cli.main([*words.split(), "--log-every", "1", "--out", "run", "--log", "tensorboard", "--quiet"]) == 0
+    assert cli.main([*words.split(), "--log-every", "1", "--out", "run", "--log", "tensorboard"]) == 0
+    written = capsys.readouterr().out.strip().rpartition("\n")[2].removeprefix("Written to run: ").split(", ")
+    assert {name.strip("/") for name in written} == {path.name for path in Path("run").iterdir()} - {".lock"}
     events = EventAccumulator("run/tensorboard")
     events.Reload()
     with open("run/metrics.csv", newline="") as file:

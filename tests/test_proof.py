@@ -108,9 +108,9 @@ def test_what_is_missing_is_trained_and_a_failure_leaves_the_others_their_turn(p
     assert capsys.readouterr().out.count(" -m robust_adapt train pgd ") == 2
 
 
-def test_a_run_is_right_in_the_union_where_it_is_right_in_every_ball(plan, capsys, monkeypatch):
+def test_a_run_is_right_in_the_union_where_it_is_right_in_every_ball(plan, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(union, "N", 8)
-    monkeypatch.setattr(union, "JUDGED", (100, 108))
+    monkeypatch.setattr(proof, "JUDGED", (100, 130))
     monkeypatch.setattr(union, "BALLS", (Ball("Linf", 0.05), Ball("L2", 0.2), Ball("L1", 1)))
     for name in ("union", "l1"):
         train(small("pgd", epochs=1, model=ModelConfig(width=2)), plan.folder(name, 0))
@@ -123,3 +123,7 @@ def test_a_run_is_right_in_the_union_where_it_is_right_in_every_ball(plan, capsy
     assert row["union"] <= min(row[ball] for ball in balls) and len(balls) == 3
     union.main(["--out", str(plan.out), "--table"])
     assert "| union | 0 |" in (printed := capsys.readouterr().out) and "8 test images of" in printed
+    union.main(["--out", str(plan.out), "--home", str(tmp_path / "home")])
+    assert capsys.readouterr().out == printed
+    union.main(["--out", str(tmp_path / "home"), "--table"])
+    assert capsys.readouterr().out == printed and not list((tmp_path / "home").rglob("*.pt"))

@@ -120,6 +120,7 @@ def test_the_first_screen_holds_the_finding_and_its_conditions():
     ]
     words = Reader(html_page(dossiers, None, published())).words
     first = words[: words.index("Under every attack")]
+    assert "clean 5.0 10.0 to 90.0 190 apgd-ce 5.0 10.0 to 90.0 200 190" in words  # no attack meets the clean images
     assert "Under AutoAttack, standard keeps 5.0 % and deepseek keeps 45.0 %" in first
     for told in ("Clean 80.0 %", "Worst case 5.0 %", "AutoAttack 45.0 %", "n = 200", "14.2 → 48.7", "9.7 → 37.5"):
         assert told in first
@@ -254,10 +255,17 @@ def test_the_repository_s_table_becomes_a_page(capsys, tmp_path):
     out = capsys.readouterr().out
     assert "report.html, report.md, report.csv, report.json" in " ".join(out.split())
     page = Reader((tmp_path / "out" / "report.html").read_text()).words
+    assert out.splitlines()[:2] == ["making the page", "drawing the page"]
     assert "place 88 (interval 86 to 91) next to 99 entries" in page
     assert "Under attack, standard keeps 0.0 %, deepseek keeps 37.5 % and pgd keeps 33.5 %" in page
     records = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [record["worst_case"]["correct"] for record in records] == [0, 749, 669]
+
+
+@pytest.mark.parametrize(("name", "attacks"), [("standard", False), ("pgd", True)])
+def test_a_training_without_attacks_has_no_chart_of_their_eps(name, attacks):
+    words = Reader(html_page(runs.read_dossiers([TABLE / name]))).words
+    assert "Training loss" in words and ("eps of the training attacks" in words) == attacks
 
 
 def test_runs_of_one_recipe_are_told_apart(tmp_path):

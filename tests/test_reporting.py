@@ -12,7 +12,7 @@ from robust_adapt import reporting
 from robust_adapt.ball import Ball
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import AttackRecord, EpochRecord, EvaluationRecord, StepRecord
-from robust_adapt.reporting.dossier import Answer, Case
+from robust_adapt.reporting.dossier import Case, Prediction
 
 
 def attack(name, correct, n=100, eps=8 / 255, norm="Linf", mean_l2=0.5):
@@ -44,7 +44,7 @@ def test_the_table_holds_every_condition_the_gain_and_the_article():
     )
     assert "| CW | L2 | none |" in text
     assert "40.0 [30.0, 50.0] (L2 0.50)" in text
-    assert "CIFAR-10 (JPEG copy) is not the official CIFAR-10 test set: not comparable with leaderboards." in text
+    assert "CIFAR-10 (JPEG copy) is not a leaderboard's own test set: not comparable with leaderboards." in text
 
 
 def test_the_official_data_are_not_called_incomparable():
@@ -54,7 +54,7 @@ def test_the_official_data_are_not_called_incomparable():
         text = reporting.markdown_table([evaluation("standard", 10, data=title)])
         assert "not comparable" not in text and "Article:" not in text and "37.5" not in text
     text = reporting.markdown_table([evaluation("standard", 10, data="digits")])
-    assert "digits is not the official CIFAR-10 test set" in text and "Article:" not in text
+    assert "digits is not a leaderboard's own test set" in text and "article" not in text.lower()
 
 
 def test_the_article_s_note_needs_a_row_of_it():
@@ -125,6 +125,9 @@ UNLIKE = {
 }
 
 
+MEND = {"n": "run `robust-adapt evaluate RUN --n 100 --eps 8/255` for the one with fewer"}
+
+
 @pytest.mark.parametrize("unlike", UNLIKE)
 @pytest.mark.parametrize("place", [1, 2])
 def test_what_does_not_belong_together_is_refused_in_every_table(unlike, place):
@@ -136,7 +139,7 @@ def test_what_does_not_belong_together_is_refused_in_every_table(unlike, place):
     ):  # fmt: skip
         with pytest.raises(ConfigError) as caught:
             table(records)
-        assert str(caught.value) == f"Expected evaluations {said}; evaluate them alike."
+        assert str(caught.value) == f"Expected evaluations {said}; {MEND.get(unlike, 'evaluate them alike')}."
 
 
 def test_images_whose_hash_a_record_lacks_are_known_by_their_title():
@@ -153,7 +156,7 @@ def test_the_conditions_are_those_of_every_record():
     two = dataclasses.replace(two, device="cuda:0", worst_case=dataclasses.replace(two.worst_case, note="another"))
     text = reporting.conditions([one, two])
     assert text[0].startswith("Accuracy in percent on 100 images of the test split of mine and copy (a fixed,")
-    assert text[1] == "mine and copy is not the official CIFAR-10 test set: not comparable with leaderboards."
+    assert text[1] == "mine and copy is not a leaderboard's own test set: not comparable with leaderboards."
     assert text[3] == "PGD-20: a | note; CW: a | note; Worst case: a | note; Worst case: another."
     assert text[-1] == (
         "torch 2.1, torchattacks 3 and torch 2.2, torchattacks 3; evaluated on cpu at commit c1 and cuda:0 at commit "
@@ -203,8 +206,8 @@ def test_curves_and_cases_are_pictures(tmp_path):
     reporting.draw_curves({"$x_1$": ([epoch], [StepRecord(**common)])}, tmp_path / "curves.png")
     picture = np.zeros((8, 8, 3), dtype=np.float32)
     answers = {
-        "clean": {"a": Answer(label="<b>", confidence=0.5)},
-        "attacked": {"a": Answer(label="$", confidence=1.0)},
+        "clean": {"a": Prediction(label="<b>", confidence=0.5)},
+        "attacked": {"a": Prediction(label="$", confidence=1.0)},
     }
     case = Case(label="airplane", images={"clean": picture, "attacked": picture + 0.03}, answers=answers)
     reporting.draw_cases([case], tmp_path / "cases.png", Ball("Linf", 8 / 255))

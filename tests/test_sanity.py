@@ -390,10 +390,13 @@ def test_a_run_is_questioned_with_its_own_regulariser(tmp_path, capsys):
     train(config, tmp_path / "run")
     flags = ["--rows", "Clean", "--n", "20", "--sanity", "--sanity-n", "6", "--standard", str(tmp_path / "run")]
     assert main(["evaluate", str(tmp_path / "run"), *flags]) == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert "Is this robustness real? 6 images of digits" in out and "Verdict: " in out
+    lines = capsys.readouterr().out.splitlines()
+    assert "Is this robustness real? 6 images of digits" in lines
     record = SanityRecord.from_dict(json.loads((tmp_path / "run" / "sanity.json").read_text()))
+    assert f"Verdict: {record.verdict}" in lines
     statuses = {check.name: check.status for check in record.checks}
+    for number, (name, status) in enumerate(statuses.items(), 1):  # while it runs, without a terminal
+        assert f"{name}: {status} ({number} of {len(CHECKS)} checks)" in lines
     assert "skip" not in statuses.values() and record.verdict == max(statuses.values(), key=STATUSES.index)
 
 

@@ -18,7 +18,7 @@ from robust_adapt.attacks.isolation import crafting, look
 from robust_adapt.attacks.member import Member, check_failures, members_of, warn_of_flat
 from robust_adapt.attacks.projection import check_size, random_signs
 from robust_adapt.attacks.sampling import CallStatistics, check_pick, draw, parts_of_batch
-from robust_adapt.ball import Ball, check_eps, sizes_by_norm
+from robust_adapt.ball import Ball, check_eps, factors
 from robust_adapt.checks import check_known, check_model, check_seed, check_tensor
 from robust_adapt.errors import ConfigError, DataError
 from robust_adapt.models import model_device
@@ -35,8 +35,8 @@ class DiverseAttack(Attack):
     attacks: names of the table, torchattacks objects (their eps and step follow ours), or a mix of both.
     eps: a float, or a tensor ``(N,)``, one per sample; may be set between calls. Attacks that can take only one are
     called once for each distinct value, on its samples. norm: of the ball that every result is projected on, ``Linf``,
-    ``L2`` or ``L1``; an attack with an eps of its own must be of that norm. union: further balls of other norms, for
-    the attacks of those; a new eps moves all by one factor, from the first sizes.
+    ``L2`` or ``L1``; an attack with an eps of its own must be of that norm. union: further balls of other norms, each
+    for the attacks of its norm; an eps half as large as the first one halves them all.
     mode: ``split``, each drawn attack gets its share of the batch (the cost of one attack); ``chain``, each starts
     from the last one's result (the article's code), projected around the *original* images after every stage;
     ``worst``, each sample keeps the result with the highest cross-entropy; ``concat``, all results, ``(K * N, ...)``.
@@ -46,13 +46,13 @@ class DiverseAttack(Attack):
     have a step. seed: of draws and random starts; the caller's random state is never touched. stream: the number of
     this process among those that share the draws of attacks, each with its own random starts. strict: refuse attacks
     that return clean images where they fail, instead of a warning. start: ``own``, each attack's; ``signs``, eps / 2
-    away in random signs, as in GAT and NuAT (Sriramanan et al., 2020 and 2021; theirs is then one step of ``fgsm``).
-    keep_start: ``last_start`` are the images at which the last call began. None of these follows from another.
+    away in random signs (GAT, NuAT: Sriramanan et al., 2020, 2021, before one step of ``fgsm``). keep_start:
+    ``last_start`` are the images at which the last call began. So many, because none follows from another.
 
     Images may be a rounding error outside [0, 1], and are clamped. Results are in [0, 1], in the ball around them (but
-    where an attack leaves it by design, ``leaves_ball`` of the table), detached; the model leaves exactly as it came.
-    ``last`` tells what the last call did; a composer warns once where most images had no gradient. Raises
-    ``DataError`` for images or labels that are not of this form, ``ConfigError`` for the rest.
+    where an attack leaves it by design, ``leaves_ball`` of the table, except in ``worst``), detached; the model leaves
+    exactly as it came. ``last`` tells what the last call did; a composer warns once where most images had no gradient.
+    Raises ``DataError`` for images or labels that are not of this form, ``ConfigError`` for the rest.
     """
 
     def __init__(
@@ -82,11 +82,12 @@ class DiverseAttack(Attack):
         with contextlib.redirect_stdout(None):  # torchattacks prints that a model without parameters has no device
             super().__init__("DiverseAttack", check_model(model))
         self.norm, self.mode, self.stream, self.start, self.eps = norm, mode, stream, start, eps
-        self.balls = sizes_by_norm(norm, self._eps, union)
+        self.factors = factors(norm, self._eps, union)
         of: dict[str, Any] = {"steps": steps, "step_ratio": step_ratio, "objective": objective}
-        self.members = members_of(attacks, self.model, tuple(self.balls), **of)
+        self.members = members_of(attacks, self.model, tuple(self.factors), **of)
         for member in self.members:
             member.keeps_start = keep_start
+            member.leaves_ball &= mode != "worst"  # where it would win by its size
         self.names = [member.name for member in self.members]
         self.attacks = [member.attack for member in self.members]  # torchattacks tells these of its modes and devices
         self.pick = check_pick(pick, len(attacks))
@@ -172,7 +173,7 @@ class DiverseAttack(Attack):
             results = [self._run(member, images, labels) for member in members]
             adversarial = torch.cat(results) if self.mode == "concat" else self._worst(results, labels)
         counts = {name: self._counts[name] for name in self.names if self._counts[name]}
-        self.last = CallStatistics.of(adversarial, images, {norm: self._size(norm) for norm in self.balls}, counts)
+        self.last = CallStatistics.of(adversarial, images, counts)
         return adversarial
 
     def _split(self, images: Tensor, labels: Tensor, drawn: list[tuple[int, float]]) -> Tensor:
@@ -197,7 +198,7 @@ class DiverseAttack(Attack):
         self, member: Member, images: Tensor, labels: Tensor, start: Tensor | None = None, part: Any = slice(None)
     ) -> Tensor:
         """One attack on a part of the batch, from ``start`` (default: the images)."""
-        size = self._size(member.norm)
+        size = self._eps * self.factors[member.norm]
         eps = size.to(images.device)[part] if isinstance(size, Tensor) else size
         self._counts[member.name] += len(images)
         if self.start == "signs" and (start is None or start is images):
@@ -206,10 +207,6 @@ class DiverseAttack(Attack):
         if self.keep_start:
             self.last_start[part] = member.start
         return adversarial
-
-    def _size(self, norm: str) -> float | Tensor:
-        """The eps of one of the balls: as large a share of its first size as ``eps`` is."""
-        return self._eps if norm == self.norm else self._eps / self.balls[self.norm] * self.balls[norm]
 
     @contextlib.contextmanager
     def _members_ready(self, labels: Tensor | None) -> Iterator[list[Tensor]]:
@@ -247,4 +244,6 @@ class DiverseAttack(Attack):
 
     def __repr__(self) -> str:
         eps = "per sample" if isinstance(self._eps, Tensor) else f"{self._eps:g}"
-        return f"DiverseAttack({self.names}, eps={eps}, norm={self.norm}, mode={self.mode}, pick={self.pick})"
+        return (
+            f"DiverseAttack({self.names}, eps={eps}, norm={'+'.join(self.factors)}, mode={self.mode}, pick={self.pick})"
+        )

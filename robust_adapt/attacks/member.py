@@ -26,7 +26,7 @@ class Member:
     """An attack and all that a call of it needs to know, found out once.
 
     name: for sentences and statistics. attack: the torchattacks object. row: its row of the table, None without. parts:
-    it, then the attacks that it calls. norm: of its ball, that of ``norms`` which its eps is of, else the first.
+    it, then the attacks that it calls. norm: what its eps bounds, if it is one of ``norms``, else the first of these.
     takes_sample_eps: whether one call can have an eps per sample. leaves_ball: as the table says; its results are cut
     to [0, 1] only. start: the images at which the last call began, where ``keeps_start``; the clean ones of an attack
     that asks about none, or about several copies of each.
@@ -220,8 +220,9 @@ def warn_of_flat(shares: Sequence[Tensor]) -> bool:
     share = float(torch.stack(list(shares)).mean()) if shares else 0.0
     if share > FLAT:
         warnings.warn(
-            f"{share:.0%} of the images have no gradient, so the attack leaves them unchanged or where it began: the "
-            "model is so sure of them that the loss is flat, or 16 bits are too few; use 'upgd-margin', or float32.",
+            f"{100 * share:.0f} % of the images have no gradient, so the attack leaves them unchanged or where it "
+            "began: the model is so sure of them that the loss is flat, or 16 bits are too few; use 'upgd-margin', or "
+            "float32.",
             stacklevel=3,
         )
     return share > FLAT

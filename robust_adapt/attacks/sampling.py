@@ -72,29 +72,16 @@ class CallStatistics:
 
     attacks: dict[str, int]
     unchanged: Tensor
-    size: Tensor
 
     @classmethod
     @torch.no_grad()
-    def of(
-        cls, result: Tensor, images: Tensor, sizes: dict[str, float | Tensor], attacks: dict[str, int]
-    ) -> "CallStatistics":
-        """result: ``(K * N, ...)`` for images ``(N, ...)``; sizes: the eps of each norm, a float, or ``(N,)``."""
+    def of(cls, result: Tensor, images: Tensor, attacks: dict[str, int]) -> "CallStatistics":
+        """result: ``(K * N, ...)`` for images ``(N, ...)``."""
         copies = len(result) // max(1, len(images))
-        delta = (result.view(copies, *images.shape) - images).flatten(2).float()
-        shares = []
-        for norm, eps in sizes.items():
-            size = delta.norm(p={"Linf": torch.inf, "L2": 2, "L1": 1}[norm], dim=2)
-            shares.append(size / (eps.to(size) if isinstance(eps, Tensor) else torch.full_like(size, eps)))
-        return cls(attacks, (delta == 0).all(2).float().mean(), torch.stack(shares).amin(0).mean())
+        largest = (result.view(copies, *images.shape) - images).flatten(2).abs().amax(2)
+        return cls(attacks, (largest == 0).float().mean())
 
     @property
     def unchanged_share(self) -> float:
         """Share of the results that equal their clean image: failed or gradient-free samples."""
         return float(self.unchanged)
-
-    @property
-    def mean_size(self) -> float:
-        """Mean norm of the perturbation over eps; 1 on the surface of the ball, NaN where eps is 0; of several balls in
-        the one of which it takes the least."""
-        return float(self.size)

@@ -13,7 +13,7 @@ from robust_adapt.attacks.inputs import check_span
 from robust_adapt.attacks.isolation import look
 from robust_adapt.auto_attack.attacks import Log
 from robust_adapt.auto_attack.records import Conditions, Finding
-from robust_adapt.ball import Ball
+from robust_adapt.ball import ORDERS, Ball
 from robust_adapt.data import Split
 from robust_adapt.errors import ConfigError, DataError
 
@@ -112,7 +112,7 @@ def batch_findings(images: Tensor, adversarial: Tensor, logits: Tensor, ball: Ba
 def _outside(adversarial: Tensor, images: Tensor, ball: Ball) -> int:
     """How many images lie outside the ball or [0, 1] by more than rounding: AutoAttack only looks."""
     delta = (adversarial - images).flatten(1)
-    size = torch.linalg.vector_norm(delta, {"Linf": float("inf"), "L2": 2, "L1": 1}[ball.norm], dim=1)
+    size = torch.linalg.vector_norm(delta, ORDERS[ball.norm], dim=1)
     inside = (size <= ball.eps * (1 + _TOLERANCE) + 1e-6) & ((adversarial >= 0) & (adversarial <= 1)).flatten(1).all(1)
     return int((~inside).sum())
 

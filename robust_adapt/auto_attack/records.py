@@ -162,7 +162,8 @@ class Progress(Record):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoAttackRow(Record):
-    """One attack, on the points that were still robust before it; accuracy is what is left after it, of all n."""
+    """One attack, on the points that were still robust before it; accuracy is what is left after it, of all n. Of the
+    clean images, which no attack meets, ``attacked`` is n and ``fooled`` those that are wrong."""
 
     name: str
     attacked: int

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import itertools
 import json
 import math
 import os
@@ -10,6 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rich.console import RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from robust_adapt.checks import check_known
@@ -139,14 +142,22 @@ def _command(name: str) -> Callable[[Sequence[str]], Answer]:
 
 
 def _show(answer: Answer, *, verbose: bool) -> None:
-    """Strings are left whole, so that a path or a command can be copied."""
-    for part in [*answer.text, *(answer.details if verbose else ())]:
+    """Strings are left whole, so that a path or a command can be copied; titles too, which rich would wrap."""
+    for part in itertools.chain(*map(_pieces, [*answer.text, *(answer.details if verbose else ())])):
         if isinstance(part, str):
             console.print(part, soft_wrap=True)
         else:
             console.print(part, width=min(answer.width, console.width))
     if answer.folder is not None and answer.files:
         console.print(f"Written to {plain(str(answer.folder))}: {', '.join(answer.files)}", soft_wrap=True)
+
+
+def _pieces(part: RenderableType) -> list[Any]:
+    """A table's title, the table and its caption."""
+    if not isinstance(part, Table):
+        return [part]
+    title, caption, part.title, part.caption = part.title, part.caption, None, None
+    return [each for each in (title, part, caption) if each]
 
 
 def _json(answer: Answer) -> str:

@@ -117,7 +117,7 @@ def _own_budget(options: BenchmarkOptions, judged: Ball) -> list[str]:
     for folder in run_folders([options.model_name]):
         config = read_config(folder)
         own = config.ball
-        if options.eps is None and config.attack.attacks and own != judged:
+        if options.eps is None and config.attack.attacks and judged not in config.balls:
             flags = f"--norm {own.norm} --eps {format_eps(own.eps, own.norm)}"
             return [f"The run was trained for {own} and is judged in {judged}, the board's; its own: {flags}"]
     return []

@@ -20,6 +20,7 @@ from robust_adapt.cli.terminal import (
     console,
     grid,
     names_data,
+    progress,
     read_of_run,
 )
 from robust_adapt.config import DataConfig
@@ -36,6 +37,8 @@ class EvaluateOptions:
     """Test images; by default as the run's config says."""
     eps: Epsilon | None = None
     """Budget; by default the training's target. Of several balls the first one's."""
+    union: tuple[str, ...] | None = None
+    """Further balls, such as `"L2 0.5" "L1 12"`; by default those of the training, none after an empty `--union`."""
     rows: tuple[str, ...] | None = None
     """Rows of the table; by default all."""
     sanity: bool = False
@@ -57,16 +60,16 @@ def evaluate(arguments: Sequence[str]) -> Answer:
     from robust_adapt import runs
     from robust_adapt.data import load_data
     from robust_adapt.distributed import Processes
+    from robust_adapt.sanity import CHECKS
 
     run = runs.load_run(options.run, trust_code=options.trust_code)
     fabric = runs.launch(run.config.device, devices=options.devices)
     processes = Processes.of(fabric)
     load = load_data if names_data(arguments) else functools.partial(runs.load_own_data, run)
     data = runs.load_together(processes, lambda: load(options.data))
-    ball, *others = run.config.balls
-    if options.eps is not None:
-        ball = Ball(ball.norm, options.eps)
-    with console.status("evaluating") as status:
+    ball = run.config.ball if options.eps is None else Ball(run.config.attack.norm, options.eps)
+    others = run.config.attack.balls if options.union is None else tuple(map(Ball.of, options.union))
+    with progress(f"evaluating {run.folder}") as say:
         record = runs.evaluate(
             run,
             [ball, *others],
@@ -74,7 +77,7 @@ def evaluate(arguments: Sequence[str]) -> Answer:
             n=options.n,
             rows=options.rows,
             fabric=fabric,
-            report=lambda row: status.update(row_text(row)),
+            report=lambda row: say(row_text(row)),
             save_adversarial=options.save_adversarial,
         )
     found: dict[str, Any] = {"evaluation": record}
@@ -88,14 +91,17 @@ def evaluate(arguments: Sequence[str]) -> Answer:
             f"under {len(stored.attacks)} rows, and stays; delete it to replace it"
         )
     if options.sanity and processes.is_first:
-        with console.status("sanity") as status:
+        names = [*CHECKS]
+        with progress(f"{len(names)} sanity checks") as say:
             found["sanity"] = runs.check_run(
                 run,
                 ball,
                 data=data,
                 n=options.sanity_n,
                 standard=options.standard and runs.load_run(options.standard, trust_code=options.trust_code),
-                report=lambda check: status.update(f"{check.name}: {check.status}"),
+                report=lambda check: say(
+                    f"{check.name}: {check.status} ({names.index(check.name) + 1} of {len(names)} checks)"
+                ),
             )
         text += _sanity(found["sanity"])
         files.append("sanity.json")
@@ -122,4 +128,4 @@ def _sanity(record: Any) -> list[RenderableType]:
 
 
 def row_text(row: AttackRecord) -> str:
-    return f"{plain(row.name)}: {reporting.percent(row.accuracy)} %"
+    return f"{row.name}: {reporting.percent(row.accuracy)} %"

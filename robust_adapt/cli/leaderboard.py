@@ -10,7 +10,7 @@ import tyro
 from rich.console import RenderableType
 from rich.text import Text
 
-from robust_adapt.cli.terminal import MARK, Answer, grid, read
+from robust_adapt.cli.terminal import MARK, WIDTH, Answer, console, grid, read
 from robust_adapt.errors import ConfigError, shown
 from robust_adapt.reporting import class_sentence, plain
 from robust_adapt.reporting.text import harmless
@@ -58,6 +58,8 @@ def leaderboard(arguments: Sequence[str]) -> Answer:
     names = ("rank", "name", "architecture", "clean", *columns, "more data")
     table = grid(names, cells, left=words, title=title, box=None)
     table.columns[1].width = max(len(each.id) for each in entries)
+    if console.width < WIDTH:
+        del table.columns[2]  # most names tell the architecture
     lines = [f"entries: {SOURCE}"] if record is None else sum(place_lines(record), [])
     return Answer(
         record={"dataset": options.dataset, "norm": options.norm, "entries": entries, "added": record},
@@ -107,7 +109,7 @@ def benchmark_text(record: Any) -> tuple[list[RenderableType], list[RenderableTy
                 row.name,
                 f"{100 * row.accuracy:.2f}",
                 f"{100 * row.low:.1f} to {100 * row.high:.1f}",
-                str(row.attacked),
+                "" if row is run.clean else str(row.attacked),
                 str(row.fooled),
                 mark,
             )

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 
-from robust_adapt.cli.terminal import Answer, Flat, console, grid, read_recipe
+from robust_adapt.cli.terminal import Answer, Flat, grid, progress, read_recipe
 from robust_adapt.config import Config
 from robust_adapt.reporting import plain
 
@@ -30,7 +30,7 @@ def plan(arguments: Sequence[str]) -> Answer:
         return options
     from robust_adapt import runs
 
-    with console.status("measuring a few steps"):
+    with progress("measuring a few steps" if options.probe else "counting passes"):
         found = runs.plan_run(options.config, probe=options.probe, try_compile=options.try_compile)
     record = dataclasses.asdict(found)
     if found.probe is None:

@@ -1,14 +1,14 @@
 """``robust-adapt report``: one page about runs, in one file; and the page that other commands end with."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from robust_adapt import reporting
-from robust_adapt.cli.terminal import Answer, TrustCode, console, read
+from robust_adapt.cli.terminal import Answer, TrustCode, console, progress, read
 from robust_adapt.config import DataConfig
 from robust_adapt.errors import CheckpointError, ConfigError, DataError
 from robust_adapt.records import write_json
@@ -32,11 +32,22 @@ class ReportOptions:
 def report(arguments: Sequence[str]) -> Answer:
     """A page about a run, or several side by side: robust-adapt report RUN [RUN ...]."""
     options = read(ReportOptions, arguments, "report")
+    if not options.runs:
+        raise ConfigError("Expected one or more run folders, but got none; write `robust-adapt report runs/NAME`.")
+    with progress("making the page") as say:
+        dossiers, gallery, notes = _known(options, arguments, say)
+        own = dossiers[0].folder if len(dossiers) == 1 else None
+        out = options.out or own or Path("runs/report")
+        say("drawing the page")
+        files = write_report(out, "report", dossiers, gallery, notes)
+    return Answer(record={"notes": notes}, folder=out, files=files)
+
+
+def _known(options: ReportOptions, arguments: Sequence[str], say: Callable[[str], None]) -> tuple[Any, Any, list[str]]:
+    """The dossiers, the case study, and what is not known of them."""
     from robust_adapt import runs
     from robust_adapt.models import weights_hash
 
-    if not options.runs:
-        raise ConfigError("Expected one or more run folders, but got none; write `robust-adapt report runs/NAME`.")
     dossiers = runs.read_dossiers(options.runs)
     folders = {each.name: each.folder for each in dossiers if each.folder and (each.folder / "best.pt").exists()}
     found = {name: runs.load_run(folder, trust_code=options.trust_code) for name, folder in folders.items()}
@@ -61,13 +72,8 @@ def report(arguments: Sequence[str]) -> Answer:
             judged = [each.evaluation.ball for each in dossiers if each.evaluation]
             trained = [run.config.ball for run in found.values() if run.config.attack.attacks]
             ball = [*judged, *trained, first.config.ball][0]
-            with console.status("measuring") as status:
-                show = lambda text: status.update(reporting.plain(text))  # noqa: E731
-                dossiers, gallery = runs.measure(dossiers, found, data, ball, report=show)
-    own = dossiers[0].folder if len(dossiers) == 1 else None
-    out = options.out or own or Path("runs/report")
-    files = write_report(out, "report", dossiers, gallery, notes)
-    return Answer(record={"notes": notes}, folder=out, files=files)
+            dossiers, gallery = runs.measure(dossiers, found, data, ball, report=say)
+    return dossiers, gallery, notes
 
 
 def write_report(

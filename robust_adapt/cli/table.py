@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from robust_adapt import reporting
-from robust_adapt.ball import Ball, Epsilon, sizes_by_norm
+from robust_adapt.ball import Ball, Epsilon
 from robust_adapt.cli.evaluate import figures, row_text
 from robust_adapt.cli.report import write_report
-from robust_adapt.cli.terminal import Answer, TrustCode, console, read
+from robust_adapt.cli.terminal import Answer, TrustCode, progress, read
 from robust_adapt.cli.train import train_with_progress
 from robust_adapt.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from robust_adapt.errors import ConfigError
@@ -102,19 +102,19 @@ def _compare(
     data, records = runs.load_own_data(first), []
     for name, run in found.items():
         alike = dataclasses.replace(run, config=dataclasses.replace(run.config, evaluation=first.config.evaluation))
-        with console.status(f"evaluating {reporting.plain(name)}") as status:
+        with progress(f"evaluating {name}") as say:
             record = runs.read_evaluation(alike, [ball, *others], data, n=n) or runs.evaluate(
-                alike, [ball, *others], data=data, n=n, report=lambda row: status.update(row_text(row))
+                alike, [ball, *others], data=data, n=n, report=lambda row: say(row_text(row))
             )
         records.append(dataclasses.replace(record, model=name))
     dossiers = [
         dataclasses.replace(runs.read_dossier(run.folder), name=name, evaluation=record)
         for (name, run), record in zip(found.items(), records, strict=True)
     ]
-    with console.status("measuring") as status:
-        show = lambda text: status.update(reporting.plain(text))  # noqa: E731
-        dossiers, gallery = runs.measure(dossiers, found, data, ball, n=records[0].n, report=show)
-    files = [*write_report(out, "table", dossiers, gallery), "curves.png"]
+    with progress("making the page") as say:
+        dossiers, gallery = runs.measure(dossiers, found, data, ball, n=records[0].n, report=say)
+        say("drawing the page")
+        files = [*write_report(out, "table", dossiers, gallery), "curves.png"]
     curves = {name: (run.epochs, run.steps) for name, run in found.items()}
     reporting.draw_curves(curves, out / "curves.png", norm=ball.norm)
     if gallery is not None:
@@ -136,13 +136,12 @@ def _check_data(present: Sequence[Any], configs: Sequence[Config]) -> None:
 
 
 def _budget(configs: Sequence[Config]) -> list[Ball]:
-    """The norm that the runs with attacks share with the largest eps of the runs of that norm, then the further balls
-    of any of them."""
-    norms = list(dict.fromkeys(config.attack.norm for config in configs if config.attack.attacks))
-    if len(norms) > 1:
+    """The norm that the runs with attacks share, or all norms where one of them has a union; each with the largest eps
+    of the runs."""
+    trained = [config for config in configs if config.attack.attacks] or configs[:1]
+    norms = list(dict.fromkeys(ball.norm for config in trained for ball in config.balls))
+    if len(norms) > 1 and not any(config.attack.union for config in trained):
         raise ConfigError(f"Expected runs trained in one norm, but got {' and '.join(norms)}; make a table of each.")
-    norm = norms[0] if norms else configs[0].attack.norm
-    first = Ball(norm, max(config.ball.eps for config in configs if config.attack.norm == norm))
-    others = list(dict.fromkeys(ball for config in configs for ball in config.attack.balls))
-    sizes_by_norm(first.norm, first.eps, others)
-    return [first, *others]
+    balls = sorted((ball for config in configs for ball in config.balls), key=lambda ball: ball.eps)
+    largest = {ball.norm: ball for ball in balls}
+    return [largest[norm] for norm in norms]

@@ -9,7 +9,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,6 +83,21 @@ def listing(rows: Iterable[Sequence[str | Text]]) -> Table:
     rows = list(rows)
     columns = [" " * number for number in range(len(rows[0]))]
     return grid(columns, rows, left=columns, box=None, show_header=False, padding=(0, 2, 0, 0))
+
+
+@contextlib.contextmanager
+def progress(begin: str) -> Iterator[Callable[[str], None]]:
+    """A function that says what a command is at: in a terminal beside a spinner, elsewhere a line each time."""
+    with console.status("") as status:
+
+        def say(text: str) -> None:
+            if console.is_terminal:
+                status.update(plain(text))
+            else:
+                console.print(plain(text), soft_wrap=True)
+
+        say(begin)
+        yield say
 
 
 def coloured(status: str) -> Text:

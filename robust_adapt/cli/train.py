@@ -12,12 +12,14 @@ from typing import Any, Literal
 from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from robust_adapt.ball import rounded_eps
 from robust_adapt.cli.terminal import Answer, Flat, console, read, read_recipe
 from robust_adapt.config import Config
 from robust_adapt.records import BrakeRecord, EpochRecord, Record, RunRecord, StepRecord
 from robust_adapt.reporting import percent, plain
 
-FILES = ["best.pt", "config.json", "run.json", "epochs.jsonl", "steps.jsonl", "metrics.csv", "last.ckpt"]
+FILES = ["best.pt", "config.json", "run.json", "epochs.jsonl", "steps.jsonl", "metrics.csv", "brake.jsonl"]
+FILES += ["tensorboard/", "last.ckpt", "previous.ckpt"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ def train(arguments: Sequence[str]) -> Answer:
         record={"recipe": config.recipe, "best": best, "last": run.epochs[-1]},
         text=[found, f"Next: robust-adapt evaluate {plain(str(out))}"],
         folder=out,
-        files=FILES,
+        files=[name for name in FILES if (out / name).exists()],
     )
 
 
@@ -101,7 +103,7 @@ class TrainingProgress(Progress):
     """
 
     def __init__(self, config: Config) -> None:
-        self.recipe, self.batch_size = config.recipe, config.batch_size
+        self.recipe, self.batch_size, self.norm = config.recipe, config.batch_size, config.attack.norm
         self.figures, self.epochs, self.validated = "starting", 0.0, math.nan
         super().__init__(
             TextColumn("{task.description}"),
@@ -134,41 +136,43 @@ class TrainingProgress(Progress):
             done = self.epochs * record.step / (self.task.total or record.step)
             about = f"{plain(self.recipe)} epoch {done:.1f}/{self.epochs:.4g}"
             self.update(self.task.id, completed=record.step, description=about)
-            self.figures = f"{step_text(record, self.validated)}  {self._speed()}"
-        elif isinstance(record, BrakeRecord) and record.verdict == "alarm":
+            speed = f"  {self.task.speed * self.batch_size:.0f} images/s" if self.task.speed else ""
+            self.figures = step_text(record, self.validated, self.norm) + speed
+        elif isinstance(record, BrakeRecord) and record.cap is not None:  # an alarm
             self._say(
                 f"[yellow]catastrophic overfitting[/] at step {record.step}: {record.multi_step_attack} "
                 f"{percent(record.multi_step_accuracy)} %, training attack {percent(record.training_accuracy)} %; back "
-                f"to step {record.back_to}, eps at most {record.cap:.4f}"
+                f"to step {record.back_to}, eps at most {rounded_eps(record.cap, self.norm)}"
             )
         elif isinstance(record, EpochRecord):
             self.validated = record.validation_clean
             for warning in record.warnings:
                 self._say(f"[yellow]warning[/] {plain(warning)}")
+            eps = f"  eps {rounded_eps(record.eps, self.norm):<8}" if record.attacks else ""
             line = (
-                f"epoch {record.epoch:>3}  loss {record.loss:.3f}  eps {record.eps:.4f}  validation: clean "
+                f"epoch {record.epoch:>3}  loss {record.loss:.3f}{eps}  validation: clean "
                 f"{percent(record.validation_clean)} %, {record.validation_attack} "
                 f"{percent(record.validation_adversarial)} %" + ("  best" if record.best else "")
             )
-            self._say(line if console.is_terminal else f"{line}  {self._speed()}{self._left()}")
+            self._say(line if console.is_terminal else f"{line}  {self._pace(record)}")
 
-    def _speed(self) -> str:
-        return f"{self.task.speed * self.batch_size:.0f} images/s" if self.task.speed else ""
-
-    def _left(self) -> str:
-        seconds = self.task.time_remaining
-        return "" if seconds is None else f", {timedelta(seconds=round(seconds))} left"
+    def _pace(self, record: EpochRecord) -> str:
+        """Known after one epoch, and over restarts."""
+        speed = record.step / max(record.seconds, 0.01)
+        left = ((self.task.total or record.step) - record.step) / speed
+        return f"{speed * self.batch_size:.0f} images/s, {timedelta(seconds=round(left))} left"
 
     def _say(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)
 
 
-def step_text(record: StepRecord, validated: float) -> str:
+def step_text(record: StepRecord, validated: float, norm: str) -> str:
     """The figures of a step; clean accuracy is the last validation's where the step has seen no clean images."""
     clean = f"{percent(validated)} % (validation)"
     if record.clean_accuracy is not None:
         clean = f"{percent(record.clean_accuracy)} %"
-    attacked = f"  robust {percent(record.adv_accuracy)} %  eps {record.eps:.4f}" if record.attacks else ""
+    eps = rounded_eps(record.eps, norm)
+    attacked = f"  robust {percent(record.adv_accuracy)} %  eps {eps}" if record.attacks else ""
     return f"loss {record.loss:.3f}  clean {clean}{attacked}"
 
 

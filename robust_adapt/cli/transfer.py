@@ -13,7 +13,7 @@ from rich.table import Table
 
 from robust_adapt.ball import Ball, Epsilon
 from robust_adapt.checks import check_known
-from robust_adapt.cli.terminal import Answer, TrustCode, console, grid, names_data, read_of_run, run_folders
+from robust_adapt.cli.terminal import Answer, TrustCode, grid, names_data, progress, read_of_run, run_folders
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.errors import ConfigError
 from robust_adapt.files import write_atomically
@@ -75,14 +75,14 @@ def transfer(arguments: Sequence[str]) -> Answer:
             trust_code=options.trust_code,
         )
         trials[name] = evaluation.Trial(found.model.to(device), ball, options.batch_size, options.seed)
-    with console.status("transfer") as status:
+    with progress(f"{options.row} on {len(trials)} models") as say:
         record = evaluation.transfer_matrix(
             trials,
             data.test,
             options.row,
             n=options.n,
             saved={name: Path(name) / evaluation.ADVERSARIAL for name in options.models},
-            report=lambda name: status.update(plain(f"{options.row} on {name}")),
+            report=lambda name: say(f"{options.row} on {name}"),
         )
     record = dataclasses.replace(record, data=data.title)
     write_json(options.out / "transfer.json", record)
@@ -98,7 +98,7 @@ def _ball(options: TransferOptions, folders: Sequence[Path], dataset: str) -> Ba
 
     check_known("row of the evaluation", options.row, ROWS)
     norms = ROWS[options.row].norms
-    own = next((ball for folder in folders if (ball := read_config(folder).ball).norm in norms), None)
+    own = next((ball for folder in folders for ball in read_config(folder).balls if ball.norm in norms), None)
     norm = norms[0] if own is None else own.norm
     if options.eps is not None:
         return Ball(norm, options.eps)

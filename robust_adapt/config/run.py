@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 import tyro
 
-from robust_adapt.ball import Ball, Epsilon, check_eps, sizes_by_norm
+from robust_adapt.ball import Ball, Epsilon, check_eps, factors
 from robust_adapt.config.fields import POSITIVE, SEED, Section
 from robust_adapt.config.sections import (
     AttackConfig,
@@ -70,7 +70,7 @@ class Config(Section):
                 f"Expected `recipe` of letters, digits, _, - and ., but got {shown(self.recipe)}; a name, not a path."
             )
         target = check_eps(self.controller.target, norm=self.attack.norm, name="controller.target")
-        sizes_by_norm(self.attack.norm, target, self.attack.balls)
+        factors(self.attack.norm, target, self.attack.balls)
         rule = self.controller.rule
         asking = (
             (self.loss.consistency, "for the consistency term", "`loss.consistency` to 0"),

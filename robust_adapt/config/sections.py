@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from robust_adapt.ball import Ball, Epsilon
+from robust_adapt.ball import Ball, Epsilon, check_balls
 from robust_adapt.checks import check_known
 from robust_adapt.config.fields import LARGEST, POSITIVE, SEED, SHARE, SIDE, Range, Section
 from robust_adapt.epsilon import RULES
@@ -95,10 +95,10 @@ class AttackConfig(Section):
     attacks: tuple[str, ...] = ("pgd",)
     """Attacks of the training, names of the table; empty for training on clean images."""
     norm: Literal["Linf", "L2", "L1"] = "Linf"
-    """The ball that every result is projected on."""
+    """The ball that results are projected on; of several the first."""
     union: tuple[str, ...] = ()
-    """Further balls that the model must be right in, such as `"L2 0.5" "L1 12"`: an attack works in the ball of its own
-    norm; validation, brake and evaluation ask in all of them."""
+    """Further balls, such as `"L2 0.5" "L1 12"`: an attack works in the ball of its norm; validation, brake and
+    evaluation ask in every ball."""
     mode: Literal["split", "chain", "worst", "concat"] = "split"
     """How several attacks meet a batch: a share each, one after the other, the worst of all, or all results."""
     pick: Literal["random", "all", "one"] = "all"
@@ -116,8 +116,15 @@ class AttackConfig(Section):
 
     @property
     def balls(self) -> tuple[Ball, ...]:
-        """Those of ``union``."""
+        """Those of ``union``. Raises ``ConfigError``."""
         return tuple(map(Ball.of, self.union))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            check_balls([Ball(self.norm, 1.0), *self.balls])
+        except ConfigError as error:
+            raise ConfigError(f"In `union`: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

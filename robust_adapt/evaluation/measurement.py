@@ -13,7 +13,7 @@ from robust_adapt.answers import check_finite
 from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import ATTACKS
 from robust_adapt.attacks.isolation import look
-from robust_adapt.ball import Ball, sizes_by_norm
+from robust_adapt.ball import Ball, check_balls
 from robust_adapt.checks import check_model, check_seed, check_whole
 from robust_adapt.data import Split
 from robust_adapt.distributed import ALONE, Processes
@@ -46,8 +46,8 @@ def evaluate_model(
     """Accuracy of a model on the first n images in the order of ``Split.first``, under every row, in float32.
 
     model: takes images in [0, 1]; put on the device by the caller, left as it came. ball: the budget; of several balls,
-    each of a norm of its own, the worst case is that of their union. rows: names of ``ROWS``, by default all of the
-    norm, ``rows_of_norm(ball.norm)``; each runs in the first ball that it is a row of. limits: the most images that an
+    each of a norm of its own, the worst case is that of their union. rows: names of ``ROWS``, by default all of these
+    norms, ``rows_of_balls``; each runs in the first ball that it is a row of. limits: the most images that an
     attack runs on, by its name (``DEFAULT_LIMITS``); they are the first of those n. seed: of random starts. report:
     called with each finished row. processes: share the batches; the flags are those of one process. save_adversarial: a
     folder for the images of each row in the ball, held in memory until that row is written. The worst case is over the
@@ -56,9 +56,9 @@ def evaluate_model(
     ``DataError`` for an invalid split, ``ConfigError`` for an unknown row or one of another norm.
     """
     begin, limits = time.monotonic(), DEFAULT_LIMITS if limits is None else limits
-    first, *others = [ball] if isinstance(ball, Ball) else ball
-    sizes_by_norm(first.norm, first.eps, others)
-    of, model = _chosen(rows, [first, *others]), check_model(model)
+    balls = [ball] if isinstance(ball, Ball) else list(ball)
+    check_balls(balls)
+    chosen, model = _chosen(rows, balls), check_model(model)
     split.check()
     for name, value in {"n": n, **{f"limits[{key!r}]": value for key, value in limits.items()}}.items():
         if value is not None:
@@ -69,14 +69,15 @@ def evaluate_model(
     with exact_arithmetic():
         check_finite(look(model, part.take(slice(min(batch_size, LOOKED))).tensors(model_device(model))[0]))
     folder = None if save_adversarial is None else Path(save_adversarial)
-    trials = {each: Trial(model, each, batch_size, seed, processes) for each in (first, *others)}
+    trials = {each: Trial(model, each, batch_size, seed, processes) for each in balls}
     measurements = {each: Measurement(trial, part, folder) for each, trial in trials.items()}
     records = []
-    for name, within in of.items():
+    for name, within in chosen.items():
         records.append(measurements[within].record(name, limits.get(ROWS[name].attack or "")))
         if report is not None:
             report(records[-1])
-    worst = measurements[first].worst_case(records)
+    worst = measurements[balls[0]].worst_case(records)
+    asked = {chosen[row.name] for row in records if row.n == len(part) and row.eps is not None}
     return EvaluationRecord(
         model="model",
         weights_sha256=weights_hash(model),
@@ -88,8 +89,8 @@ def evaluate_model(
         config={},
         images_sha256=worst.images_sha256,
         labels=part.labels.tolist(),
-        union=list(map(str, others)),
-        **trials[first].judgement(part, begin),
+        union=[each.text for each in balls[1:] if each in asked],
+        **trials[balls[0]].judgement(part, begin),
     )
 
 

@@ -102,9 +102,8 @@ def _of_evaluation(values: dict[str, Any]) -> dict[str, Flags]:
             whole = [
                 each.name for each in record.attacks if each.n == record.n and (each.eps is not None or not each.norm)
             ]
-            balls = " and ".join(map(str, record.balls))
-            budget = f"{balls}, worst of {', '.join(dict.fromkeys(['Clean', *whole]))}"
-        elif row.eps is not None:
+            budget = f"{record.budget}, worst of {', '.join(dict.fromkeys(['Clean', *whole]))}"
+        elif row.norm:
             budget = f"{_ball(row)}, {row.steps} step{'' if row.steps == 1 else 's'}"
         images = row.images_sha256 or (record.images_sha256 if row.n == record.n else "")
         if row.flags and images:
@@ -113,7 +112,7 @@ def _of_evaluation(values: dict[str, Any]) -> dict[str, Flags]:
 
 
 def _ball(row: AttackRecord) -> str:
-    return "none" if row.eps is None else str(Ball(row.norm, row.eps))
+    return f"{row.norm} without a bound" if row.eps is None else str(Ball(row.norm, row.eps))
 
 
 def _conditions(record: EvaluationRecord | AutoAttackRecord, **own: object) -> dict[str, str]:

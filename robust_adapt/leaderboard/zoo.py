@@ -1,7 +1,6 @@
 """Models of RobustBench's zoo by name, with files that are what they should be."""
 
 import contextlib
-import difflib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch import nn
 from robust_adapt import upstream
 from robust_adapt.archives import read_tensors
 from robust_adapt.checks import check_known
-from robust_adapt.errors import CheckpointError, ConfigError, UpstreamError, first_line, shown
+from robust_adapt.errors import CheckpointError, ConfigError, UpstreamError, first_line, nearest, shown
 from robust_adapt.files import file_sha256
 from robust_adapt.leaderboard.boards import BOARDS, published
 
@@ -132,6 +131,4 @@ def _elsewhere(others: list[tuple[str, str]], dataset: str, threat: str) -> str:
 def _nearest(name: str, known: Iterable[str], dataset: str, threat: str) -> str:
     if any(entry.id == name for entry in published(dataset, threat)):
         return "that entry of the board is not in the zoo; ask its authors for the weights."
-    lowered = {each.lower(): each for each in known}  # the same name in another case is the nearest
-    near = [repr(lowered[each]) for each in difflib.get_close_matches(shown(name).lower(), lowered, n=3, cutoff=0.4)]
-    return f"did you mean {' or '.join(near)}?" if near else "see robustbench.github.io."
+    return nearest(name, known) or "see robustbench.github.io."

@@ -1,6 +1,5 @@
 """Architectures by name: RobustBench's ResNets at any width, those of timm and torchvision, ``module:function``."""
 
-import difflib
 import importlib
 import warnings
 from collections.abc import Callable, Collection
@@ -10,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from robust_adapt import upstream
-from robust_adapt.errors import ConfigError, UpstreamError, first_line, shown, unknown_name
+from robust_adapt.errors import ConfigError, UpstreamError, first_line, nearest, shown, unknown_name
 from robust_adapt.outputs import take_logits
 
 ORIGINAL_WIDTH = 64
@@ -75,9 +74,7 @@ def check_architecture(name: str) -> None:
         library, _, rest = name.partition(":")
         known = _known(library, tagged="." in rest)
         if rest not in known:
-            begun = sorted(each for each in known if rest and each.startswith(rest.lower()))
-            near = begun[:3] or difflib.get_close_matches(rest[:80].lower(), known, n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "look at their list."
+            hint = nearest(rest, known) or "look at their list."
             raise ConfigError(f"Expected one of the {len(known)} models of {library}, but got {shown(rest)}; {hint}")
     elif ":" in name and not all(part.isidentifier() for part in name.replace(":", ".", 1).split(".")):
         raise ConfigError(f"Expected `module:function`, but got {shown(name)}; write both as Python names.")

@@ -11,7 +11,7 @@ from robust_adapt.errors import ConfigError
 from robust_adapt.records import EpochRecord, EvaluationRecord, RunRecord, StepRecord
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """What one model says of one image: a class name and its probability in [0, 1]."""
 
     label: str
@@ -24,7 +24,7 @@ class Case:
 
     label: str
     images: dict[str, Any]
-    answers: dict[str, dict[str, Answer]]
+    answers: dict[str, dict[str, Prediction]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

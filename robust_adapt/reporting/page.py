@@ -43,7 +43,7 @@ def html_page(
         left=LEFT,
         figures=[LEFT + 3 + number for number in range(len(evaluations))],
         judged=[record.model for record in evaluations],
-        article=[row for row in rows if row[-1]],
+        article=[row for row in rows if row[-1]] if header[-1:] == ["article"] else [],
         conditions=under,
         boards=boards(dossiers, entries),
         curves=curves(dossiers),

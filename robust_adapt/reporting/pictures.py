@@ -96,7 +96,8 @@ def curve_panel(axis: Any, curves: Mapping[str, Any], ball: Ball) -> None:
         axis.fill_between(at, low, high, color=colour, alpha=SOFT, linewidth=0)
         axis.plot(at, middle, color=colour, marker="o", markersize=3.5, label=drawn(name), clip_on=False)
     axis.axvline(scale * ball.eps, color=INK, linewidth=0.8, linestyle=":")
-    axis.annotate(f" budget {format_eps(ball.eps, ball.norm)}", (scale * ball.eps, 97), va="top", color=INK)
+    beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "top", "color": INK}
+    axis.annotate(f"budget {format_eps(ball.eps, ball.norm)}", (scale * ball.eps, 97), **beside)
     _label(axis, "eps, 1/255" if ball.norm == "Linf" else f"eps, {ball.norm}", "accuracy, %", "Accuracy over eps")
     axis.set_ylim(0, 100)
     axis.set_xlim(left=0)
@@ -199,6 +200,8 @@ def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, An
 
 def _label(axis: Any, x: str, y: str, title: str) -> None:
     axis.set_xlabel(x, color=INK)
+    if x == "epoch":
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_ylabel(y, color=INK)
     axis.set_title(title, color=INK, fontsize=11)
     axis.grid(color=GRID, linewidth=0.6)

@@ -124,8 +124,9 @@ def training(dossiers: Sequence[Dossier]) -> dict[str, str]:
     charts = {
         "Training loss": chart(lambda axis: loss_panel(axis, runs), "loss"),
         "Validation accuracy": chart(lambda axis: accuracy_panel(axis, runs), "accuracy"),
-        "eps of the training attacks": chart(lambda axis: eps_panel(axis, runs, norm=norm), "eps"),
     }
+    if any(record.attacks for each in dossiers for record in each.epochs):
+        charts["eps of the training attacks"] = chart(lambda axis: eps_panel(axis, runs, norm=norm), "eps")
     if any(record.consistency is not None for each in dossiers for record in each.epochs):
         charts["Consistency R"] = chart(lambda axis: consistency_panel(axis, runs), "R")
     for number, each in enumerate(dossiers):

@@ -26,14 +26,17 @@ ARTICLE_NOTE = (
 
 
 def table_rows(records: Sequence[EvaluationRecord]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the side-by-side table. The first record is the standard model, gains are against it."""
+    """Header and rows of the side-by-side table, the article's figures last where it has any of such data. The first
+    record is the standard model, gains are against it."""
     check_alike(records)
     models = [record.model for record in records]
     gains = ["gain, points"] if len(models) == 2 else [f"gain of {model}, points" for model in models[1:]]
     header = ["attack", "norm", "eps", "steps", "n", *models, *gains, "article"]
     data = records[0].data
     rows = [_row(same[0].name, same, data) for same in zip(*(record.attacks for record in records), strict=True)]
-    return header, [*rows, _row("Worst case", [record.worst_case for record in records], data)]
+    rows.append(_row("Worst case", [record.worst_case for record in records], data))
+    shown = len(header) if any(row[-1] for row in rows) else -1
+    return header[:shown], [row[:shown] for row in rows]
 
 
 def check_alike(records: Sequence[EvaluationRecord]) -> None:
@@ -46,7 +49,11 @@ def check_alike(records: Sequence[EvaluationRecord]) -> None:
         said["on the same images"] = ("", "") if keys[0] == keys[1] else (_images(one), _images(other))
         for what, (first, second) in said.items():
             if first != second:
-                raise ConfigError(f"Expected evaluations {what}, but got {first}, {second}; evaluate them alike.")
+                fix = "evaluate them alike"
+                if one.n != other.n and what not in _ALIKE:
+                    n, eps = max(one.n, other.n), format_eps(one.eps, one.norm)
+                    fix = f"run `robust-adapt evaluate RUN --n {n} --eps {eps}` for the one with fewer"
+                raise ConfigError(f"Expected evaluations {what}, but got {first}, {second}; {fix}.")
 
 
 def _images(record: EvaluationRecord) -> str:
@@ -64,7 +71,7 @@ def _arithmetic(record: EvaluationRecord) -> str:
 
 _ALIKE: dict[str, Callable[[EvaluationRecord], Any]] = {
     "with the same rows": lambda record: [row.name for row in record.attacks],
-    "under one budget": lambda record: " and ".join(map(str, record.balls)),
+    "under one budget": lambda record: record.budget,
     "with the same steps": lambda record: [f"{row.name} {_steps(row, record.norm)}" for row in record.attacks],
     "in the same arithmetic": _arithmetic,
     "from the same seed": lambda record: record.seed,
@@ -88,12 +95,12 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
     first, titles = records[0], _all(record.data for record in records)
     sentences = [
         f"Accuracy in percent on {first.n} images of the {first.split} split of {titles} (a fixed, seeded, "
-        f"stratified choice), 95 % Wilson intervals; budget {' and '.join(map(str, first.balls))}, one restart, "
+        f"stratified choice), 95 % Wilson intervals; budget {first.budget}, one restart, "
         f"seed {first.seed}, {_arithmetic(first)}."
     ]
     official = ("CIFAR-10", "CIFAR-100")  # a leaderboard's own images; ImageNet's with their preprocessing
     if not all(each.data in official or each.data.partition(" (")[0] == "ImageNet" for each in records):
-        sentences.append(f"{titles} is not the official CIFAR-10 test set: not comparable with leaderboards.")
+        sentences.append(f"{titles} is not a leaderboard's own test set: not comparable with leaderboards.")
     sentences.append(
         "Rows without an eps are not bounded: their figure is the mean L2 size of the successes, in brackets. "
         "In the ball: the same images projected on the budget."
@@ -132,10 +139,7 @@ def terminal_table(records: Sequence[EvaluationRecord], *, title: str = "", widt
 
 def _terminal_table(records: Sequence[EvaluationRecord], title: str, parts: str) -> Table:
     first, two = records[0], len(records) == 2
-    about = (
-        f"{first.n} test images of {first.data}, {' and '.join(map(str, first.balls))}; accuracy in %"
-        + ", 95 % interval" * bool(parts)
-    )
+    about = f"{first.n} test images of {first.data}, {first.budget}; accuracy in %" + ", 95 % interval" * bool(parts)
     table = Table(title=plain(title or about), title_justify="left")
     for number, name in enumerate(["attack", "eps", "n", *(each.model for each in records), *["gain, points"] * two]):
         table.add_column(plain(name), justify="right" if number else "left", overflow="fold")

@@ -1,7 +1,6 @@
 """Judge a run's best model: accuracy under attack, accuracy over eps, the sanity checks."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,10 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from robust_adapt.ball import Ball
+from robust_adapt.config import Config
 from robust_adapt.data import ImageData, Split, check_data
 from robust_adapt.distributed import ALONE, Processes
-from robust_adapt.errors import CheckpointError
+from robust_adapt.errors import CheckpointError, ConfigError
 from robust_adapt.evaluation import (
     ADVERSARIAL,
     CURVE_ROWS,
@@ -57,7 +57,7 @@ def evaluate(
     record = evaluate_model(
         run.model.to(fabric.device if fabric is not None else device_of(run.config.device)),
         data.test,
-        ball or run.config.balls,
+        run.config.balls if ball is None else ball,
         rows=rows,
         n=settings.n if n is None else n,
         limits=DEFAULT_LIMITS | {"cw": settings.cw_n, "deepfool": settings.deepfool_n},
@@ -83,7 +83,7 @@ def stored_evaluation(folder: Path) -> EvaluationRecord | None:
 def _write(folder: Path, record: EvaluationRecord) -> None:
     """Unless the record there says all that this one does, and more: on more images, or under more rows."""
     before = stored_evaluation(folder)
-    of = ("weights_sha256", "balls", "seed", "data", "split", "exact")
+    of = ("weights_sha256", "norm", "eps", "union", "seed", "data", "split", "exact")
     if before is not None and all(getattr(before, name) == getattr(record, name) for name in of):
         older, newer = ({row.name: row.n for row in each.attacks} for each in (before, record))
         if older != newer and all(older.get(name, 0) >= n for name, n in newer.items()):
@@ -97,12 +97,22 @@ def read_evaluation(
     """The record that ``evaluate`` left in a run's folder, where it is of the same weights, config, images, budget and
     rows; its versions and its device may differ. None where there is no such record, or it is damaged."""
     n = run.config.evaluation.n if n is None else n
-    named = json.loads(json.dumps(_named(run, data)))  # as they are in a file
     ball, *others = [balls] if isinstance(balls, Ball) else balls
-    named |= {"union": list(map(str, others)), "split": "test", "exact": True}
+    named = _named(run, data) | {"union": [each.text for each in others], "split": "test", "exact": True}
+    config = named.pop("config")
     record = _kept(run, "evaluation.json", EvaluationRecord, ball, data.test.first(n), **named)
+    if record and not _is_config(record.config, config):
+        return None
     names = list(rows_of_balls([ball, *others]) if rows is None else rows)
     return record if record and [attack.name for attack in record.attacks] == names else None
+
+
+def _is_config(kept: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Whether a record's config, perhaps of before a field was there, is this one."""
+    try:
+        return Config.from_dict(kept).shareable() == config
+    except ConfigError:
+        return False
 
 
 def _kept(run: Run, file: str, kind: type[Record], ball: Ball, images: Split, **expected: Any) -> Any:

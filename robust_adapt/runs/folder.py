@@ -14,7 +14,7 @@ from robust_adapt.files import read_json
 from robust_adapt.models import model_of
 from robust_adapt.random_states import random_fork
 from robust_adapt.records import EpochRecord, RunRecord, StepRecord, read_lines
-from robust_adapt.training.checkpoint import BEST, check_code, load_weights, read_config
+from robust_adapt.training.checkpoint import BEST, LAST, check_code, load_weights, read_config
 from robust_adapt.weights import differences
 
 # what a run may change on its way: where it runs, where the data lie, what it writes, how it is judged
@@ -57,7 +57,12 @@ def load_run(folder: str | Path, *, trust_code: bool | str = False) -> Run:
         mean=[0.0] * count if settings.normalize else None,  # both are buffers, which the weights fill
         std=[1.0] * count if settings.normalize else None,
     )
-    weights, _ = load_weights(folder / BEST)
+    try:
+        weights, _ = load_weights(folder / BEST)
+    except CheckpointError as error:
+        last = folder / LAST
+        judge = f" `robust-adapt benchmark {last} --data.name {config.data.name}` judges the last weights instead."
+        raise CheckpointError(str(error) + judge * last.exists()) from error
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -12,7 +12,7 @@ from robust_adapt.data import ImageData
 from robust_adapt.evaluation import CURVE_ROWS, ROWS, Trial
 from robust_adapt.models import model_device
 from robust_adapt.reporting import Gallery
-from robust_adapt.reporting.dossier import Answer, Case
+from robust_adapt.reporting.dossier import Case, Prediction
 from robust_adapt.runs.folder import Run
 
 STUDIED = {norm: [row] for norm, row in CURVE_ROWS.items()} | {"Linf": ["FGSM", CURVE_ROWS["Linf"]]}  # rows by norm
@@ -91,7 +91,7 @@ def _case(
 ) -> Case:
     answers = {
         title: {
-            name: Answer(label=classes[int(shares[row].argmax())], confidence=float(shares[row].max()))
+            name: Prediction(label=classes[int(shares[row].argmax())], confidence=float(shares[row].max()))
             for name, shares in each.items()
         }
         for title, each in said.items()

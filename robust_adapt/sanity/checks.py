@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robust_adapt.auto_attack import Conditions, autoattack
+from robust_adapt.ball import format_eps
 from robust_adapt.reporting import percent
 from robust_adapt.sanity.subject import ATTACKS_OF, Subject, accuracy, half_width
 from robust_adapt.statistics import wilson
@@ -115,7 +116,8 @@ def falls_with_eps(subject: Subject) -> Answer:
     rise = max(after - before for before, after in itertools.pairwise(shares))
     chance = 1 / subject.logits[0].shape[1]
     above = shares[-1] - half_width(curve[-1]) > chance
-    steps = ", ".join(f"{size:.3g}: {percent(share)} %" for size, share in zip(sizes, shares, strict=True))
+    named = [format_eps(size, subject.ball.norm) for size in sizes]
+    steps = ", ".join(f"{size}: {percent(share)} %" for size, share in zip(named, shares, strict=True))
     return (
         "fail" if above or rise > half_width(pgd) else "warn" if rise > 0.01 else "pass",
         f"accuracy by eps {steps} (chance {percent(chance)} %)",

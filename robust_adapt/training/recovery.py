@@ -9,12 +9,13 @@ import copy
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from robust_adapt.attacks import DiverseAttack
+from robust_adapt.ball import Ball, rounded_eps
 from robust_adapt.config import Config
 from robust_adapt.errors import RobustAdaptError
 from robust_adapt.evaluation import CURVE_ROWS, ROWS
@@ -22,7 +23,8 @@ from robust_adapt.records import BrakeRecord
 from robust_adapt.training.state import Training
 from robust_adapt.training.step import WATCHED, Parts, memory_for_step
 
-Verdict = Literal["good", "doubtful", "alarm"]
+Verdict = Literal["alarm", "doubtful", "good"]
+VERDICTS = get_args(Verdict)
 ALARM_SHARE, ALARM_MARGIN = 0.5, 0.15
 GOOD_SHARE, GOOD_MARGIN = 0.75, 0.05
 CALM = 3
@@ -100,14 +102,15 @@ def goes_bad(run: Training) -> bool:
 def brakes(run: Training) -> bool:
     """Probe; on an alarm go back, lower eps and let the rule rest. True where it went back."""
     position, config, controller = run.position, run.config, run.parts.controller
-    training, multi_step, n = probe(run.parts, config, position.step)
+    probes = [(ball, *probe(run.parts, config, ball, position.step)) for ball in config.balls]
+    ball, training, multi_step, n = min(probes, key=lambda each: VERDICTS.index(verdict(*each[1:3])))  # the worst
     record = BrakeRecord(
         step=position.step,
         epoch=position.epoch,
         eps=controller.eps,
         training_accuracy=training,
         multi_step_accuracy=multi_step,
-        multi_step_attack=strong_attacks(config, config.brake.steps),
+        multi_step_attack=f"{STRONG_ATTACKS[ball.norm].upper()}-{config.brake.steps}",
         n=n,
         verdict=verdict(training, multi_step),
     )
@@ -120,7 +123,7 @@ def brakes(run: Training) -> bool:
         position.warnings.append(
             f"Catastrophic overfitting at step {record.step}: {100 * multi_step:.1f} % under a multi-step attack "
             f"against {100 * training:.1f} % under the training attack; went back to step {position.step}, eps at "
-            f"most {cap:.4f} from now on."
+            f"most {rounded_eps(cap, config.attack.norm)} from now on."
         )
     run.records.probes.append(record)
     controller.frozen = rests([probe.verdict for probe in run.records.probes])
@@ -131,8 +134,9 @@ def brakes(run: Training) -> bool:
     return alarm
 
 
-def probe(parts: Parts, config: Config, step: int) -> tuple[float, float, int]:
-    """Accuracy under the training attack, under ``brake.steps`` steps of PGD at the same eps, and the images' number.
+def probe(parts: Parts, config: Config, ball: Ball, step: int) -> tuple[float, float, int]:
+    """Accuracy in one of the balls under the attacks of the training, under ``brake.steps`` steps of PGD at the same
+    eps, and the images' number.
 
     Every process asks about its share of the images. The training's random states are left as they are.
     """
@@ -143,27 +147,33 @@ def probe(parts: Parts, config: Config, step: int) -> tuple[float, float, int]:
         tensor.tensor_split(processes.count)[processes.index] for tensor in held_out.tensors(parts.fabric.device)
     )
     images = images.contiguous(memory_format=parts.batches.format)
+    parts.attack.eps = eps
     strong = DiverseAttack(
         parts.model,
-        [STRONG_ATTACKS[ball.norm] for ball in config.balls],
-        eps=float(config.controller.target),
-        norm=config.attack.norm,
-        union=config.attack.balls,
-        mode="worst" if config.attack.mode == "worst" else "split",
-        pick="all",
+        [STRONG_ATTACKS[ball.norm]],
+        eps=eps * parts.attack.factors[ball.norm],
+        norm=ball.norm,
         steps=config.brake.steps,
         step_ratio=STEP_RATIO,
         seed=config.seed + step,
         stream=processes.index,
     )
     kept, last = parts.attack.state_dict(), parts.attack.last
-    parts.attack.eps = strong.eps = eps
     with parts.fabric.autocast(), memory_for_step(config):
-        right = [_right(attack, images, labels) for attack in (parts.attack, strong)]
+        right = [_right(attack, images, labels) for attack in (_in_ball(parts.attack, ball.norm), strong)]
     parts.attack.load_state_dict(kept)
     parts.attack.last = last
     training, multi_step = (sum(each) / len(held_out) for each in zip(*processes.gather(right), strict=True))
     return training, multi_step, len(held_out)
+
+
+def _in_ball(attack: DiverseAttack, norm: str) -> DiverseAttack:
+    """The attacks of one of its balls alone, with its random state."""
+    if len(attack.factors) == 1:
+        return attack
+    alone = copy.copy(attack)
+    alone.members, alone.pick = [member for member in attack.members if member.norm == norm], "all"
+    return alone
 
 
 def _right(attack: DiverseAttack, images: Tensor, labels: Tensor) -> int:
