@@ -109,8 +109,11 @@ def test_two_benchmarks_are_compared_image_by_image(pictures, capsys):
     clean = rows["AutoAttack, clean"]
     assert clean["n"] == 40 and clean["only_a"] - clean["only_b"] == round(40 * clean["difference"])
     assert f"{clean['p_value']:.2g}" in out
-    assert clean["budget"] == "none" and "attacked with" in out
-    assert rows["AutoAttack standard"]["budget"] == "Linf 8/255, standard" and "Linf 8/255, standard" in out
+    assert clean["budget"] == "none" and "budget none: AutoAttack, clean" in out
+    assert (
+        rows["AutoAttack standard"]["budget"] == "Linf 8/255, standard"
+        and "budget Linf 8/255, standard: AutoAttack standard" in out
+    )
 
     run(capsys, "benchmark", "judged:two", "--n", "20", "--data.name", pictures, *FLAGS, "--out", "fewer")
     with pytest.raises(DataError, match="^Expected AutoAttack, clean on the same images, but one has 40 and fewer has"):

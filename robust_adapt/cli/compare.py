@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from robust_adapt.cli.terminal import WIDE, Answer, grid, read
+from robust_adapt.cli.terminal import Answer, grid, read
 from robust_adapt.records import write_json
 from robust_adapt.reporting import plain
 
@@ -31,6 +31,9 @@ def compare(arguments: Sequence[str]) -> Answer:
 
     rows = leaderboard.compare(options.a, options.b)
     caption = ["difference: A minus B in points with its 95 % interval (Agresti and Min); p: McNemar's exact test"]
+    budgets = dict.fromkeys(row.budget for row in rows.values())
+    under = {budget: [name for name, row in rows.items() if row.budget == budget] for budget in budgets}
+    caption += [plain(f"budget {budget}: {', '.join(names)}") for budget, names in under.items()]
     caption += dict.fromkeys(plain(f"A and B also differ in {row.notes}") for row in rows.values() if row.notes)
     cells = [
         (
@@ -42,17 +45,16 @@ def compare(arguments: Sequence[str]) -> Answer:
             str(row.only_a),
             str(row.only_b),
             f"{row.p_value:.2g}",
-            row.budget,
         )
         for name, row in rows.items()
     ]
     table = grid(
-        ("row", "n", "A, %", "B, %", "difference", "only A", "only B", "p", "attacked with"),
+        ("row", "n", "A, %", "B, %", "difference", "only A", "only B", "p"),
         cells,
-        left=("row", "attacked with"),
+        left=("row",),
         title=plain(f"A: {options.a}   B: {options.b}"),
         caption="\n".join(caption),
     )
     if options.out is not None:
         write_json(options.out, {name: row.to_dict() for name, row in rows.items()})
-    return Answer(record={"rows": rows}, text=[table], width=WIDE)
+    return Answer(record={"rows": rows}, text=[table])

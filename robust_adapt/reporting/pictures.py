@@ -96,8 +96,8 @@ def curve_panel(axis: Any, curves: Mapping[str, Any], ball: Ball) -> None:
         axis.fill_between(at, low, high, color=colour, alpha=SOFT, linewidth=0)
         axis.plot(at, middle, color=colour, marker="o", markersize=3.5, label=drawn(name), clip_on=False)
     axis.axvline(scale * ball.eps, color=INK, linewidth=0.8, linestyle=":")
-    beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "top", "color": INK}
-    axis.annotate(f"budget {format_eps(ball.eps, ball.norm)}", (scale * ball.eps, 97), **beside)
+    above: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "color": INK}
+    axis.annotate(f"budget {format_eps(ball.eps, ball.norm)}", (scale * ball.eps, 100), **above)
     _label(axis, "eps, 1/255" if ball.norm == "Linf" else f"eps, {ball.norm}", "accuracy, %", "Accuracy over eps")
     axis.set_ylim(0, 100)
     axis.set_xlim(left=0)
