@@ -11,7 +11,7 @@ from forked import PROCESSES, command, wait_for
 
 from robust_adapt.errors import CheckpointError, Stopped
 from robust_adapt.training.checkpoint import LOCK, locked, read_checkpoint
-from robust_adapt.training.signals import Stop
+from robust_adapt.training.stopping import Stop
 
 RUN = (
     "--data.name digits --data.validation 60 --data.subset 256 --model.width 4 --batch-size 64 --epochs 40 "

@@ -83,8 +83,8 @@ class DiverseAttack(Attack):
             super().__init__("DiverseAttack", check_model(model))
         self.norm, self.mode, self.stream, self.start, self.eps = norm, mode, stream, start, eps
         self.factors = factors(norm, self._eps, union)
-        of: dict[str, Any] = {"steps": steps, "step_ratio": step_ratio, "objective": objective}
-        self.members = members_of(attacks, self.model, tuple(self.factors), **of)
+        options: dict[str, Any] = {"steps": steps, "step_ratio": step_ratio, "objective": objective}
+        self.members = members_of(attacks, self.model, tuple(self.factors), **options)
         for member in self.members:
             member.keeps_start = keep_start
             member.leaves_ball &= mode != "worst"  # where it would win by its size

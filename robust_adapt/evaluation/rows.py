@@ -70,8 +70,8 @@ def rows_of_norm(norm: str) -> list[str]:
 
 def rows_of_balls(balls: Sequence[Ball]) -> dict[str, Ball]:
     """The rows of an evaluation in several balls, each with its ball: those of the first, then what the others add."""
-    of = {row: ball for ball in reversed(balls) for row in rows_of_norm(ball.norm)}
-    return {row: of[row] for row in ROWS if row in of}
+    found = {row: ball for ball in reversed(balls) for row in rows_of_norm(ball.norm)}
+    return {row: found[row] for row in ROWS if row in found}
 
 
 def check_row(row: object, *balls: Ball) -> None:

@@ -83,8 +83,8 @@ def stored_evaluation(folder: Path) -> EvaluationRecord | None:
 def _write(folder: Path, record: EvaluationRecord) -> None:
     """Unless the record there says all that this one does, and more: on more images, or under more rows."""
     before = stored_evaluation(folder)
-    of = ("weights_sha256", "norm", "eps", "union", "seed", "data", "split", "exact")
-    if before is not None and all(getattr(before, name) == getattr(record, name) for name in of):
+    alike = ("weights_sha256", "norm", "eps", "union", "seed", "data", "split", "exact")
+    if before is not None and all(getattr(before, name) == getattr(record, name) for name in alike):
         older, newer = ({row.name: row.n for row in each.attacks} for each in (before, record))
         if older != newer and all(older.get(name, 0) >= n for name, n in newer.items()):
             return

@@ -13,8 +13,8 @@ import torch
 from robust_adapt.config import Config
 from robust_adapt.random_states import random_states, restore_random_states
 from robust_adapt.records import BrakeRecord, EpochRecord, Record, StepRecord
-from robust_adapt.training.signals import Stop
 from robust_adapt.training.step import WATCHED, Parts
+from robust_adapt.training.stopping import Stop
 
 Report = Callable[[Record], None]
 """Is called with every record of a training."""
