@@ -79,9 +79,10 @@ class CallStatistics:
         """result: ``(K * N, ...)`` for images ``(N, ...)``; eps: a float, or ``(N,)``, one per sample."""
         copies = len(result) // max(1, len(images))
         delta = (result.view(copies, *images.shape) - images).flatten(2).float()
-        size = delta.norm(p={"Linf": torch.inf, "L2": 2, "L1": 1}[norm], dim=2)
+        largest = delta.abs().amax(2)
+        size = largest if norm == "Linf" else delta.norm(p={"L2": 2, "L1": 1}[norm], dim=2)
         limit = eps.to(size) if isinstance(eps, Tensor) else torch.full_like(size, eps)
-        return cls(attacks, (delta == 0).all(2).float().mean(), (size / limit).mean())
+        return cls(attacks, (largest == 0).float().mean(), (size / limit).mean())
 
     @property
     def unchanged_share(self) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from robust_adapt import upstream
+from robust_adapt.answers import as_written
 from robust_adapt.errors import CheckpointError
 from robust_adapt.evaluation import Row, robust_flags
 from robust_adapt.records import EpochRecord, StepRecord, write_csv, write_lines
@@ -93,10 +94,11 @@ def _validate(run: Training, judged: nn.Module) -> tuple[float, float]:
     options: dict[str, Any] = {"seed": config.seed, "processes": parts.processes}
     options |= {"batch_size": config.evaluation.batch_size}
     strong = Row(STRONG_ATTACKS[config.attack.norm], config.validation_steps, STEP_RATIO)
-    clean, adversarial = (
-        robust_flags(judged, parts.validation, row, config.ball, **options).float().mean().item()
-        for row in (Row(None), strong)
-    )
+    with as_written(judged):  # batches of ever other sizes, each of which would be compiled
+        clean, adversarial = (
+            robust_flags(judged, parts.validation, row, config.ball, **options).float().mean().item()
+            for row in (Row(None), strong)
+        )
     return clean, adversarial
 
 
