@@ -36,18 +36,18 @@ step() {
   fi
 }
 
-width=64 small=16 short=4 widths="16 64" batch=() rounds=10 many=10000 few=1000 seeds="0 1 2" judged=() tests=()
+width=64 small=16 short=4 widths="16 64" batch=() rounds=10 many=10000 few=1000 seeds="0 1 2" judged=() tests=() version=()
 if [ -n "$smoke" ]; then
-  width=4 small=4 short=1 epochs=1 widths=4 batch=(--batch-size 16) rounds=2 many=8 few=8 seeds=0
+  width=4 small=4 short=0.1 epochs=0.1 widths=4 batch=(--batch-size 16) rounds=2 many=8 few=8 seeds=0
   python3 -c "import sys, torch; sys.exit(not torch.cuda.is_available())" || tests=(--collect-only)
-  judged=(--evaluation.n 8 --evaluation.cw-n 4 --evaluation.deepfool-n 4)
+  judged=(--evaluation.n 8 --evaluation.cw-n 4 --evaluation.deepfool-n 4) version=(--version custom --attacks apgd-ce)
 fi
 python3 -c "import art" 2>/dev/null && peers=() || peers=(--without-art)
 common=(--data.name "$data" --checkpoint-minutes 1 --log-every 50 "${batch[@]}")
-# shellcheck disable=SC2086
+# shellcheck disable=SC2046,SC2086
 {
 step doctor python3 -m robust_adapt doctor
-step tests python3 -m pytest -q -m gpu "$here/tests" -p no:cacheprovider "${tests[@]}"
+step tests python3 -m pytest -q -m gpu $(grep -l "mark[.]gpu" "$here"/tests/*.py) -p no:cacheprovider "${tests[@]}"
 step speed python3 -m benchmarks.speed --data "$data" --widths $widths "${batch[@]}" --rounds $rounds "${peers[@]}" \
   --out "$out/home/speed.json"
 for seed in $seeds; do
@@ -65,9 +65,9 @@ done
 step table python3 -m robust_adapt table --standard "$out/standard" --robust "$out/deepseek" "$out/one-step" \
   --out "$out/home/table"
 step autoattack-fast python3 -m robust_adapt benchmark "$out/deepseek" --data.name "$data" --n $many --fast \
-  --out "$out/autoattack-fast"
+  "${version[@]}" --out "$out/autoattack-fast"
 step autoattack-exact python3 -m robust_adapt benchmark "$out/deepseek" --data.name "$data" --n $few \
-  --out "$out/autoattack-exact"
+  "${version[@]}" --out "$out/autoattack-exact"
 }
 for name in fast exact; do cp "$out/autoattack-$name/benchmark.json" "$out/home/autoattack-$name.json"; done
 for folder in "$out"/bf16-mixed-* "$out"/32-true-*; do

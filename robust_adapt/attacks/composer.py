@@ -180,7 +180,7 @@ class DiverseAttack(Attack):
         """Each drawn attack on its share of the batch, the samples in random order."""
         if len(drawn) == 1:
             return self._run(self.members[drawn[0][0]], images, labels)
-        order = torch.randperm(len(images)).to(images.device)
+        order = torch.randperm(len(images)).to(images.device, non_blocking=images.is_cuda)
         adversarial = torch.empty_like(images)
         for index, start, end in parts_of_batch(len(images), drawn, stream=self.stream):
             part = order[start:end]

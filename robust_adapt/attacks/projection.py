@@ -34,7 +34,7 @@ def project(adversarial: Tensor, images: Tensor, eps: float | Tensor, *, norm: s
     adversarial, images = adversarial.detach(), images.detach()
     if images.dtype in (torch.bfloat16, torch.float16):
         return _rounded_inwards(project(adversarial.float(), images.float(), eps, norm=norm), images)
-    delta = torch.where(adversarial.isfinite(), adversarial - images, torch.zeros_like(images))
+    delta = (adversarial - images).nan_to_num_(0.0, 0.0, 0.0)
     size: Any = SampleEps(eps.to(images.device)) if isinstance(eps, Tensor) else float(eps)
     if norm == "Linf":
         delta = delta.clamp(-size, size)

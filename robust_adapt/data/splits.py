@@ -164,7 +164,8 @@ class Batches:
         """The batches of an epoch from number ``start`` on."""
         order = torch.randperm(len(self.images), generator=_generator(self.seed, epoch))
         for batch in range(start, len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.own].to(self.images.device)
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.own]
+            chosen = chosen.to(self.images.device, non_blocking=self.images.is_cuda)
             generator = _generator(self.seed, epoch, batch + 1)
             images = augment(self.images[chosen], self.augmentation, generator, own=self.own, of=self.batch_size)
             yield to_float(images).contiguous(memory_format=self.format), self.labels[chosen]
@@ -197,7 +198,8 @@ def augment(
         return images
     sample = torch.arange(len(images), device=device)[:, None, None, None]
     channel = torch.arange(channels, device=device)[None, :, None, None]
-    return images[sample, channel, rows[own].to(device)[:, None, :, None], columns[own].to(device)[:, None, None, :]]
+    rows, columns = (each[own].to(device, non_blocking=images.is_cuda) for each in (rows, columns))
+    return images[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def stratified_order(labels: Tensor, *, seed: int) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from robust_adapt import upstream
+from robust_adapt.answers import as_written
 from robust_adapt.errors import CheckpointError
 from robust_adapt.evaluation import Row, robust_flags
 from robust_adapt.records import EpochRecord, StepRecord, write_csv, write_lines
@@ -92,11 +93,12 @@ def _validate(run: Training, judged: nn.Module) -> tuple[float, float]:
     parts, config = run.parts, run.config
     options: dict[str, Any] = {"seed": config.seed, "processes": parts.processes}
     options |= {"batch_size": config.evaluation.batch_size}
-    clean = robust_flags(judged, parts.validation, Row(None), config.ball, **options)
-    right = clean
-    for ball in config.balls:
-        strong = Row(STRONG_ATTACKS[ball.norm], config.validation_steps, STEP_RATIO)
-        right = right & robust_flags(judged, parts.validation, strong, ball, **options)
+    with as_written(judged):  # batches of ever other sizes, each of which would be compiled
+        clean = robust_flags(judged, parts.validation, Row(None), config.ball, **options)
+        right = clean
+        for ball in config.balls:
+            strong = Row(STRONG_ATTACKS[ball.norm], config.validation_steps, STEP_RATIO)
+            right = right & robust_flags(judged, parts.validation, strong, ball, **options)
     return clean.float().mean().item(), right.float().mean().item()
 
 

@@ -82,7 +82,10 @@ def train_step(parts: Parts, config: Config, images: Tensor, labels: Tensor, pro
 
 def largest(tensors: Iterable[Tensor | None]) -> Tensor:
     """The largest magnitude in several tensors, 0-d; NaN or infinity where any of their values is."""
-    return nn.utils.get_total_norm([tensor for tensor in tensors if tensor is not None], math.inf).float()
+    found = [tensor.detach() for tensor in tensors if tensor is not None]
+    if not found or found[0].device.type != "cpu":
+        return nn.utils.get_total_norm(found, math.inf).float()
+    return torch.stack([tensor.abs().amax() for tensor in found]).amax().float()  # torch's norm takes 4 times as long
 
 
 def memory_for_step(config: Config) -> contextlib.AbstractContextManager[None]:
@@ -170,13 +173,25 @@ def combine(
             figures |= _measured("clean", ordinary, known, config)
             total = config.adversarial * figures["adv_loss"] + config.clean * figures["clean_loss"]
         if config.consistency:
-            partners = [start + row for start in range(0, count, len(labels)) for row in range(len(known))]
-            pair = (ordinary.repeat(repeats, 1), adversarial[partners])
-            pair_features = None if features is None else (features[count:], features[:count][partners])
+            pair = (ordinary.repeat(repeats, 1), _partners(adversarial, repeats, len(known)))
+            pair_features = (
+                None
+                if features is None
+                else (
+                    features[count:],
+                    _partners(features[:count], repeats, len(known)),
+                )
+            )
             figures |= _consistency(pair, pair_features, repeats, config)
             ramped = min(1.0, progress / config.consistency_ramp) if config.consistency_ramp else 1
             total = total + config.consistency * ramped * figures["consistency"]
     return figures | {"loss": total}
+
+
+def _partners(adversarial: Tensor, repeats: int, known: int) -> Tensor:
+    """Of each of ``repeats`` copies of the batch its first samples, by slices: a list of numbers waits for a GPU."""
+    copies: Tensor = adversarial.unflatten(0, (repeats, -1))
+    return copies[:, :known].flatten(0, 1)
 
 
 def _consistency(
