@@ -173,6 +173,7 @@ def speed(model: nn.Module, images: Tensor, labels: Tensor, chunk: int, upstream
         "ratios": {
             name: [round(a / b, 3) for a, b in zip(seconds[above], seconds[below], strict=False)]
             for name, (above, below) in pairs.items()
+            if above in seconds
         },
         "cpu_seconds_by_attack": by_attack,
         "flags_that_differ": different,
