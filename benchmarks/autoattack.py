@@ -3,6 +3,10 @@
     python -m benchmarks.autoattack identity --data folder:PATH --n 200 --out identity.json
     python -m benchmarks.autoattack shipped --data folder:PATH --n 200 --out shipped.json
     python -m benchmarks.autoattack speed --data folder:PATH --n 400 --out speed.json
+    python -m benchmarks.autoattack fast --data folder:PATH --n 1000 --batch-size 250 --state runs/fast --out fast.json
+    robust-adapt demo
+    python -m benchmarks.autoattack fast --data digits --run runs/demo/deepseek --levels 17 --eps 0.1 --n 200 \\
+        --batch-size 100 --state runs/fast-masked --out fast-masked.json
 
 identity: one `standard` run of pyautoattack against ours, attack by attack with its state on disk: flags and
 adversarial images equal bit for bit; both at once, a process each. shipped: the standard ResNet-18 that pyautoattack's
@@ -10,7 +14,10 @@ wheel carries, which has no robustness to lose. speed: CPU seconds of one thread
 comes (batches of 32) and tuned (batches of 100, frozen weights) against ours, exact and fast, in chunks of 100 images,
 the order turned round in every other chunk; every attack is the standard one with a tenth of its steps (10 of 100), a
 third of its targets (3 of 9) and a fiftieth of Square's queries (100 of 5,000), the same for all; `benchmark()` runs on
-the first chunks only. All on the first n of the fixed, seeded, stratified order of the test split, Linf 8/255.
+the first chunks only. fast: `--fast` against exact, the standard version at full length, with the CPU seconds of each
+attack; goes on from `--state`. `--exact FILE` takes the exact record from a file, of the same run, maybe under another
+torch; `--levels 17` rounds the images to that many levels inside the model, which leaves no gradient. All on the first
+n of the fixed, seeded, stratified order of the test split, Linf 8/255 where `--eps` says nothing else.
 """
 
 import argparse
@@ -126,6 +133,7 @@ def speed(model: nn.Module, images: Tensor, labels: Tensor, chunk: int, upstream
         parameter.requires_grad_(True)
     seconds: dict[str, list[float]] = {}
     accuracies: dict[str, list[float]] = {}
+    by_attack: dict[str, dict[str, list[float]]] = {}
     different = 0
     for number, start in enumerate(range(0, len(images), chunk)):
         part, truth = images[start : start + chunk], labels[start : start + chunk]
@@ -133,9 +141,10 @@ def speed(model: nn.Module, images: Tensor, labels: Tensor, chunk: int, upstream
             _write_as_torchvision(Path(folder), part, truth)
             common = {"n_examples": len(part), "data_dir": folder, "eps": EPS}
             exact = Conditions(BALL, seed=SEED, batch_size=chunk)
+            quick = dataclasses.replace(exact, fast=True)
             ways: dict[str, Callable[[], Any]] = {
-                "exact": partial(autoattack, model, (part, truth), exact),
-                "fast": partial(autoattack, model, (part, truth), dataclasses.replace(exact, fast=True)),
+                "exact": partial(judged, model, part, truth, exact, Path(folder) / "exact"),
+                "fast": partial(judged, model, part, truth, quick, Path(folder) / "fast"),
             }
             if number < upstream_chunks:
                 ways |= {
@@ -147,7 +156,12 @@ def speed(model: nn.Module, images: Tensor, labels: Tensor, chunk: int, upstream
                 begin = time.process_time()
                 results[name] = ways[name]()
                 seconds.setdefault(name, []).append(round(time.process_time() - begin, 2))
-                robust = results[name][1] if isinstance(results[name], tuple) else results[name].accuracy
+                robust = results[name][1]
+                if name in ("exact", "fast"):
+                    results[name], spent = results[name]
+                    robust = results[name].accuracy
+                    for attack, value in spent.items():
+                        by_attack.setdefault(attack, {}).setdefault(name, []).append(value)
                 accuracies.setdefault(name, []).append(robust)
                 print(number, name, seconds[name][-1], robust, flush=True)
         different += sum(a != b for a, b in zip(results["exact"].flags, results["fast"].flags, strict=True))
@@ -159,10 +173,70 @@ def speed(model: nn.Module, images: Tensor, labels: Tensor, chunk: int, upstream
         "ratios": {
             name: [round(a / b, 3) for a, b in zip(seconds[above], seconds[below], strict=False)]
             for name, (above, below) in pairs.items()
+            if above in seconds
         },
+        "cpu_seconds_by_attack": by_attack,
         "flags_that_differ": different,
         "share_of_flags_that_differ": different / len(images),
     }
+
+
+class Levels(nn.Module):
+    """A model that sees images rounded to so many levels: its gradients are zero everywhere, what it says is not."""
+
+    def __init__(self, model: nn.Module, levels: int) -> None:
+        super().__init__()
+        self.model, self.steps = model, levels - 1
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model((images * self.steps).round() / self.steps)
+
+
+def fast_against_exact(
+    model: nn.Module, images: Tensor, labels: Tensor, conditions: Conditions, state: Path, exact: Path | None
+) -> dict[str, Any]:
+    """Both records and what differs. exact: a file with the exact one."""
+    fast, cpu_seconds = judged(model, images, labels, dataclasses.replace(conditions, fast=True), state / "fast")
+    spent: dict[str, dict[str, float] | None] = {"exact": None, "fast": cpu_seconds}
+    if exact is None:
+        reference, spent["exact"] = judged(model, images, labels, conditions, state / "exact")
+    else:
+        reference = AutoAttackRecord.from_dict(json.loads(exact.read_text())["autoattack"])
+        other = [name for name, text in reference.fingerprint.items() if fast.fingerprint.get(name) != text]
+        if set(other) - {"torch", "threads", "device"}:
+            raise SystemExit(f"{exact} is the record of another run, with other {', '.join(other)}")
+    return {
+        "points_fast_minus_exact": round(100 * (fast.accuracy - reference.accuracy), 3),
+        "flags_that_differ": [
+            {"image": number, "exact": one, "fast": other}
+            for number, (one, other) in enumerate(zip(reference.broken_by, fast.broken_by, strict=True))
+            if (one is None) != (other is None)
+        ],
+        "cpu_seconds": spent,
+        "exact": reference.to_dict(),
+        "fast": fast.to_dict(),
+    }
+
+
+def judged(
+    model: nn.Module, images: Tensor, labels: Tensor, conditions: Conditions, state: Path
+) -> tuple[AutoAttackRecord, dict[str, float]]:
+    """The record, and CPU seconds by attack, kept beside the state for when the run goes on."""
+    state.mkdir(parents=True, exist_ok=True)
+    spent, last = state / "cpu_seconds.jsonl", time.process_time()
+
+    def report(progress: Any) -> None:
+        nonlocal last
+        before, last = last, time.process_time()
+        with spent.open("a") as file:
+            file.write(json.dumps([progress.attack, last - before]) + "\n")
+        print(progress, flush=True)
+
+    record = autoattack(model, (images, labels), conditions, state_dir=state, report=report)
+    by_attack: dict[str, float] = {}
+    for attack, seconds in map(json.loads, spent.read_text().splitlines()):
+        by_attack[attack] = round(by_attack.get(attack, 0) + seconds, 2)
+    return record, by_attack
 
 
 def _shorten() -> None:
@@ -199,12 +273,16 @@ def _since(begin: Seconds) -> Seconds:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("identity", "shipped", "speed"))
+    parser.add_argument("part", choices=("identity", "shipped", "speed", "fast"))
     parser.add_argument("--data", required=True, help="folder:PATH of the images, or cifar10")
-    parser.add_argument("--run", type=Path, default=RUN, help="folder of the run that identity judges")
+    parser.add_argument("--run", type=Path, default=RUN, help="folder of the run that is judged")
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--upstream-chunks", type=int, default=1, help="chunks that benchmark() runs on")
+    parser.add_argument("--eps", type=float, default=EPS, help="of fast")
+    parser.add_argument("--levels", type=int, help="of fast: levels that the model rounds its images to")
+    parser.add_argument("--state", type=Path, help="of fast: folder that the same command goes on from")
+    parser.add_argument("--exact", type=Path, help="of fast: a file with the record of the exact run")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     here = Path(__file__).resolve().parent  # where `import autoattack` would find this very file
@@ -218,6 +296,12 @@ def main() -> None:
     elif arguments.part == "speed":
         model, name = robust_adapt.load_run(arguments.run).model, arguments.run.name
         result = speed(model, images, labels, arguments.batch_size, arguments.upstream_chunks)
+    elif arguments.part == "fast":
+        model, name = robust_adapt.load_run(arguments.run).model, arguments.run.name
+        if arguments.levels:
+            model, name = Levels(model, arguments.levels), f"{name}, images rounded to {arguments.levels} levels"
+        chosen = Conditions(Ball("Linf", arguments.eps), seed=SEED, batch_size=arguments.batch_size)
+        result = fast_against_exact(model, images, labels, chosen, arguments.state, arguments.exact)
     else:
         result, name = shipped(images, labels, arguments.batch_size), "pyautoattack's standard ResNet-18"
     conditions = {
@@ -225,7 +309,7 @@ def main() -> None:
         "model": name,
         "data": title,
         "n": len(images),
-        "eps": EPS,
+        "eps": arguments.eps,
         "norm": "Linf",
         "seed": SEED,
         "batch_size": arguments.batch_size,

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pyautoattack
 import torch
 from torch import Tensor, nn
 
+from robust_adapt import upstream
+from robust_adapt.arithmetic import fast_arithmetic, fast_copy
 from robust_adapt.auto_attack.records import ATTACKS, Conditions
 
 _ITERATIONS = 100
@@ -35,10 +38,17 @@ class Log:
 
 
 class Adversary:
-    """pyautoattack's attacks on one model, under the conditions of a run."""
+    """pyautoattack's attacks on one model, under the conditions of a run.
+
+    again: of the batch perturbed last, the images that were attacked twice. depends_on: what the bits of its results
+    depend on beside conditions and software.
+    """
+
+    again = 0
 
     def __init__(self, model: nn.Module, conditions: Conditions, num_classes: int, device: torch.device) -> None:
         self.names, self.seed, self.num_classes, self.log = conditions.names, conditions.seed, num_classes, Log()
+        self.depends_on = dict[str, str]()
         self.engine = pyautoattack.AutoAttack(
             model,
             attacks=list(self.names) if conditions.version == "custom" else None,
@@ -79,6 +89,55 @@ class Adversary:
             return float(_ITERATIONS * part.n_target_classes * 4)
         targets = part.n_target_classes if name == "apgd-t" else 1
         return float(_ITERATIONS * targets * part.n_restarts * 3 * part.eot_iter)
+
+
+class FastAdversary(Adversary):
+    """The same attacks on ``fast_copy`` of a model, APGD in bf16 where the device is fast at it.
+
+    Its word counts for nothing: an image that it takes for broken and that the model itself, in the arithmetic around
+    this call, gets right is attacked again by the same attack on the model itself. images: a few, for the copy.
+    """
+
+    def __init__(
+        self, model: nn.Module, conditions: Conditions, num_classes: int, device: torch.device, images: Tensor
+    ) -> None:
+        copied = fast_copy(model, images).requires_grad_(False)
+        super().__init__(copied, conditions, num_classes, device)
+        self.exact, self.model = Adversary(model, conditions, num_classes, device), model
+        bf16 = upstream.bf16_is_fast(device)
+        self.gradient = partial(_in_bf16, copied) if bf16 else copied
+        self.engine.apgd.model = self.engine.apgd_targeted.model = self.gradient
+        self.depends_on = {"arithmetic": f"fast, breaks confirmed{', APGD in bf16' if bf16 else ''}"}
+
+    def start(self, number: int) -> Callable[[Tensor, Tensor], Tensor]:
+        fast, exact = super().start(number), self.exact.start(number)
+        asked = self.gradient if self.names[number].startswith("apgd") else self.engine.model
+
+        def perturb(images: Tensor, labels: Tensor) -> Tensor:
+            with fast_arithmetic():
+                passed_over = _wrong(asked, images, labels)  # the attacks begin with those that their model gets right
+                adversarial = fast(images, labels)
+            claimed = passed_over | (adversarial != images).flatten(1).any(dim=1)
+            doubtful = claimed & ~_wrong(self.model, adversarial, labels)
+            self.again = int(doubtful.sum())
+            if self.again:
+                adversarial[doubtful] = exact(images[doubtful], labels[doubtful])
+                self.log.messages += self.exact.log.take()
+            return adversarial
+
+        return perturb
+
+
+def _in_bf16(model: nn.Module, images: Tensor) -> Tensor:
+    """float32 logits: the losses are computed in it."""
+    with torch.autocast(images.device.type, torch.bfloat16):
+        logits: Tensor = model(images)
+    return logits.float()
+
+
+@torch.no_grad()
+def _wrong(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
+    return ~labels.eq(model(images).max(dim=1)[1])  # upstream's own words, so that NaN counts as it does there
 
 
 def software(device: torch.device) -> dict[str, Any]:

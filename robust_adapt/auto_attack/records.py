@@ -41,8 +41,9 @@ class Conditions:
 
     ball: with an eps > 0. version: a key of ``VERSIONS``, or ``custom`` with its ``attacks`` and, where wanted,
     ``settings`` such as ``{"square": {"n_queries": 1000}}``. seed in [0, 2**32) and batch_size >= 1 are part of the
-    result, as upstream. fast: channels-last, folded batch-norm, on a GPU TF32 and compiled, which gives other bits.
-    Raises ``ConfigError``.
+    result, as upstream. fast: the attacks search on ``fast_copy`` of the model (on a GPU in TF32), APGD in bf16 where
+    the device is fast at it. Clean flags and checks are exact and each break is one of the model itself; what it
+    breaks may still be another set. Raises ``ConfigError``.
     """
 
     ball: Ball
@@ -112,7 +113,7 @@ class Conditions:
 
     def fingerprint(self) -> dict[str, Any]:
         """The part of a run's fingerprint that is chosen, by the name that an error gives it."""
-        return self.fields() | {"attacks": list(self.names)} | ({"arithmetic": "fast"} if self.fast else {})
+        return self.fields() | {"attacks": list(self.names)}
 
     def words(self) -> list[str]:
         """What differs from the default, apart from the ball, as parts of a folder's name."""
@@ -163,7 +164,8 @@ class Progress(Record):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoAttackRow(Record):
     """One attack, on the points that were still robust before it; accuracy is what is left after it, of all n. Of the
-    clean images, which no attack meets, ``attacked`` is n and ``fooled`` those that are wrong."""
+    clean images, which no attack meets, ``attacked`` is n and ``fooled`` those that are wrong. again: points that fast
+    arithmetic took for broken and the model itself did not, which were attacked once more, exactly."""
 
     name: str
     attacked: int
@@ -173,6 +175,7 @@ class AutoAttackRow(Record):
     low: float
     high: float
     seconds: float
+    again: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from robust_adapt import upstream
-from robust_adapt.arithmetic import exact_arithmetic, fast_arithmetic, fast_copy
+from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import crafting
 from robust_adapt.auto_attack import model_checks
-from robust_adapt.auto_attack.attacks import Adversary, software
+from robust_adapt.auto_attack.attacks import Adversary, FastAdversary, software
 from robust_adapt.auto_attack.records import AutoAttackRecord, AutoAttackRow, Conditions, Finding, Progress
 from robust_adapt.auto_attack.state import RunState, Shard, check_shard, fingerprint
 from robust_adapt.ball import Ball
@@ -81,12 +81,12 @@ class AutoAttackRun:
         conditions, self.shard, self.report = self.conditions, Shard(*shard), report
         check_shard(self.shard, state_dir)
         with self._computing():
+            attacked = (self.model, conditions, self.answers.shape[1], self.device)
             first, _ = self.split.take(slice(conditions.batch_size)).tensors(self.device)
-            self.attacked = fast_copy(self.model, first) if conditions.fast else self.model
-            self.adversary = Adversary(self.attacked, conditions, self.answers.shape[1], self.device)
-            depends_on = conditions.fingerprint() | software(self.device)
+            self.adversary = FastAdversary(*attacked, first) if conditions.fast else Adversary(*attacked)
+            depends_on = conditions.fingerprint() | software(self.device) | self.adversary.depends_on
             self.state = RunState(state_dir, fingerprint(self.model, self.split, depends_on))
-            with crafting(self.attacked, seed=conditions.seed):
+            with crafting(self.model, seed=conditions.seed):
                 self._clean(strict=strict)
                 if keep_images:
                     self.adversarial = self.split.tensors()[0].clone()
@@ -99,8 +99,7 @@ class AutoAttackRun:
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
         memory = f"batches of {self.conditions.batch_size} images"
-        arithmetic = fast_arithmetic() if self.conditions.fast else exact_arithmetic()
-        with enough_memory(memory, "lower `batch_size`, with a `state_dir` of its own."), arithmetic:
+        with enough_memory(memory, "lower `batch_size`, with a `state_dir` of its own."), exact_arithmetic():
             yield
 
     def _clean(self, *, strict: bool) -> None:
@@ -128,11 +127,11 @@ class AutoAttackRun:
     def _ask_clean(self) -> dict[str, Any]:
         size, randomised = self.conditions.batch_size, self.conditions.version == "rand"
         first = self.split.take(slice(size)).tensors(self.device)
-        findings = model_checks.question_model(self.attacked, *first, self.adversary.log, randomised=randomised)
+        findings = model_checks.question_model(self.model, *first, self.adversary.log, randomised=randomised)
         wrong = []
         with torch.no_grad():
             for images, labels in self.split.batches(size, self.device):
-                logits = self.attacked(images)
+                logits = self.model(images)
                 if not logits.isfinite().all():
                     raise ConfigError("Expected finite logits, but got NaN or infinity on clean images.")
                 wrong.append((logits.max(dim=1)[1] != labels).cpu())
@@ -169,12 +168,13 @@ class AutoAttackRun:
     def _perturb(self, index: Tensor, perturb: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Any]:
         images, labels = self.split.take(index).tensors(self.device)
         adversarial = perturb(images, labels)
-        logits = self.attacked(adversarial)
+        logits = self.model(adversarial)
         fooled = ~labels.eq(logits.max(dim=1)[1])  # upstream's own words, so that NaN logits count as they do there
         attacked = (images[fooled], adversarial[fooled], logits)
-        findings = model_checks.batch_findings(*attacked, self.conditions.ball, self.adversary.log)
+        found = model_checks.batch_findings(*attacked, self.conditions.ball, self.adversary.log)
         kept = adversarial[fooled].detach().cpu() if self.adversarial is not None else None
-        return {"index": index, "fooled": fooled.cpu(), "images": kept, "findings": findings}
+        result = {"index": index, "fooled": fooled.cpu(), "images": kept, "findings": found}
+        return result | {"again": self.adversary.again}
 
     def _merge(self, name: str, results: list[dict[str, Any]]) -> None:
         found: dict[str, list[Any]] = {}
@@ -202,13 +202,13 @@ class AutoAttackRun:
                 low=low,
                 high=high,
                 seconds=round(sum(result["seconds"] for result in results), 3),
+                again=sum(result.get("again", 0) for result in results),
             )
         )
 
     def _progress(self, number: int, keys: list[str], batches: tuple[Tensor, ...]) -> Progress:
         names, cost = self.conditions.names, self.adversary.cost
-        results = [self.state.load(key) for key in keys]
-        robust = int(self.flags.sum()) - sum(int(result["fooled"].sum()) for result in results if result)
+        robust = int(self.flags.sum() - sum(done["fooled"].sum() for key in keys if (done := self.state.load(key))))
         waiting = sum(len(points) for points in batches[len(keys) :]) * cost(names[number])
         waiting += sum(robust * cost(later) for later in names[number + 1 :])
         return Progress(

@@ -51,7 +51,8 @@ class BenchmarkOptions:
     batch_size: int = 250
     """Images a batch; part of the result, as upstream."""
     fast: bool = False
-    """Channels-last, folded batch-norm, on a GPU TF32 and compiled: not the exact bits, marked in every output."""
+    """A faster search, APGD in bf16 where the device is fast at it. Clean flags are exact, a break counts only if the
+    exact float32 model confirms it, else the image is attacked again exactly. Marked in every output."""
     more_data: bool = False
     """The model saw extra or synthetic images (known for RobustBench's own entries)."""
     out: Path | None = None

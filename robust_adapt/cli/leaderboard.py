@@ -102,8 +102,9 @@ def benchmark_text(record: Any) -> tuple[list[RenderableType], list[RenderableTy
     """Accuracies, attack by attack, place and findings, then what else there is; every line says where it is not
     comparable."""
     run, mark = record.autoattack, "" if record.comparable else MARK
+    again = () if run.exact else ("again",)
     table = grid(
-        ("after", "accuracy, %", "95 % interval", "attacked", "broken", ""),
+        ("after", "accuracy, %", "95 % interval", "attacked", "broken", *again, "seconds", ""),
         [
             (
                 row.name,
@@ -111,6 +112,8 @@ def benchmark_text(record: Any) -> tuple[list[RenderableType], list[RenderableTy
                 f"{100 * row.low:.1f} to {100 * row.high:.1f}",
                 "" if row is run.clean else str(row.attacked),
                 str(row.fooled),
+                *(str(row.again) for _ in again),
+                f"{row.seconds:.0f}",
                 mark,
             )
             for row in (run.clean, *run.attacks)
