@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from robust_adapt.ball import Ball, words
+from robust_adapt.ball import Ball
 from robust_adapt.checks import fits
 from robust_adapt.errors import CheckpointError, DataError, shown
 from robust_adapt.files import write_atomically, write_file
@@ -206,10 +206,6 @@ class EvaluationRecord(Judgement):
     @property
     def balls(self) -> tuple[Ball, ...]:
         return (self.ball, *map(Ball.of, self.union))
-
-    @property
-    def budget(self) -> str:
-        return words(self.balls)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from robust_adapt import runs
 from robust_adapt.attacks import DiverseAttack, plan_attacks
-from robust_adapt.ball import Ball
+from robust_adapt.ball import Ball, words
 from robust_adapt.cli.terminal import read
 from robust_adapt.cli.train import TrainOptions
 from robust_adapt.config import AttackConfig
@@ -138,7 +138,7 @@ def test_the_worst_case_is_that_of_the_union(channel_means, leads):
     assert {row.name: row.accuracy for row in record.attacks} == HALVES
     assert {(row.norm, row.eps) for row in record.attacks[1:]} == {(ball.norm, ball.eps) for ball in (LINF, *OTHERS)}
     assert (record.balls, record.worst_case.accuracy) == ((LINF, *OTHERS), 0.5)
-    assert record.budget == "Linf 8/255 and L2 0.35 and L1 4"
+    assert words(record.balls) == "Linf 8/255 and L2 0.35 and L1 4"
     assert (
         evaluate_model(channel_means, leads, [LINF, *OTHERS], rows=["PGD-20"]).union == []
     )  # the others were not asked

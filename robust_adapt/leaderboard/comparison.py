@@ -6,7 +6,7 @@ from typing import Any
 
 from robust_adapt.auto_attack import AutoAttackRecord
 from robust_adapt.auto_attack.records import FAST
-from robust_adapt.ball import Ball
+from robust_adapt.ball import Ball, words
 from robust_adapt.errors import CheckpointError, DataError
 from robust_adapt.files import read_json
 from robust_adapt.leaderboard.benchmarks import RECORD, BenchmarkRecord
@@ -102,7 +102,7 @@ def _of_evaluation(values: dict[str, Any]) -> dict[str, Flags]:
             whole = [
                 each.name for each in record.attacks if each.n == record.n and (each.eps is not None or not each.norm)
             ]
-            budget = f"{record.budget}, worst of {', '.join(dict.fromkeys(['Clean', *whole]))}"
+            budget = f"{words(record.balls)}, worst of {', '.join(dict.fromkeys(['Clean', *whole]))}"
         elif row.norm:
             budget = f"{_ball(row)}, {row.steps} step{'' if row.steps == 1 else 's'}"
         images = row.images_sha256 or (record.images_sha256 if row.n == record.n else "")

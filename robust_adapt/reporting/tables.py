@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from robust_adapt.ball import format_eps
+from robust_adapt.ball import format_eps, words
 from robust_adapt.errors import ConfigError
 from robust_adapt.records import AttackRecord, EvaluationRecord
 from robust_adapt.reporting.classes import class_rows, record_sentence, row_worst
@@ -71,7 +71,7 @@ def _arithmetic(record: EvaluationRecord) -> str:
 
 _ALIKE: dict[str, Callable[[EvaluationRecord], Any]] = {
     "with the same rows": lambda record: [row.name for row in record.attacks],
-    "under one budget": lambda record: record.budget,
+    "under one budget": lambda record: words(record.balls),
     "with the same steps": lambda record: [f"{row.name} {_steps(row, record.norm)}" for row in record.attacks],
     "in the same arithmetic": _arithmetic,
     "from the same seed": lambda record: record.seed,
@@ -95,7 +95,7 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
     first, titles = records[0], _all(record.data for record in records)
     sentences = [
         f"Accuracy in percent on {first.n} images of the {first.split} split of {titles} (a fixed, seeded, "
-        f"stratified choice), 95 % Wilson intervals; budget {first.budget}, one restart, "
+        f"stratified choice), 95 % Wilson intervals; budget {words(first.balls)}, one restart, "
         f"seed {first.seed}, {_arithmetic(first)}."
     ]
     official = ("CIFAR-10", "CIFAR-100")  # a leaderboard's own images; ImageNet's with their preprocessing
@@ -139,7 +139,9 @@ def terminal_table(records: Sequence[EvaluationRecord], *, title: str = "", widt
 
 def _terminal_table(records: Sequence[EvaluationRecord], title: str, parts: str) -> Table:
     first, two = records[0], len(records) == 2
-    about = f"{first.n} test images of {first.data}, {first.budget}; accuracy in %" + ", 95 % interval" * bool(parts)
+    about = f"{first.n} test images of {first.data}, {words(first.balls)}; accuracy in %" + ", 95 % interval" * bool(
+        parts
+    )
     table = Table(title=plain(title or about), title_justify="left")
     for number, name in enumerate(["attack", "eps", "n", *(each.model for each in records), *["gain, points"] * two]):
         table.add_column(plain(name), justify="right" if number else "left", overflow="fold")
