@@ -83,12 +83,15 @@ def train_with_progress(config: Config, out: Path, *, resume: bool, log: str | N
     from robust_adapt import runs
 
     with contextlib.ExitStack() as stack:
-        listeners: list[Callable[[Record], None]] = [stack.enter_context(TrainingProgress(config)).show]
+        bar = stack.enter_context(TrainingProgress(config))
+        listeners: list[Callable[[Record], None]] = [bar.show]
         if log is not None:
             listeners.append(stack.enter_context(runs.tensorboard(out)))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore" if console.quiet else "default", UserWarning)
-        return runs.train(config, out, resume=resume, report=lambda record: _tell(listeners, record))
+        run = runs.train(config, out, resume=resume, report=lambda record: _tell(listeners, record))
+        bar.figures = bar.figures.replace("starting", "trained already")
+        return run
 
 
 def _tell(listeners: Iterable[Callable[[Record], None]], record: Record) -> None:
