@@ -83,7 +83,7 @@ def result_of(folder: Path) -> dict[str, Any]:
     for name in ("steps.jsonl", "epochs.jsonl", "brake.jsonl"):
         rows = [json.loads(line) for line in (folder / name).read_text().splitlines()]
         lines[name] = [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
-    return lines | {"last": read_checkpoint(folder / "last.ckpt"), "best": load_weights(folder / "best.pt")[0]}
+    return lines | {"last": read_checkpoint(folder / "last.ckpt"), "best": load_weights(folder / "best.pt")}
 
 
 def same(left: Any, right: Any) -> bool:

@@ -27,7 +27,7 @@ def publish(folder: Path, out: Path, *, weights: bool = False, data: str | None 
         if (folder / name).exists():  # not every run is watched by the brake
             (out / name).write_bytes((folder / name).read_bytes())
     if weights:
-        wide, _ = load_weights(folder / BEST)
+        wide = load_weights(folder / BEST)
         half = {name: value.half() if value.is_floating_point() else value for name, value in wide.items()}
         for where in (folder, out):
             save_weights(where / BEST, half)

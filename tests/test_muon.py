@@ -116,4 +116,4 @@ def test_the_last_weights_are_judged_beside_the_average(tmp_path):
     assert last.validation_adversarial == pytest.approx(max(found.values()))
     assert found[last.weights] == max(found.values())
     if last.best:
-        assert same(load_weights(tmp_path / "best.pt")[0], states[last.weights])
+        assert same(load_weights(tmp_path / "best.pt"), states[last.weights])

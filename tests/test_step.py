@@ -181,7 +181,7 @@ def test_layers_that_are_frozen_stay_so(factory, normalize, tmp_path):
         train(config, tmp_path, report=kill)
     train(config, tmp_path, resume=True)
     fresh = SmallNet(channels=1).state_dict()
-    best, last = load_weights(tmp_path / "best.pt")[0], read_checkpoint(tmp_path / "last.ckpt")
+    best, last = load_weights(tmp_path / "best.pt"), read_checkpoint(tmp_path / "last.ckpt")
     for weights in (best, last["model"], last["average"]["module"]):
         for name in ("norm.running_mean", "norm.running_var", "norm.num_batches_tracked"):
             assert torch.equal(weights["model." * normalize + name], fresh[name])

@@ -73,7 +73,7 @@ def test_a_killed_run_goes_on_to_the_very_same_end(name, killed_at, precision, t
     whole, resumed = (read_checkpoint(tmp_path / folder / "last.ckpt") for folder in ("whole", "killed"))
     assert whole["position"]["step"] == 9
     assert same(whole, resumed)
-    weights = [load_weights(tmp_path / folder / "best.pt")[0] for folder in ("whole", "killed")]
+    weights = [load_weights(tmp_path / folder / "best.pt") for folder in ("whole", "killed")]
     assert same(*weights)
     for file in ("steps.jsonl", "epochs.jsonl"):
         assert lines(tmp_path / "whole" / file) == lines(tmp_path / "killed" / file)

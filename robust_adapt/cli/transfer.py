@@ -16,7 +16,7 @@ from robust_adapt.checks import check_known
 from robust_adapt.cli.terminal import Answer, TrustCode, grid, names_data, progress, read_of_run, run_folders
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.errors import ConfigError
-from robust_adapt.files import write_atomically
+from robust_adapt.files import write_file
 from robust_adapt.records import write_json
 from robust_adapt.reporting import plain
 from robust_adapt.reporting.text import cell
@@ -86,7 +86,7 @@ def transfer(arguments: Sequence[str]) -> Answer:
         )
     record = dataclasses.replace(record, data=data.title)
     write_json(options.out / "transfer.json", record)
-    write_atomically(options.out / "transfer.csv", csv_cells(record).encode(errors="surrogateescape"))
+    write_file(options.out / "transfer.csv", csv_cells(record).encode(errors="surrogateescape"))
     files = ["transfer.json", "transfer.csv"]
     return Answer(record={"transfer": record}, text=[_matrix(record)], folder=options.out, files=files)
 

@@ -58,7 +58,7 @@ def load_run(folder: str | Path, *, trust_code: bool | str = False) -> Run:
         std=[1.0] * count if settings.normalize else None,
     )
     try:
-        weights, _ = load_weights(folder / BEST)
+        weights = load_weights(folder / BEST)
     except CheckpointError as error:
         last = folder / LAST
         judge = f" `robust-adapt benchmark {last} --data.name {config.data.name}` judges the last weights instead."

@@ -15,7 +15,7 @@ from torch import Tensor
 from robust_adapt.archives import read_tensors
 from robust_adapt.config import Config
 from robust_adapt.errors import CheckpointError, ConfigError, shown
-from robust_adapt.files import file_sha256, read_json, write_atomically
+from robust_adapt.files import read_json, write_atomically
 from robust_adapt.models import is_of_library
 from robust_adapt.records import write_json
 
@@ -78,25 +78,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def save_weights(path: Path, weights: dict[str, Tensor]) -> str:
-    """A plain state dict, as ``torch.load`` reads it anywhere; returns its sha256."""
-    data = _pack({name: tensor.detach().cpu() for name, tensor in weights.items()})
-    write_atomically(path, data)
-    return hashlib.sha256(data).hexdigest()
+def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """A plain state dict, as ``torch.load`` reads it anywhere."""
+    write_atomically(path, _pack({name: tensor.detach().cpu() for name, tensor in weights.items()}))
 
 
-def load_weights(path: Path) -> tuple[dict[str, Tensor], str]:
-    """A plain state dict and the sha256 of its file. Half-precision weights come back as float32."""
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """A plain state dict. Half-precision weights come back as float32."""
     weights = read_tensors(path)
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(
             f"Expected a state dict of tensors in {path}, but got {type(weights).__name__}; restore the file."
         )
-    wide = {
-        name: value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-        for name, value in weights.items()
-    }
-    return wide, file_sha256(path)
+    half = (torch.float16, torch.bfloat16)
+    return {name: value.float() if value.dtype in half else value for name, value in weights.items()}
 
 
 @contextlib.contextmanager
