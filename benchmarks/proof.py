@@ -290,8 +290,8 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     note = (
         f"Accuracy in percent of {judged[0]['data']}: {held_out['n']} held-out training images and {first['n']} test "
         "images that no choice has seen; worst: right when clean and under both attacks; worst class: of the ten the "
-        "lowest of that. Above baseline: points, mean over the seeds with its 95 % interval by Student's t. CPU minutes "
-        "include the validation of every epoch."
+        "lowest of that. Above baseline: points, mean over the seeds with its 95 % interval by Student's t. CPU "
+        "minutes include the validation of every epoch."
     )
     return "\n".join([*lines, "", note])
 
