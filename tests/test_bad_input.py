@@ -61,6 +61,7 @@ CUT_CHECKPOINTS = (
     "Expected a whole checkpoint in {folder}, but last.ckpt and previous.ckpt are truncated or damaged; restore one "
     "from a copy, or train anew with another --out."
 )
+LAST_WEIGHTS = " `robust-adapt benchmark {path} --data.name digits` judges the last weights instead."
 CUT_WEIGHTS = "Expected a file of tensors at {path}, but got a truncated file; delete it, then fetch or write it anew."
 UNKNOWN_DATA = (
     "Expected a known data set, but got 'cifar1'; did you mean 'cifar10'? Known: cifar10, cifar10.1, cifar100, digits, "
@@ -316,7 +317,7 @@ def test_truncated_weights(run):
     cut(run / "best.pt")
     for call in (load_run, runs.evaluate):
         sentence = refused(CheckpointError, lambda call=call: call(run))
-        assert sentence == CUT_WEIGHTS.format(path=run / "best.pt")
+        assert sentence == CUT_WEIGHTS.format(path=run / "best.pt") + LAST_WEIGHTS.format(path=run / "last.ckpt")
 
 
 @pytest.fixture
@@ -366,7 +367,7 @@ COMMAND_LINE = {
         "evaluate run --eps 8/0",
         f"Value error Error parsing --eps: {EPS_8_0.format(name='eps')} "
         "Argument helptext: --eps EPS Budget; by default the training's "
-        "target. (default: None) For full helptext, see robust-adapt evaluate --help",
+        "target. Of several balls the first one's. (default: None) For full helptext, see robust-adapt evaluate --help",
     ),
     "unknown recipe, train": ("train pdg", f"ConfigError {unknown_recipe('pdg', 'pgd')}"),
     "unknown recipe, plan": ("plan pdg", f"ConfigError {unknown_recipe('pdg', 'pgd')}"),
@@ -457,7 +458,8 @@ def test_truncated_checkpoints_on_the_command_line(run, command_line):
 @pytest.mark.parametrize("command", ["evaluate run", "benchmark run"])
 def test_truncated_weights_on_the_command_line(run, command_line, command):
     cut(run / "best.pt")
-    assert command_line(command) == f"CheckpointError {CUT_WEIGHTS}".format(path="run/best.pt")
+    expected = CUT_WEIGHTS.format(path="run/best.pt") + LAST_WEIGHTS.format(path="run/last.ckpt")
+    assert command_line(command) == f"CheckpointError {expected}"
 
 
 def test_images_of_a_wrong_shape_in_a_file_on_the_command_line(run, tmp_path, command_line):

@@ -138,7 +138,7 @@ VERDICTS = [
 def collapsing(monkeypatch):
     """A run whose probes see what is written above."""
 
-    def seen(parts, _config, step):
+    def seen(parts, _config, _ball, step):
         return (*SEEN.get((round(parts.controller.eps, 4), step), (0.5, 0.5)), 64)
 
     monkeypatch.setattr(recovery, "probe", seen)

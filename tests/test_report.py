@@ -208,8 +208,8 @@ def test_the_curves_say_their_own_budget():
     one, two = (dossier(name, 90, ["x"], epochs=(), steps=(), benchmark=None) for name in "ab")
     half = dataclasses.replace(two.curve, eps=EPS / 2, points=two.curve.points[:3])
     words = Reader(html_page([one, dataclasses.replace(two, curve=half)])).words
-    assert "PGD-20 from no budget to Linf 32/255, on 200 images; the budget of the evaluation is Linf 8/255." in words
-    assert "PGD-20 from no budget to Linf 16/255, on 200 images; the budget of the evaluation is Linf 4/255." in words
+    assert "PGD-20 from no budget to Linf 32/255, on 200 images; the budget is Linf 8/255." in words
+    assert "PGD-20 from no budget to Linf 16/255, on 200 images; the budget is Linf 4/255." in words
 
 
 def test_charts_follow_the_colours_of_the_page():

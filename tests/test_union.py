@@ -102,9 +102,9 @@ def test_balls_that_do_not_fit_are_refused(channel_means, options, says):
 @pytest.mark.parametrize(
     ("union", "says"),
     [
-        (("L2",), "In `union`: Expected a ball as a norm and an eps, but got 'L2'; write 'L2 0.5', in quotes."),
-        (("0.5",), "In `union`: Expected a ball as a norm and an eps"),
-        (("L3 1",), "In `union`: Expected a known norm"),
+        (("L2",), "Expected a ball as a norm and an eps, but got 'L2'; write 'L2 0.5', in quotes."),
+        (("0.5",), "Expected a ball as a norm and an eps"),
+        (("L3 1",), "Expected a known norm"),
         (("L2 0",), "a number > 0"),
         (("Linf 0.1",), "different norms"),
         (("L2 1", "L2 2"), "different norms"),

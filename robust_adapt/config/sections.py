@@ -121,10 +121,7 @@ class AttackConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        try:
-            check_balls([Ball(self.norm, 1.0), *self.balls])
-        except ConfigError as error:
-            raise ConfigError(f"In `union`: {error}") from None
+        check_balls([Ball(self.norm, 1.0), *self.balls])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
