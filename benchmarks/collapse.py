@@ -65,12 +65,13 @@ def config_of(data: str, arguments: str, eps: str, seed: int, epochs: float) -> 
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """What is left of a finished run at its end, and the most that it had."""
+    """What is left of a finished run at its end, and the most that it had. One that ends at a lower eps than it is
+    judged at is not called collapsed: these figures cannot tell."""
     epochs = read_lines(folder / "epochs.jsonl", EpochRecord)
-    last = epochs[-1]
+    last, judged = epochs[-1], read_config(folder).ball.eps
     behind = last.adv_accuracy - last.validation_adversarial
     return {
-        "collapsed": last.validation_adversarial < FALLEN and behind > BEHIND,
+        "collapsed": last.validation_adversarial < FALLEN and behind > BEHIND and last.eps > 0.99 * judged,
         "clean": last.validation_clean,
         "pgd": last.validation_adversarial,
         "best_pgd": max(each.validation_adversarial for each in epochs),

@@ -41,6 +41,13 @@ def test_a_collapse_is_a_model_that_fools_its_own_attack(finished, training, pgd
     assert f"| 24/255 | uniform | 1 | {int(collapsed)} |" in collapse.markdown(finished.parent)
 
 
+def test_a_run_that_ends_at_a_lower_eps_is_not_called_collapsed(finished):
+    (record,) = read_lines(finished / "epochs.jsonl", EpochRecord)
+    changed = dataclasses.replace(record, adv_accuracy=0.9, validation_adversarial=0.0, eps=record.eps / 2)
+    write_lines(finished / "epochs.jsonl", [changed])
+    assert collapse.outcome(finished)["collapsed"] is False
+
+
 def test_without_an_alarm_the_eps_of_the_brake_is_its_own(finished):
     assert float(collapse.cap_of(finished)) == pytest.approx(0.1, abs=1e-6)
 
