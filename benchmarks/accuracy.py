@@ -29,7 +29,7 @@ import torchattacks
 from matplotlib.figure import Figure
 from torch import nn
 
-from benchmarks.proof import JUDGED, Plan, measured
+from benchmarks.proof import Plan, measured, unseen_images
 from robust_adapt import runs, upstream
 from robust_adapt.ball import Ball
 from robust_adapt.config import Config, DataConfig, OptimizerConfig
@@ -169,7 +169,7 @@ def point(way: str, minutes: float, seed: int, options: argparse.Namespace, data
         "seed": seed,
         "steps": steps,
         "seconds_a_step": price,
-        **judged(model, data.test.first(JUDGED[1]).take(slice(JUDGED[0], None))),
+        **judged(model, unseen_images(data.test)),
         "data": data.title,
         "config": trained,
         "weights_sha256": weights_hash(model),

@@ -207,8 +207,16 @@ def unseen(folder: Path, n: int | None = None) -> tuple["Run", "Split", dict[str
     torch.set_num_threads(1)
     run = load_run(folder)
     data = load_data(run.config.data)
-    images = data.test.first(min(JUDGED[1], len(data.test))).take(slice(JUDGED[0], n and JUDGED[0] + n))
-    return run, images, {"model": folder.name, "data": data.title, "config": run.config.shareable()}
+    return (
+        run,
+        unseen_images(data.test, n),
+        {"model": folder.name, "data": data.title, "config": run.config.shareable()},
+    )
+
+
+def unseen_images(test: "Split", n: int | None = None) -> "Split":
+    """The first n, by default all, of the test images that no choice has seen."""
+    return test.first(min(JUDGED[1], len(test))).take(slice(JUDGED[0], n and JUDGED[0] + n))
 
 
 def row(plan: Plan, name: str, seeds: Sequence[int]) -> dict[str, Any] | None:
@@ -308,18 +316,24 @@ def _gain(found: tuple[list[float], float, float] | None) -> str:
     return f"{statistics.mean(points):+.1f}" + ("" if len(points) == 1 else f" [{low:+.1f}, {high:+.1f}]")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(description: str | None, names: Sequence[str]) -> argparse.ArgumentParser:
+    """The flags of a benchmark that trains these runs and judges them."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--runs", nargs="+", choices=LINF, default=LINF)
+    parser.add_argument("--runs", nargs="+", choices=names, default=list(names))
     parser.add_argument("--out", type=Path, default=Path("runs/proof"))
     parser.add_argument("--training", type=int, default=47500, help="training images, without those held out")
-    parser.add_argument("--list", action="store_true", help="show the commands and train nothing")
     parser.add_argument("--table", action="store_true", help="show the table and train nothing")
     parser.add_argument("--home", type=Path, help="copy the records there, without weights, and train nothing")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__, LINF)
+    parser.add_argument("--list", action="store_true", help="show the commands and train nothing")
     options = parser.parse_args(arguments)
     plan = Plan(options.data, options.width, options.minutes, options.out)
     for seed in options.seeds if not (options.table or options.home) else ():  # a whole seed before the next

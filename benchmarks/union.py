@@ -8,13 +8,11 @@ and L1 12, the balls of E-AT (Croce and Hein, 2022). Each is trained as in bench
 judged on the first 500 test images that no choice has seen (OUT/NAME/union.json, with the flags of every ball).
 """
 
-import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from benchmarks.proof import BASE, SEVERAL, Plan, bring, epochs_of, run, unseen
+from benchmarks.proof import BASE, SEVERAL, Plan, bring, epochs_of, parser_of, run, unseen
 from robust_adapt.ball import Ball
 from robust_adapt.records import write_json
 from robust_adapt.statistics import wilson
@@ -73,17 +71,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
-    parser.add_argument("--out", type=Path, default=Path("runs/proof"))
-    parser.add_argument("--training", type=int, default=47500, help="training images, without those held out")
-    parser.add_argument("--home", type=Path, help="copy the records there, without weights, and train nothing")
-    parser.add_argument("--table", action="store_true", help="show the table and train nothing")
-    options = parser.parse_args(arguments)
+    options = parser_of(__doc__, RUNS).parse_args(arguments)
     plan = Plan(options.data, options.width, options.minutes, options.out)
     for seed in options.seeds if not (options.table or options.home) else ():
         for name in options.runs:

@@ -11,7 +11,7 @@ import torch
 from robust_adapt.data import load_data
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks import accuracy  # noqa: E402
+from benchmarks import accuracy, proof  # noqa: E402
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_an_interrupted_loop_goes_on_to_the_same_bits(options, tmp_path, monkeyp
 
 
 def test_points_are_of_real_runs_and_kept(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(accuracy, "JUDGED", (100, 130))
+    monkeypatch.setattr(proof, "JUDGED", (100, 130))
     arguments = ["--data", "digits", "--width", "2", "--minutes", "0.005", "--validation", "60", "--out", str(tmp_path)]
     arguments += ["--peaks", "0.1", "--ways", "plain-ffgsm", "one-step"]
     accuracy.main(arguments)

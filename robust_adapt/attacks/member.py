@@ -27,9 +27,9 @@ class Member:
 
     name: for sentences and statistics. attack: the torchattacks object. row: its row of the table, None without. parts:
     it, then the attacks that it calls. norm: what its eps bounds, if it is one of ``norms``, else the first of these.
-    takes_sample_eps: whether one call can have an eps per sample. leaves_ball: as the table says; its results are cut
-    to [0, 1] only. start: the images at which the last call began, where ``keeps_start``; the clean ones of an attack
-    that asks about none, or about several copies of each.
+    takes_sample_eps: whether one call can have an eps per sample. leaves_ball: as the table says, unless a composer
+    forbids it; its results are cut to [0, 1] only. start: the images at which the last call began, where
+    ``keeps_start``; the clean ones of an attack that asks about none, or about several copies of each.
     Raises ``ConfigError`` where its eps is of none of them.
     """
 

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from robust_adapt.ball import Ball, Epsilon, check_balls
+from robust_adapt.ball import Ball, Epsilon
 from robust_adapt.checks import check_known
 from robust_adapt.config.fields import LARGEST, POSITIVE, SEED, SHARE, SIDE, Range, Section
 from robust_adapt.epsilon import RULES
@@ -118,10 +118,6 @@ class AttackConfig(Section):
     def balls(self) -> tuple[Ball, ...]:
         """Those of ``union``. Raises ``ConfigError``."""
         return tuple(map(Ball.of, self.union))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_balls([Ball(self.norm, 1.0), *self.balls])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
