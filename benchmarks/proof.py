@@ -73,6 +73,7 @@ RUNS = {
     "pgd-2-muon": f"--attack.attacks pgd --attack.steps 2 --attack.step-ratio 0.5 {MUON}",
     # consistency
     "softmax": f"{NFGSM} {MUON} --loss.consistency 2.0 --loss.consistency-on softmax --loss.clean-share 0.25",
+    "softmax-half": f"{NFGSM} {MUON} --loss.consistency 0.5 --loss.consistency-on softmax --loss.clean-share 0.25",
     "pgi": f"{NFGSM} {MUON} --loss.consistency 1.0 {PGI}",
     "pgi-quarter": f"{NFGSM} {MUON} --loss.consistency 1.0 {PGI} --loss.clean-share 0.25",
     "gat": f"{SIGNS} {GAT} {MUON}",
@@ -82,6 +83,8 @@ RUNS = {
     # eps
     "class-wise": f"{NFGSM} {MUON} --controller.rule class-wise",
     "ramp": f"{NFGSM} {MUON} --controller.rule ramp --controller.ramp-end 0.4",
+    # the composer and the controller
+    "starts-class-wise": f"{MIX} {MUON} --controller.rule class-wise",
     # all three
     "all": f"{MIX} {MUON} --controller.rule class-wise --loss.consistency 1.0 {PGI} --loss.clean-share 0.25",
     **SEVERAL,

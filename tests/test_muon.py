@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from unittest import mock
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from robust_adapt.data import load_data
 from robust_adapt.errors import ConfigError
 from robust_adapt.evaluation import Row, robust_flags
 from robust_adapt.records import StepRecord
+from robust_adapt.training import muon
 from robust_adapt.training.checkpoint import load_weights, read_checkpoint
 from robust_adapt.training.muon import Muon, orthogonal
 
@@ -39,23 +41,30 @@ def test_the_singular_values_of_an_orthogonal_matrix_are_near_1(shape):
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch before 2.9 has no Muon")
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_updates_are_those_of_torch(layout):
-    """Convolutions as torch.optim.Muon moves their matrices, but for its bf16; the rest as SGD does, to the bit."""
+@pytest.mark.parametrize(
+    ("layout", "dtype", "apart"),
+    [
+        (torch.contiguous_format, torch.float32, 1e-3),
+        (torch.channels_last, torch.float32, 1e-3),
+        (torch.channels_last, torch.bfloat16, 2e-4),
+    ],
+)
+def test_the_updates_are_those_of_torch(layout, dtype, apart):
+    """Convolutions as torch.optim.Muon moves their matrices, in bf16; the rest as SGD does, to the bit."""
     torch.manual_seed(0)
     model = SmallNet().to(memory_format=layout)
     begin, plain = model.conv.weight.detach().clone(), copy.deepcopy(model)
     matrix = nn.Parameter(begin.flatten(1).clone())
-    muon = torch.optim.Muon([matrix], lr=0.02, weight_decay=5e-4, momentum=0.95, ns_steps=3)
+    theirs = torch.optim.Muon([matrix], lr=0.02, weight_decay=5e-4, momentum=0.95, ns_steps=3)
     sgd = torch.optim.SGD(plain.parameters(), lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    ours = Muon(model, **SETTINGS)
+    ours = Muon(model, **SETTINGS, dtype=dtype)
     for seed in range(3):
         gradients(model, seed)
         gradients(plain, seed)
         matrix.grad = model.conv.weight.grad.flatten(1).clone()
-        for optimizer in (ours, muon, sgd):
+        for optimizer in (ours, theirs, sgd):
             optimizer.step()
-    torch.testing.assert_close(model.conv.weight.flatten(1), matrix, rtol=0, atol=1e-3)
+    torch.testing.assert_close(model.conv.weight.flatten(1), matrix, rtol=0, atol=apart)
     assert (model.conv.weight - begin).abs().mean() > 5e-3
     for name in ("conv.bias", "norm.weight", "hidden.weight", "head.bias"):
         assert torch.equal(model.get_parameter(name), plain.get_parameter(name))
@@ -67,6 +76,18 @@ def test_a_model_without_convolutions_is_refused():
     assert str(caught.value) == (
         "Expected convolutions and other parameters with `muon`, but got 0 and 2; set `optimizer.name` to sgd."
     )
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_the_iteration_is_in_the_precision_of_the_run(precision, dtype):
+    config = small("pgd", optimizer=MUON, precision=precision)
+    parts = runs.build_parts(config, load_data(config.data))
+    seen = []
+    with mock.patch.object(muon, "orthogonal", side_effect=lambda matrix: seen.append(matrix.dtype) or matrix):
+        gradients(parts.model, 0)
+        parts.optimizer.step()
+    assert set(seen) == {dtype}
+    assert {weight.dtype for weight in parts.model.parameters()} == {torch.float32}
 
 
 def test_both_rates_follow_one_schedule():
