@@ -6,14 +6,21 @@ Runs that are finished are not repeated, an interrupted one goes on. ``--draw`` 
 """
 
 import argparse
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from benchmarks.publish import publish
-from robust_adapt.config import AttackConfig, Config, ControllerConfig, DataConfig, LossConfig, ModelConfig
+from robust_adapt.config import (
+    AttackConfig,
+    Config,
+    ControllerConfig,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+)
 from robust_adapt.recipes import recipe
 from robust_adapt.records import EpochRecord, StepRecord, read_lines
 from robust_adapt.reporting import COLOURS
@@ -25,15 +32,14 @@ SMOOTH = 10  # step records in the moving mean of the gap
 
 def config_of(rule: str, data: str) -> Config:
     """PGD of three steps, 600 steps of 64 images, half of them seen clean too: the rules read both losses."""
-    base = recipe("deepseek")
-    return dataclasses.replace(
-        base,
+    return recipe(
+        "pgd",
         data=DataConfig(name=data, validation=500, subset=4800),
         model=ModelConfig(width=8),
         attack=AttackConfig(attacks=("pgd",), steps=3, step_ratio=0.5),
         controller=ControllerConfig(rule=rule),
         loss=LossConfig(consistency=2.0, consistency_on="softmax", clean_share=0.5),
-        optimizer=dataclasses.replace(base.optimizer, average=0.0),
+        optimizer=OptimizerConfig(average=0.0),
         batch_size=64,
         epochs=8,
         compile=True,

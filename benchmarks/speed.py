@@ -6,9 +6,9 @@
 pgd-7: the recipe `pgd` against the plain torchattacks loop (float32, as a user writes it) and ART's
 `AdversarialTrainerMadryPGD`. one-step: `one-step`, and `deepseek` beside it, against the plain FFGSM loop. limit: the
 input gradients and the one update that the recipe cannot do without, of the bare model in the same precision and
-layout, nothing else. All begin at the same weights with the same optimizer, and must reach the same loss on one batch
-in a few steps before any is timed: else the figures would compare different work. A round times each once, in turn,
-backwards every other round; a ratio is the median of those of the rounds.
+layout, nothing else. All begin at the same weights with the same SGD, without label smoothing, and must reach the same
+loss on one batch in a few steps before any is timed: else the figures would compare different work. A round times each
+once, in turn, backwards every other round; a ratio is the median of those of the rounds.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from robust_adapt.runs.devices import precision_of
 
 EPS, RATE, SAME, STEPS = 8 / 255, 0.01, 0.1, 4
 KINDS = {"pgd-7": ("pgd",), "one-step": ("one-step", "deepseek")}
-PASSES = {"pgd": (7, 1.0), "one-step": (1, 1.0), "deepseek": (1, 1.25)}  # input gradients; images of the update
+PASSES = {"pgd": (7, 1.0), "one-step": (1, 1.0), "deepseek": (1, 1.0)}  # input gradients; images of the update
 Step = Callable[[Tensor, Tensor], object]
 
 
@@ -59,7 +59,8 @@ def config_of(name: str, width: int, batch_size: int, data: str, device: str) ->
         base,
         data=DataConfig(name=data),
         model=dataclasses.replace(base.model, width=width),
-        optimizer=dataclasses.replace(base.optimizer, learning_rate=RATE),
+        loss=dataclasses.replace(base.loss, label_smoothing=0.0),
+        optimizer=dataclasses.replace(base.optimizer, name="sgd", learning_rate=RATE),
         batch_size=batch_size,
         device=device,
     )

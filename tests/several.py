@@ -181,6 +181,7 @@ def run_of(epochs, precision="32-true"):
         "deepseek",
         data=SEEN,
         model=ModelConfig(width=4) if precision == "32-true" else ModelConfig(name="conftest:digits_net"),
+        loss=LossConfig(consistency=2.0, consistency_on="softmax", clean_share=0.25),
         batch_size=32,
         epochs=epochs,
         log_every=1,

@@ -40,7 +40,7 @@ def small(name, **changes):
 
 @pytest.mark.parametrize(
     ("name", "forward", "backward", "training"),
-    [("pgd", 7, 7, 1), ("deepseek", 1, 1, 1.25), ("literal", 61 * 4 / 6, 61 * 4 / 6, 2)],
+    [("pgd", 7, 7, 1), ("deepseek", 1, 1, 1), ("literal", 61 * 4 / 6, 61 * 4 / 6, 2)],
 )
 def test_passes_of_the_recipes_by_hand(name, forward, backward, training):
     found = runs.plan_run(recipe(name), probe=0)
@@ -103,8 +103,8 @@ def test_the_command_prints_passes_and_minutes(capsys):
     flags = ["--data.name", "digits", "--data.validation", "60", "--model.width", "4", "--epochs", "3"]
     assert cli.main(["plan", "deepseek", *flags, "--batch-size", "200", "--probe", "0.1"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "pgd alone 1 1" in out and "crafting (split, pick all), into the images 1 1" in out
-    assert "training, into the weights 1.25 1.25" in out
+    assert "nfgsm alone 1 1" in out and "crafting (split, pick all), into the images 1 1" in out
+    assert "training, into the weights 1 1" in out
     assert "s a step of 200 images" in out and "an epoch: 6 steps" in out and "the run: 18 steps, 3 epochs, " in out
     assert cli.main(["plan", "literal", "--probe", "0"]) == 0
     out = " ".join(capsys.readouterr().out.split())

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from benchmarks.proof import Plan
 from robust_adapt.attacks import ATTACKS
 from robust_adapt.config import ModelConfig
 from robust_adapt.recipes import RECIPES, on_digits, recipe
@@ -41,3 +42,11 @@ def test_on_digits_keeps_the_idea_and_cuts_the_rest(name):
     assert (attack, small.loss, small.controller.rule) == (whole.attack, whole.loss, whole.controller.rule)
     assert (small.data.name, small.epochs, small.ball.eps) == ("digits", 2, 0.2)
     assert small.optimizer.average <= 0.99
+
+
+@pytest.mark.parametrize(("name", "run"), [("deepseek", "starts-class-wise"), ("union", "union")])
+def test_a_recipe_trains_as_its_run_of_the_ablation(name, run, tmp_path):
+    """But for what belongs to the ablation: no brake, an average for short runs, its data, length and width."""
+    ours, theirs = recipe(name), Plan("cifar10", 16, 15, tmp_path).config(run)
+    assert (ours.attack, ours.controller, ours.loss) == (theirs.attack, theirs.controller, theirs.loss)
+    assert dataclasses.replace(ours.optimizer, average=0.998) == theirs.optimizer

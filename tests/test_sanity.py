@@ -12,7 +12,7 @@ from torch.nn import functional
 from robust_adapt.attacks import crafting, make_attack
 from robust_adapt.ball import Ball
 from robust_adapt.cli import main
-from robust_adapt.config import DataConfig, ModelConfig
+from robust_adapt.config import DataConfig, LossConfig, ModelConfig
 from robust_adapt.data import Split, load_data
 from robust_adapt.errors import ConfigError, DataError
 from robust_adapt.recipes import on_digits, recipe
@@ -386,7 +386,8 @@ def test_what_is_refused(model, digits, options, kind, sentence):
 
 
 def test_a_run_is_questioned_with_its_own_regulariser(tmp_path, capsys):
-    config = dataclasses.replace(on_digits(recipe("deepseek"), epochs=1), epochs=0.1, model=ModelConfig(width=2))
+    config = on_digits(recipe("deepseek", loss=LossConfig(consistency=2.0, consistency_on="softmax")), epochs=0.1)
+    config = dataclasses.replace(config, model=ModelConfig(width=2))
     train(config, tmp_path / "run")
     flags = ["--rows", "Clean", "--n", "20", "--sanity", "--sanity-n", "6", "--standard", str(tmp_path / "run")]
     assert main(["evaluate", str(tmp_path / "run"), *flags]) == 0

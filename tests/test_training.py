@@ -14,7 +14,7 @@ from torch import nn
 
 from robust_adapt import epsilon, runs, training, upstream
 from robust_adapt.ball import Ball, Epsilon
-from robust_adapt.config import DataConfig, LossConfig, ModelConfig, OptimizerConfig
+from robust_adapt.config import ControllerConfig, DataConfig, LossConfig, ModelConfig, OptimizerConfig
 from robust_adapt.data import load_data
 from robust_adapt.errors import CheckpointError
 from robust_adapt.evaluation import Row, robust_flags, rows_of_norm
@@ -24,6 +24,7 @@ from robust_adapt.training import WeightAverage, combine, learning_rate
 from robust_adapt.training.checkpoint import load_weights, read_checkpoint
 
 TIMES = {"seconds", "cpu_seconds"}
+CONSISTENT = LossConfig(consistency=2.0, consistency_on="softmax", clean_share=0.25)
 
 
 def small(name, *, epochs=3, steps=1, **fields):
@@ -56,9 +57,11 @@ def test_the_loss_falls(name, tmp_path):
     assert run.epochs[0].best and not run.model.training
 
 
-@pytest.mark.parametrize(("name", "killed_at"), [("deepseek", 5), ("literal", 3)])
+@pytest.mark.parametrize(("name", "killed_at"), [("deepseek", 5), ("consistent", 5), ("literal", 3)])
 def test_a_killed_run_goes_on_to_the_very_same_end(name, killed_at, precision, tmp_path):
-    config = small(name, checkpoint_minutes=1e-9, precision=precision)
+    config = small("deepseek" if name == "consistent" else name, checkpoint_minutes=1e-9, precision=precision)
+    if name == "consistent":
+        config = dataclasses.replace(config, loss=CONSISTENT, controller=ControllerConfig(rule="ramp", ramp_end=0.4))
 
     def kill(record):
         if isinstance(record, StepRecord) and record.step == killed_at:
@@ -196,7 +199,7 @@ def test_a_bound_that_holds_eps_is_recorded(tmp_path, monkeypatch):
 @pytest.mark.parametrize("mode", ["worst", "concat"])
 def test_every_consistency_and_mode_trains(on, mode, precision, tmp_path):
     config = small("deepseek", epochs=0.67, precision=precision)
-    loss = dataclasses.replace(config.loss, consistency_on=on, clean=0.5)
+    loss = dataclasses.replace(CONSISTENT, consistency_on=on, clean=0.5)
     attack = dataclasses.replace(config.attack, mode=mode)
     run = train(dataclasses.replace(config, loss=loss, attack=attack), tmp_path)
     assert run.steps[-1].consistency > 0 and math.isfinite(run.steps[-1].loss)
@@ -334,7 +337,7 @@ def test_only_a_share_of_the_clean_images_is_seen(tmp_path, monkeypatch):
         "combine",
         lambda logits, *rest, **named: seen.append(len(logits)) or combine(logits, *rest, **named),
     )
-    train(small("deepseek", epochs=0.34), tmp_path)
+    train(small("deepseek", epochs=0.34, loss=CONSISTENT), tmp_path)
     assert seen == [64 + 16]
 
 
