@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_training import small
+from test_training import CONSISTENT, small
 
 from robust_adapt import cli, runs
 from robust_adapt.config import ModelConfig
@@ -16,7 +16,7 @@ from robust_adapt.runs.metrics import tensorboard
 
 
 def test_every_number_is_there_once_also_after_a_run_went_on(tmp_path):
-    config = small("deepseek", checkpoint_steps=2, model=ModelConfig(name="conftest:digits_net"))
+    config = small("deepseek", checkpoint_steps=2, model=ModelConfig(name="conftest:digits_net"), loss=CONSISTENT)
 
     def stopped(report):
         def kill(record):

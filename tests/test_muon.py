@@ -13,7 +13,6 @@ from torch import nn
 from robust_adapt import runs
 from robust_adapt.config import OptimizerConfig
 from robust_adapt.data import load_data
-from robust_adapt.errors import ConfigError
 from robust_adapt.evaluation import Row, robust_flags
 from robust_adapt.records import StepRecord
 from robust_adapt.training import muon
@@ -70,12 +69,17 @@ def test_the_updates_are_those_of_torch(layout, dtype, apart):
         assert torch.equal(model.get_parameter(name), plain.get_parameter(name))
 
 
-def test_a_model_without_convolutions_is_refused():
-    with pytest.raises(ConfigError) as caught:
-        Muon(nn.Linear(4, 2), **SETTINGS)
-    assert str(caught.value) == (
-        "Expected convolutions and other parameters with `muon`, but got 0 and 2; set `optimizer.name` to sgd."
-    )
+@pytest.mark.parametrize("model", [nn.Linear(4, 2), nn.Conv2d(3, 4, 3, bias=False)], ids=["no", "only"])
+def test_a_model_may_have_no_convolutions_or_nothing_else(model, tmp_path):
+    plain = copy.deepcopy(model)
+    ours = Muon(model, **SETTINGS)
+    sgd = torch.optim.SGD(plain.parameters(), lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    for each, optimizer in ((model, ours), (plain, sgd)):
+        gradients(each, 0)
+        optimizer.step()
+    assert torch.equal(model.weight, plain.weight) == isinstance(model, nn.Linear)
+    torch.save(ours.state_dict(), tmp_path / "state.pt")
+    ours.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])

@@ -195,7 +195,7 @@ class LossConfig(Section):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Section):
     name: Literal["sgd", "adam", "muon"] = "sgd"
-    """SGD with Nesterov momentum, Adam, or Muon for the convolutions and SGD for the rest."""
+    """SGD with Nesterov momentum, Adam, or Muon for the convolutions (where there are any) and SGD for the rest."""
     learning_rate: Annotated[float, POSITIVE] = 0.2
     """Peak learning rate."""
     muon_rate: Annotated[float, POSITIVE] = 0.02

@@ -5,8 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_adapt.errors import ConfigError
-
 MOMENTUM, STEPS = 0.95, 3
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 
@@ -30,7 +28,8 @@ def orthogonal(matrix: Tensor, *, steps: int = STEPS) -> Tensor:
 
 
 class Muon(torch.optim.SGD):
-    """Muon on the ``(out, in * k * k)`` matrices of the convolutions' weights, SGD with Nesterov momentum on the rest.
+    """Muon on the ``(out, in * k * k)`` matrices of the convolutions' weights, SGD with Nesterov momentum on the rest;
+    of a model without convolutions, on all.
 
     rate, lr: of the two; ``ratio`` of each group is its rate over ``lr``, so that one schedule moves both.
     weight_decay: of both, decoupled from the gradient in Muon as in ``torch.optim.Muon``.
@@ -50,11 +49,6 @@ class Muon(torch.optim.SGD):
         self.dtype = dtype
         trainable = [each for each in model.parameters() if each.requires_grad]
         weights, others = ([each for each in trainable if (each.ndim == 4) is muon] for muon in (True, False))
-        if not weights or not others:
-            raise ConfigError(
-                f"Expected convolutions and other parameters with `muon`, but got {len(weights)} and {len(others)}; "
-                "set `optimizer.name` to sgd."
-            )
         own = {"lr": rate, "momentum": 0.0, "nesterov": False, "ratio": rate / lr, "muon": True}
         groups = [{"params": others, "ratio": 1.0, "muon": False}, {"params": weights, **own}]
         super().__init__(groups, lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0)
