@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import nn
 
 from robust_adapt.ball import Epsilon
-from robust_adapt.config import AttackConfig, BrakeConfig, Config, DataConfig, ModelConfig
+from robust_adapt.config import AttackConfig, BrakeConfig, Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig
 from robust_adapt.recipes import recipe
 from robust_adapt.records import BrakeRecord, EpochRecord, StepRecord, read_lines
 
@@ -39,7 +39,8 @@ def configuration(data: str, run: str, epochs: float = 20) -> Config:
         model=ModelConfig(name="benchmarks.brake:plain_net"),
         controller=dataclasses.replace(config.controller, target=Epsilon("32/255")),
         brake=BrakeConfig(watch="always" if run == "with" else "never", every=20),
-        optimizer=dataclasses.replace(config.optimizer, learning_rate=0.1, weight_decay=0.0, warmup=0.15, average=0.0),
+        loss=LossConfig(),
+        optimizer=OptimizerConfig(learning_rate=0.1, weight_decay=0.0, warmup=0.15, average=0.0),
         evaluation=dataclasses.replace(config.evaluation, eps=Epsilon("16/255")),
         epochs=epochs,
         precision="32-true",

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 CRAFT = "--loss.label-smoothing 0.1 --optimizer.average 0.998 --brake.watch never"
 NFGSM = "--attack.attacks nfgsm --attack.step-ratio 1.0"
-MUON = "--optimizer.name muon"
+SGD, MUON = "--optimizer.name sgd", "--optimizer.name muon"
 SIGNS = "--attack.attacks fgsm --attack.step-ratio 1.0 --attack.start signs --loss.clean 1.0 --loss.adversarial 0.0"
 GAT = "--loss.consistency 10.0 --loss.consistency-on softmax --attack.adaptive 10.0"
 # theirs has its term in the attack on every other batch, with the weight of the loss; here on all, with its mean
@@ -65,9 +65,9 @@ SEVERAL = {
 }
 # name: arguments beside CRAFT; the first part is the search for the baseline, then an idea at a time and all three
 RUNS = {
-    "fgsm-rs": "--attack.attacks ffgsm --attack.step-ratio 1.25",
-    "n-fgsm": NFGSM,
-    "pgd-2": "--attack.attacks pgd --attack.steps 2 --attack.step-ratio 0.5",
+    "fgsm-rs": f"--attack.attacks ffgsm --attack.step-ratio 1.25 {SGD}",
+    "n-fgsm": f"{NFGSM} {SGD}",
+    "pgd-2": f"--attack.attacks pgd --attack.steps 2 --attack.step-ratio 0.5 {SGD}",
     "fgsm-rs-muon": f"--attack.attacks ffgsm --attack.step-ratio 1.25 {MUON}",
     "n-fgsm-muon": f"{NFGSM} {MUON}",
     "pgd-2-muon": f"--attack.attacks pgd --attack.steps 2 --attack.step-ratio 0.5 {MUON}",

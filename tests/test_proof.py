@@ -29,6 +29,7 @@ def test_every_run_is_a_config_with_the_same_craft(name, plan):
     config = plan.config(name)
     assert (config.model.width, config.batch_size, config.data.validation, config.data.crop) == (16, 128, 2500, 2)
     assert (config.loss.label_smoothing, config.optimizer.average, config.brake.watch) == (0.1, 0.998, "never")
+    assert config.optimizer.name == ("sgd" if name in ("fgsm-rs", "n-fgsm", "pgd-2") else "muon")
     assert config.attack.step_ratio != 0.25  # the recipe's own, which is no ratio for one step
 
 
