@@ -200,8 +200,11 @@ def judge(plan: Plan, name: str, seed: int) -> None:
     write_json(folder / "judged.json", dataclasses.replace(record, **told))
 
 
-def unseen(folder: Path, n: int | None = None) -> tuple["Run", "Split", dict[str, Any]]:
-    """A run, the test images that no choice has seen (the first n of them), and what its records say of both."""
+def unseen(
+    folder: Path, n: int | None = None, judged: tuple[int, int] | None = None
+) -> tuple["Run", "Split", dict[str, Any]]:
+    """A run, the test images that no choice has seen (the first n of them; judged: others than ``JUDGED``), and what its
+    records say of both."""
     import torch
 
     from robust_adapt.data import load_data
@@ -212,14 +215,15 @@ def unseen(folder: Path, n: int | None = None) -> tuple["Run", "Split", dict[str
     data = load_data(run.config.data)
     return (
         run,
-        unseen_images(data.test, n),
+        unseen_images(data.test, n, judged),
         {"model": folder.name, "data": data.title, "config": run.config.shareable()},
     )
 
 
-def unseen_images(test: "Split", n: int | None = None) -> "Split":
+def unseen_images(test: "Split", n: int | None = None, judged: tuple[int, int] | None = None) -> "Split":
     """The first n, by default all, of the test images that no choice has seen."""
-    return test.first(min(JUDGED[1], len(test))).take(slice(JUDGED[0], n and JUDGED[0] + n))
+    first, last = judged or JUDGED
+    return test.first(min(last, len(test))).take(slice(first, n and first + n))
 
 
 def row(plan: Plan, name: str, seeds: Sequence[int]) -> dict[str, Any] | None:

@@ -6,7 +6,8 @@
 
 Each run is ``robust-adapt train RECIPE`` in OUT/RECIPE, with the flags that fit few epochs, and goes on where it
 stopped; one that is finished (OUT/RECIPE/done) is not repeated. Judged (judged.json, and apgd.json with AutoAttack's
-APGD-CE and APGD-T on the first 500) on the 2,000 test images that no choice has seen.
+APGD-CE and APGD-T on the first 500) on 2,000 test images that no choice and no other table of a recipe has seen: those
+of ``JUDGED`` in the fixed order of the test split.
 """
 
 import argparse
@@ -30,6 +31,7 @@ EPOCHS = {"standard": 2.0, "one-step": 6.0, "deepseek": 6.0}
 ROWS = ("Clean", "FGSM", "PGD-20", "CW-Linf-20")
 APGD = ("apgd-ce", "apgd-t")
 SETTINGS = {"apgd": {"n_restarts": 1}, "apgd_targeted": {"n_restarts": 1}}
+JUDGED = (4000, 6000)
 N = 500  # images under APGD
 
 
@@ -44,7 +46,7 @@ def command(name: str, options: argparse.Namespace) -> list[str]:
 
 def judge(folder: Path) -> None:
     """``judged.json`` and ``apgd.json`` of a finished run."""
-    run, images, told = unseen(folder)
+    run, images, told = unseen(folder, judged=JUDGED)
     if not (folder / "judged.json").exists():
         record = evaluate_model(run.model, images, run.config.ball, rows=ROWS)
         write_json(folder / "judged.json", dataclasses.replace(record, **told))

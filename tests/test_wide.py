@@ -8,13 +8,13 @@ from robust_adapt.config import Config
 from robust_adapt.recipes import recipe
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks import proof, wide  # noqa: E402
+from benchmarks import wide  # noqa: E402
 
 
 def test_runs_are_trained_and_judged_once_and_the_table_can_be_made_again_from_the_records_at_home(
     capsys, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(proof, "JUDGED", (100, 130))
+    monkeypatch.setattr(wide, "JUDGED", (100, 130))
     monkeypatch.setattr(wide, "N", 8)
     out = ["--out", str(tmp_path / "runs")]
     names = ["--runs", "standard", "deepseek"]
@@ -31,6 +31,7 @@ def test_runs_are_trained_and_judged_once_and_the_table_can_be_made_again_from_t
     wide.main(["--out", str(tmp_path / "home"), "--table"])
     assert capsys.readouterr().out == printed and not list((tmp_path / "home").rglob("*.pt"))
     config = Config.from_dict(json.loads((tmp_path / "home" / "deepseek" / "config.json").read_text()))
-    assert (config.attack, config.loss) == (recipe("deepseek").attack, recipe("deepseek").loss)
+    named = recipe("deepseek")
+    assert (config.attack, config.controller, config.loss) == (named.attack, named.controller, named.loss)
     wide.main(["--out", str(tmp_path), "--table"])
     assert capsys.readouterr().out == "No run is judged yet.\n"
