@@ -203,8 +203,8 @@ def judge(plan: Plan, name: str, seed: int) -> None:
 def unseen(
     folder: Path, n: int | None = None, judged: tuple[int, int] | None = None
 ) -> tuple["Run", "Split", dict[str, Any]]:
-    """A run, the test images that no choice has seen (the first n of them; judged: others than ``JUDGED``), and what its
-    records say of both."""
+    """A run, the test images that no choice has seen (the first n of those of ``judged``, by default ``JUDGED``), and
+    what its records say of both."""
     import torch
 
     from robust_adapt.data import load_data

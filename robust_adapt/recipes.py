@@ -16,8 +16,7 @@ from robust_adapt.config import (
     OptimizerConfig,
 )
 
-# Of every recipe that trains on attacks but the article's: what helped all of them alike in runs of few epochs
-# (benchmarks/README.md), so that they differ in the attack, eps and R alone.
+# Of every recipe that trains on attacks but the article's, so that these differ in the attack, eps and R alone.
 SMOOTHED, MUON = LossConfig(label_smoothing=0.1), OptimizerConfig(name="muon")
 
 
@@ -52,8 +51,8 @@ def literal() -> Config:
 
 def deepseek() -> Config:
     """The article's ideas in the form that paid at equal price: N-FGSM, FGSM and a margin step, each from a start of
-    its own on a third of every batch, and eps by class (CFA, Wei et al., 2023). No consistency: in runs of few epochs
-    it has not paid at any weight tried; ``loss.consistency`` brings it back."""
+    its own on a third of every batch, and eps by class (CFA, Wei et al., 2023). No consistency: where it was tried, in
+    runs of few epochs, it cost more than it gave (benchmarks/README.md)."""
     return Config(
         recipe="deepseek",
         attack=AttackConfig(attacks=("nfgsm", "ffgsm", "upgd-margin"), mode="split", steps=1, step_ratio=1.0),

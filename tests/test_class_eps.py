@@ -45,6 +45,15 @@ def test_accuracies_are_running_averages_of_the_class():
     assert same(restored.state_dict(), classes.state_dict())
 
 
+def test_a_class_without_training_images_counts_for_nothing():
+    three, two = ClassEps(torch.tensor([0.5, 0.5, 0.0])), ClassEps(torch.tensor([0.5, 0.5]))
+    labels = torch.tensor([0, 0, 1, 1])
+    for classes in (three, two):
+        classes.update(torch.tensor([True, True, False, True]), labels, ALONE)
+    found = three.of(labels, target=0.1, progress=0.5)
+    assert torch.equal(found, two.of(labels, target=0.1, progress=0.5)) and len(found.unique()) == 2
+
+
 def test_each_sample_is_attacked_at_the_eps_of_its_class():
     config = small("pgd", controller=RULE)
     data = load_data(config.data)

@@ -12,6 +12,7 @@ from test_training import small, train
 from robust_adapt.config import ModelConfig
 from robust_adapt.data import Batches, Split, load_data
 from robust_adapt.errors import RobustAdaptError
+from robust_adapt.recipes import recipe
 from robust_adapt.training.checkpoint import read_checkpoint
 from robust_adapt.training.recovery import goes_bad, watch
 from robust_adapt.training.step import largest
@@ -129,7 +130,7 @@ def test_a_broken_image_is_named_by_its_batch(tmp_path):
 def test_the_first_cause_is_named(tmp_path):
     position = types.SimpleNamespace(step=1, epoch=0, batch=1, rate=0.1)
     run = types.SimpleNamespace(position=position, bad_since=torch.full((3,), math.inf), folder=tmp_path)
-    run.parts = types.SimpleNamespace(model=SmallNet())
+    run.parts, run.config = types.SimpleNamespace(model=SmallNet()), recipe("pgd")
     one, bad, endless = torch.tensor(1.0), torch.tensor(math.nan), torch.tensor(-math.inf)
     watch(run, {"loss": one, "gradients": one, "weights": one})
     assert goes_bad(run) is False
@@ -143,6 +144,7 @@ def test_the_first_cause_is_named(tmp_path):
     assert str(caught.value).startswith(
         "Expected finite numbers, but got gradients not finite at step 2 (epoch 0, batch 1), first in hidden.bias, "
     )
+    assert "lower `optimizer.learning_rate` and `optimizer.muon_rate`, or" in str(caught.value)
 
 
 def test_largest():

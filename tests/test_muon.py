@@ -78,6 +78,7 @@ def test_a_model_may_have_no_convolutions_or_nothing_else(model, tmp_path):
         gradients(each, 0)
         optimizer.step()
     assert torch.equal(model.weight, plain.weight) == isinstance(model, nn.Linear)
+    copy.deepcopy(ours).step()
     torch.save(ours.state_dict(), tmp_path / "state.pt")
     ours.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
 

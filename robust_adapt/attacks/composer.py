@@ -81,6 +81,7 @@ class DiverseAttack(Attack):
             raise ConfigError(f"Expected the mode 'split' with keep_start, but got {mode!r}; use mode=\"split\".")
         with contextlib.redirect_stdout(None):  # torchattacks prints that a model without parameters has no device
             super().__init__("DiverseAttack", check_model(model))
+        self._calls, self._looked, self._warned = 0, False, False
         self.norm, self.mode, self.stream, self.start, self.eps = norm, mode, stream, start, eps
         self.factors = factors(norm, self._eps, union)
         options: dict[str, Any] = {"steps": steps, "step_ratio": step_ratio, "objective": objective}
@@ -93,7 +94,6 @@ class DiverseAttack(Attack):
         self.pick = check_pick(pick, len(attacks))
         self.supported_mode = ["default", "targeted"]
         self._random = random.Random(seed)
-        self._calls, self._looked, self._warned = 0, False, False
         self.last: CallStatistics | None = None
         self.keep_start, self.last_start = keep_start, torch.empty(0)
         check_failures(self.members, strict=strict)
@@ -107,7 +107,8 @@ class DiverseAttack(Attack):
     def eps(self, value: float | str | Tensor) -> None:
         if isinstance(value, Tensor) and value.ndim:
             check_tensor("eps", value, dims=1)
-            for bound in torch.stack(value.aminmax()).tolist() if len(value) else ():  # waits for a GPU once
+            full = self._calls % CHECK_EVERY == 0 or not value.is_cuda  # the next line waits for a GPU
+            for bound in torch.stack(value.aminmax()).tolist() if full and len(value) else ():
                 check_eps(bound, norm=self.norm)
         else:
             value = check_eps(float(value) if isinstance(value, Tensor) else value, norm=self.norm)

@@ -197,7 +197,7 @@ class OptimizerConfig(Section):
     name: Literal["sgd", "adam", "muon"] = "sgd"
     """SGD with Nesterov momentum, Adam, or Muon for the convolutions (where there are any) and SGD for the rest."""
     learning_rate: Annotated[float, POSITIVE] = 0.2
-    """Peak learning rate."""
+    """Peak learning rate; with muon of all but the convolutions."""
     muon_rate: Annotated[float, POSITIVE] = 0.02
     """Peak learning rate of Muon, under the same schedule."""
     momentum: Annotated[float, SHARE] = 0.9

@@ -120,7 +120,7 @@ def _optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(model.parameters(), **options)
     options["momentum"] = settings.momentum
     if settings.name == "muon":
-        dtype = torch.bfloat16 if precision_of(config) == "bf16-mixed" else torch.float32
+        dtype = torch.bfloat16 if precision_of(config) == "bf16-mixed" else None
         return training.Muon(model, rate=settings.muon_rate, dtype=dtype, **options)
     return torch.optim.SGD(model.parameters(), nesterov=settings.momentum > 0, **options)
 

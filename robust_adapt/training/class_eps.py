@@ -34,11 +34,12 @@ class ClassEps:
 
     def of(self, labels: Tensor, *, target: float, progress: float) -> float | Tensor:
         """``(N,)`` eps of samples with these labels; the target for all before ``BEGIN`` of the run, and until every
-        class was seen."""
+        class that has training images was seen."""
         if progress < BEGIN:
             return target
-        values = class_wise(self.right / self.seen, self.frequencies, target=target)
-        return torch.where((self.seen > 0).all(), values, target)[labels]
+        seen = self.seen > 0
+        values = class_wise(torch.where(seen, self.right / self.seen, 0.0), self.frequencies, target=target)
+        return torch.where((seen | (self.frequencies == 0)).all(), values, target)[labels]
 
     def update(self, right: Tensor, labels: Tensor, processes: Processes) -> None:
         """Take in which of a step's adversarial images ``(N,)`` the model got right, of all processes together."""

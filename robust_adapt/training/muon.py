@@ -33,7 +33,7 @@ class Muon(torch.optim.SGD):
 
     rate, lr: of the two; ``ratio`` of each group is its rate over ``lr``, so that one schedule moves both.
     weight_decay: of both, decoupled from the gradient in Muon as in ``torch.optim.Muon``.
-    dtype: of the iteration; bf16 where the device is fast at it.
+    dtype: of the iteration, bf16 where the device is fast at it; by default that of the weights.
     """
 
     def __init__(
@@ -44,14 +44,15 @@ class Muon(torch.optim.SGD):
         lr: float,
         momentum: float,
         weight_decay: float,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        self.dtype = dtype
+        convolutions = {each.weight for each in model.modules() if isinstance(each, nn.Conv2d)}
         trainable = [each for each in model.parameters() if each.requires_grad]
-        weights, others = ([each for each in trainable if (each.ndim == 4) is muon] for muon in (True, False))
+        weights, others = ([each for each in trainable if (each in convolutions) is muon] for muon in (True, False))
         own = {"lr": rate, "momentum": 0.0, "nesterov": False, "ratio": rate / lr, "muon": True}
         groups = [{"params": others, "ratio": 1.0, "muon": False}, {"params": weights, **own}]
         super().__init__(groups, lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0)
+        self.defaults["dtype"] = dtype  # a copy keeps these
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -71,4 +72,4 @@ class Muon(torch.optim.SGD):
         average.lerp_(weight.grad, 1 - MOMENTUM)
         matrix = weight.grad.lerp(average, MOMENTUM).flatten(1)
         size: float = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-        return size * orthogonal(matrix.to(self.dtype)).view_as(weight)
+        return size * orthogonal(matrix.to(self.defaults["dtype"] or matrix.dtype)).view_as(weight)

@@ -85,10 +85,11 @@ def goes_bad(run: Training) -> bool:
     name = next((name for name, value in weights if not value.isfinite().all()), None)
     found += f", first in {name}" if name else ""
     if position.rate < 1:
+        rates = "`optimizer.learning_rate`" + " and `optimizer.muon_rate`" * (run.config.optimizer.name == "muon")
         raise RobustAdaptError(
             f"Expected finite numbers, but got {found}, after it had gone back with {position.rate:g} of the learning "
-            "rate before; lower `optimizer.learning_rate`, or look at the images of that batch. The checkpoint in "
-            f"{run.folder} is from before that."
+            f"rate before; lower {rates}, or look at the images of that batch. The checkpoint in {run.folder} is from "
+            "before that."
         )
     position.rate *= SLOWER
     _go_back(run)
