@@ -40,7 +40,7 @@ from robust_adapt.runs.devices import precision_of
 
 EPS, RATE, SAME, STEPS = 8 / 255, 0.01, 0.1, 4
 KINDS = {"pgd-7": ("pgd",), "one-step": ("one-step", "deepseek")}
-PASSES = {"pgd": (7, 1.0), "one-step": (1, 1.0), "deepseek": (1, 1.0)}  # input gradients; images of the update
+GRADIENTS = {"pgd": 7, "one-step": 1, "deepseek": 1}  # of the input; then one update
 Step = Callable[[Tensor, Tensor], object]
 
 
@@ -67,7 +67,7 @@ def config_of(name: str, width: int, batch_size: int, data: str, device: str) ->
 
 
 def ours(config: Config, data: ImageData, start: dict[str, Tensor]) -> Contestant:
-    """A recipe by the package's own step, at the end of its ramp of eps."""
+    """A recipe by the package's own step, its eps at the target."""
     parts = runs.build_parts(config, data)
     parts.model.load_state_dict(start)
     parts.controller = type(parts.controller)("constant", target=config.controller.target, norm="Linf")
@@ -135,7 +135,6 @@ def art(config: Config, data: ImageData, start: dict[str, Tensor]) -> Contestant
 def limit(config: Config, data: ImageData, start: dict[str, Tensor]) -> Contestant:
     """Only the passes that the recipe needs: no attack's arithmetic, no checks, no statistics."""
     model, optimizer, parts = bare(config, data, start)
-    gradients, share = PASSES[config.recipe]
 
     def backward(images: Tensor, labels: Tensor) -> None:
         with parts.fabric.autocast():
@@ -145,12 +144,11 @@ def limit(config: Config, data: ImageData, start: dict[str, Tensor]) -> Contesta
     def step(images: Tensor, labels: Tensor) -> object:
         images = images.contiguous(memory_format=parts.batches.format)
         model.eval().requires_grad_(False)
-        for _ in range(gradients):
+        for _ in range(GRADIENTS[config.recipe]):
             backward(images.detach().requires_grad_(), labels)
         model.train().requires_grad_(True)
-        more = round(share * len(images)) - len(images)
         optimizer.zero_grad()
-        backward(torch.cat([images, images[:more]]), torch.cat([labels, labels[:more]]))
+        backward(images, labels)
         return optimizer.step()
 
     return Contestant(f"limit of {config.recipe}", model, step)
@@ -178,7 +176,7 @@ def reached(one: Contestant, images: Tensor, labels: Tensor) -> float:
 
 
 def check_same(losses: dict[str, float]) -> None:
-    """Stop where a contestant that trains on attacked images alone did other work than the plain loop."""
+    """Stop where a contestant that trains as the plain loop does, on one attack, did other work."""
     usual = next(loss for name, loss in losses.items() if name.startswith("torchattacks"))
     for name, loss in losses.items():
         if not name.startswith(("limit", "deepseek")) and abs(loss - usual) > SAME * usual:
@@ -210,7 +208,7 @@ def compare(kind: str, width: int, options: argparse.Namespace, data: ImageData)
     for number in range(options.rounds):
         for one in every if number % 2 == 0 else every[::-1]:
             times[one.name].append(seconds(one, images, labels))
-    mine = [name for name in times if name.partition(",")[0] in PASSES]
+    mine = [name for name in times if name.partition(",")[0] in GRADIENTS]
     work = {one.name: _operations(one, images, labels) for one in every if one.name.startswith("limit")}
     ratios = {name: {other: _spread(times[other], times[name]) for other in times if other != name} for name in mine}
     return {"kind": kind, "width": width, "losses": losses, "seconds": times, "ratios": ratios, "operations": work}
