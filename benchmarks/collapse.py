@@ -148,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 runs.train(config, folder_of(options.out, eps, name, seed), resume=True)
     for folder in sorted(options.out.glob("*-s[0-9]*")) if options.home else ():
         publish(folder, options.home / folder.name)
-        (options.home / folder.name / "steps.jsonl").unlink()
+        (options.home / folder.name / "steps.jsonl").unlink(missing_ok=True)
     print(markdown(options.out))
 
 
