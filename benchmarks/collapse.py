@@ -4,6 +4,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.collapse compare --data folder:cifar10-jpeg --eps 24/255 --seeds 0 1 2 \
         --out runs/collapse
     python -m benchmarks.collapse table --out benchmarks/results/collapse
+    python -m benchmarks.collapse draw --eps 32/255 --plain zero --out benchmarks/results/collapse
 
 The net and the data of benchmarks/brake.py: four convolutions, 5,120 images of 16 x 16 pixels, 20 epochs, nothing
 averaged, weights of the last step. Collapsed: at the end PGD-10 at the training's eps leaves under 5 % of the held-out
@@ -113,6 +114,35 @@ def markdown(out: Path) -> str:
     return "\n".join(lines)
 
 
+def draw(out: Path, eps: str, plain: str) -> None:
+    """``collapse.png``: what is left of each run at one eps, clean and under PGD-10, a dot a seed."""
+    from matplotlib.figure import Figure
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(out.glob(f"{eps.replace('/', 'of')}-{plain}*-s[0-9]*/epochs.jsonl")):
+        name = path.parent.name.rpartition("-s")[0].partition("-")[2]
+        found.setdefault(name.removeprefix(plain).strip("-").replace("-", " ") or "plain FGSM", []).append(
+            outcome(path.parent)
+        )
+    names = sorted(found, key=lambda name: sum(one["pgd"] for one in found[name]) / len(found[name]))
+    figure = Figure(figsize=(8, 0.42 * len(names) + 1.2), layout="constrained")
+    axis = figure.subplots()
+    for key, label, colour in (("clean", "clean", "#b8c4cc"), ("pgd", f"PGD-10 at {eps}", "#d55e00")):
+        for row, name in enumerate(names):
+            values = [100 * one[key] for one in found[name]]
+            axis.barh(row, sum(values) / len(values), color=colour, label=None if row else label)
+            axis.plot(values, [row] * len(values), "o", color="#222222", ms=3)
+    axis.axvline(10, color="#222222", lw=0.8, ls=":", label="chance")
+    collapsed = {name: sum(one["collapsed"] for one in found[name]) for name in names}
+    axis.set_yticks(
+        range(len(names)), [name + f": {collapsed[name]} of {len(found[name])} collapsed" for name in names]
+    )
+    axis.set(xlabel="accuracy at the end, %")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    figure.savefig(out / "collapse.png", dpi=150)
+
+
 def _spread(values: Sequence[float]) -> str:
     mean = f"{sum(values) / len(values):.1f}"
     return mean if max(values) - min(values) < 0.05 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
@@ -120,7 +150,7 @@ def _spread(values: Sequence[float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("search", "compare", "table"))
+    parser.add_argument("command", choices=("search", "compare", "table", "draw"))
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--eps", nargs="+", default=list(EPS), help="those of the search; one for compare")
     parser.add_argument("--plain", choices=PLAIN, default="uniform", help="what compare sets the remedies beside")
@@ -130,13 +160,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/collapse"))
     parser.add_argument("--home", type=Path, help="copy the records there, without weights")
     options = parser.parse_args(arguments)
-    if options.command == "compare" and len(options.eps) != 1:
-        parser.error("compare needs one --eps: the smallest at which the search collapsed")
+    if options.command in ("compare", "draw") and len(options.eps) != 1:
+        parser.error(f"{options.command} needs one --eps: the smallest at which the search collapsed")
     options.eps = [format_eps(Epsilon(eps)) for eps in options.eps]
     plain = PLAIN[options.plain]
     from robust_adapt import runs
 
-    for seed in options.seeds if options.command != "table" else ():
+    for seed in options.seeds if options.command in ("search", "compare") else ():
         every = PLAIN
         if options.command == "compare":
             every = {options.plain: plain} | {f"{options.plain} {name}": REMEDIES[name] for name in options.runs}
@@ -149,6 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for folder in sorted(options.out.glob("*-s[0-9]*")) if options.home else ():
         publish(folder, options.home / folder.name)
         (options.home / folder.name / "steps.jsonl").unlink(missing_ok=True)
+    if options.command == "draw":
+        draw(options.out, options.eps[0], options.plain)
     print(markdown(options.out))
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 from test_training import small, train
 
 from robust_adapt.config import ModelConfig
@@ -56,3 +57,11 @@ def test_a_comparison_at_several_eps_is_refused(capsys):
     with pytest.raises(SystemExit):
         collapse.main(["compare"])
     assert "compare needs one --eps" in capsys.readouterr().err
+
+
+def test_the_plot_has_a_bar_a_run_with_its_collapses(finished, monkeypatch):
+    labels = []
+    monkeypatch.setattr(Axes, "set_yticks", lambda self, ticks, names: labels.extend(names))
+    collapse.main(["draw", "--eps", "24/255", "--out", str(finished.parent)])
+    assert labels == ["plain FGSM: 0 of 1 collapsed"]
+    assert (finished.parent / "collapse.png").stat().st_size > 1000
