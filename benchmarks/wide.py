@@ -6,8 +6,8 @@
 
 Each run is ``robust-adapt train RECIPE`` in OUT/RECIPE, with the flags that fit few epochs, and goes on where it
 stopped; one that is finished (OUT/RECIPE/done) is not repeated. Judged (judged.json, and apgd.json with AutoAttack's
-APGD-CE and APGD-T on the first 500) on 2,000 test images that no choice and no other table of a recipe has seen: those
-of ``JUDGED`` in the fixed order of the test split.
+APGD-CE and APGD-T on the first 500) on 2,000 test images that no choice has seen: those of ``JUDGED`` in the fixed
+order of the test split, others than those on which the ablation compares its runs.
 """
 
 import argparse
