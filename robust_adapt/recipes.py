@@ -50,9 +50,9 @@ def literal() -> Config:
 
 
 def deepseek() -> Config:
-    """The article's ideas in the form that paid at equal price: N-FGSM, FGSM and a margin step, each from a start of
-    its own on a third of every batch, and eps by class (CFA, Wei et al., 2023). No consistency: where it was tried, in
-    runs of few epochs, it cost more than it gave (benchmarks/README.md)."""
+    """The article's ideas as the ablation chose them (benchmarks/README.md): N-FGSM, FGSM and a margin step, each from
+    a start of its own on a third of every batch, and eps by class (CFA, Wei et al., 2023). No consistency: where it was
+    tried, in runs of few epochs, it cost more than it gave."""
     return Config(
         recipe="deepseek",
         attack=AttackConfig(attacks=("nfgsm", "ffgsm", "upgd-margin"), mode="split", steps=1, step_ratio=1.0),
