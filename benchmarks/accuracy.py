@@ -7,11 +7,12 @@
 Every point is a run of its own length, its learning rate annealed to 0, on one thread. ``plain-pgd-10`` and
 ``plain-ffgsm`` are what a user writes around torchattacks: float32, SGD with Nesterov momentum, the last weights, our
 augmented batches, the triangle schedule of the recipes, whose peak ``--peaks`` chooses for each on the held-out images
-at the shortest length. The others are recipes, with a crop of 2 and an average of 0.998, and ``n-fgsm-muon`` of
-benchmarks/proof.py; their epoch is chosen on the held-out images. Judged clean and under 20 steps of PGD on the margin
-loss, on the test images that no choice has seen (``JUDGED`` of benchmarks/proof.py). Minutes are CPU minutes of the
-training steps alone: steps times the CPU seconds of one (OUT/seconds.json), the plain loops measured in turn with each
-other, and so are ours. Finished points are kept (OUT/WAY-MINUTES-sSEED.json), interrupted ones go on.
+at the shortest length. The others are recipes with all that is theirs (Muon, label smoothing), a crop of 2 and an
+average of 0.998, and ``n-fgsm-muon`` of benchmarks/proof.py; their epoch is chosen on the held-out images. Judged clean
+and under 20 steps of PGD on the margin loss, on the test images that no choice has seen (``JUDGED`` of
+benchmarks/proof.py). Minutes are CPU minutes of the training steps alone: steps times the CPU seconds of one
+(OUT/seconds.json), the plain loops measured in turn with each other, and so are ours. Finished points are kept
+(OUT/WAY-MINUTES-sSEED.json), interrupted ones go on.
 """
 
 import argparse

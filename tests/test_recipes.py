@@ -44,6 +44,12 @@ def test_on_digits_keeps_the_idea_and_cuts_the_rest(name):
     assert small.optimizer.average <= 0.99
 
 
+def test_recipes_that_train_on_attacks_share_their_craft():
+    craft = {name: (recipe(name).optimizer.name, recipe(name).loss.label_smoothing) for name in RECIPES}
+    assert craft.pop("standard") == ("sgd", 0.0) and craft.pop("literal") == ("adam", 0.0)
+    assert set(craft.values()) == {("muon", 0.1)} and len(craft) == 4
+
+
 @pytest.mark.parametrize(("name", "run"), [("deepseek", "starts-class-wise"), ("union", "union")])
 def test_a_recipe_trains_as_its_run_of_the_ablation(name, run, tmp_path):
     """But for what belongs to the ablation: no brake, an average for short runs, its data, length and width."""
