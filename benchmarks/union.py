@@ -20,6 +20,7 @@ from robust_adapt.statistics import wilson
 BALLS = tuple(map(Ball.of, ("Linf 8/255", "L2 0.5", "L1 12")))
 RUNS = (BASE, *SEVERAL)
 N = 500
+APGD, ONCE = ("apgd-ce", "apgd-t"), {"apgd": {"n_restarts": 1}, "apgd_targeted": {"n_restarts": 1}}
 
 
 def judge(plan: Plan, name: str, seed: int) -> None:
@@ -30,10 +31,9 @@ def judge(plan: Plan, name: str, seed: int) -> None:
     from robust_adapt.auto_attack import Conditions, autoattack
 
     found, images, told = unseen(folder, N)
-    settings = {"apgd": {"n_restarts": 1}, "apgd_targeted": {"n_restarts": 1}}
     records = {}
     for ball in BALLS:
-        conditions = Conditions(ball, "custom", ("apgd-ce", "apgd-t"), settings)
+        conditions = Conditions(ball, "custom", APGD, ONCE)
         state = folder / "union-state" / ball.norm
         records[str(ball)] = autoattack(found.model, images, conditions, state_dir=state).to_dict()
     write_json(folder / "union.json", told | {"n": len(images), "balls": records})

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from benchmarks.proof import unseen
 from benchmarks.publish import publish
+from benchmarks.union import APGD, ONCE
 from robust_adapt.auto_attack import Conditions, autoattack
 from robust_adapt.evaluation import evaluate_model
 from robust_adapt.records import EvaluationRecord, write_json
@@ -29,8 +30,6 @@ from robust_adapt.reporting import markdown_table
 
 EPOCHS = {"standard": 2.0, "one-step": 6.0, "deepseek": 6.0}
 ROWS = ("Clean", "FGSM", "PGD-20", "CW-Linf-20")
-APGD = ("apgd-ce", "apgd-t")
-SETTINGS = {"apgd": {"n_restarts": 1}, "apgd_targeted": {"n_restarts": 1}}
 JUDGED = (4000, 6000)
 N = 500  # images under APGD
 
@@ -51,7 +50,7 @@ def judge(folder: Path) -> None:
         record = evaluate_model(run.model, images, run.config.ball, rows=ROWS)
         write_json(folder / "judged.json", dataclasses.replace(record, **told))
     if not (folder / "apgd.json").exists():
-        conditions = Conditions(run.config.ball, "custom", APGD, SETTINGS, fast=True)
+        conditions = Conditions(run.config.ball, "custom", APGD, ONCE, fast=True)
         found = autoattack(run.model, images.take(slice(N)), conditions, state_dir=folder / "apgd-state")
         write_json(folder / "apgd.json", found.to_dict() | told)
 
@@ -90,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.runs if options.home else ():
         if (options.out / name / "judged.json").exists():
             publish(options.out / name, options.home / name)
+            (options.home / name / "steps.jsonl").unlink()
             for record in ("judged.json", "apgd.json"):
                 if (options.out / name / record).exists():
                     (options.home / name / record).write_bytes((options.out / name / record).read_bytes())

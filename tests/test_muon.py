@@ -41,15 +41,15 @@ def test_the_singular_values_of_an_orthogonal_matrix_are_near_1(shape):
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch before 2.9 has no Muon")
 @pytest.mark.parametrize(
-    ("layout", "dtype", "apart"),
+    ("layout", "dtype"),
     [
-        (torch.contiguous_format, torch.float32, 1e-3),
-        (torch.channels_last, torch.float32, 1e-3),
-        (torch.channels_last, torch.bfloat16, 2e-4),
+        (torch.contiguous_format, torch.float32),
+        (torch.channels_last, torch.float32),
+        (torch.channels_last, torch.bfloat16),
     ],
 )
-def test_the_updates_are_those_of_torch(layout, dtype, apart):
-    """Convolutions as torch.optim.Muon moves their matrices, in bf16; the rest as SGD does, to the bit."""
+def test_the_updates_are_those_of_torch(layout, dtype):
+    """Convolutions as torch.optim.Muon moves their matrices, but for its bf16; the rest as SGD does, to the bit."""
     torch.manual_seed(0)
     model = SmallNet().to(memory_format=layout)
     begin, plain = model.conv.weight.detach().clone(), copy.deepcopy(model)
@@ -63,7 +63,7 @@ def test_the_updates_are_those_of_torch(layout, dtype, apart):
         matrix.grad = model.conv.weight.grad.flatten(1).clone()
         for optimizer in (ours, theirs, sgd):
             optimizer.step()
-    torch.testing.assert_close(model.conv.weight.flatten(1), matrix, rtol=0, atol=apart)
+    torch.testing.assert_close(model.conv.weight.flatten(1), matrix, rtol=0, atol=1e-3)
     assert (model.conv.weight - begin).abs().mean() > 5e-3
     for name in ("conv.bias", "norm.weight", "hidden.weight", "head.bias"):
         assert torch.equal(model.get_parameter(name), plain.get_parameter(name))

@@ -1,13 +1,17 @@
 """Named runs are what they say."""
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks.proof import Plan
 from robust_adapt.attacks import ATTACKS
 from robust_adapt.config import ModelConfig
 from robust_adapt.recipes import RECIPES, on_digits, recipe
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.proof import Plan  # noqa: E402
 
 
 @pytest.mark.parametrize("name", RECIPES)
