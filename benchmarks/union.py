@@ -12,13 +12,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.proof import BASE, SEVERAL, Plan, bring, epochs_of, parser_of, run, unseen
+from benchmarks.proof import SEVERAL, Plan, bring, epochs_of, parser_of, run, unseen
 from robust_adapt.ball import Ball
 from robust_adapt.records import write_json
 from robust_adapt.statistics import wilson
 
 BALLS = tuple(map(Ball.of, ("Linf 8/255", "L2 0.5", "L1 12")))
-RUNS = (BASE, *SEVERAL)
+RUNS = ("starts-class-wise", *SEVERAL)  # the first: Linf alone, the recipe `deepseek`
 N = 500
 APGD, ONCE = ("apgd-ce", "apgd-t"), {"apgd": {"n_restarts": 1}, "apgd_targeted": {"n_restarts": 1}}
 
