@@ -57,7 +57,7 @@ OWN = "--attack.step-ratio None"  # each attack's own
 THREE = f"--attack.attacks nfgsm pgdl2 apgd-l1 --attack.union 'L2 0.5' 'L1 12' --attack.steps 4 {OWN} {MUON}"
 TWO = f"--attack.attacks nfgsm apgd-l1 --attack.union 'L1 12' {OWN} {MUON}"  # L2 0.5 lies between them
 L1 = f"--attack.norm L1 --controller.target 12 --attack.attacks apgd-l1 {OWN} {MUON}"
-# of benchmarks/union.py: a ball alone, one a batch as in E-AT, two or three a batch, the worst of three
+# of benchmarks/union.py: a ball alone, one a batch as in E-AT, two or three a batch
 SEVERAL = {
     "l2": f"--attack.norm L2 --controller.target 0.5 --attack.attacks pgdl2 --attack.steps 2 {OWN} {MUON}",
     "l1": f"{L1} --attack.steps 4",
@@ -67,7 +67,6 @@ SEVERAL = {
     "union-two": f"{TWO} --attack.steps 4",
     "union-two-10": f"{TWO} --attack.steps 10",
     "union": THREE,
-    "max": f"{THREE.replace('nfgsm', 'ffgsm')} --attack.mode worst",
 }
 ONE_A_BATCH = {"e-at": "l1", "e-at-10": "l1-10"}  # half of its steps cost as much as that run's, half as the baseline's
 # name: arguments beside CRAFT; the first part is the search for the baseline, then an idea at a time and all three
@@ -371,9 +370,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def bring(plan: Plan, names: Sequence[str], seeds: Sequence[int], home: Path) -> None:
-    """The records of the judged runs into ``home``, which is then a folder for ``--table``."""
+    """The records of the judged runs, and those of benchmarks/union.py, into ``home``, a folder for ``--table``."""
     for folder in (plan.folder(name, seed) for name in names for seed in seeds):
-        for record in (folder / "judged.json", folder / "union.json"):
+        for record in (folder / "judged.json", folder / "union.json", folder / "held-out.json"):
             if record.exists():
                 publish(folder, home / folder.name)
                 (home / folder.name / "steps.jsonl").unlink(missing_ok=True)

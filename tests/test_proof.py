@@ -109,22 +109,35 @@ def test_what_is_missing_is_trained_and_a_failure_leaves_the_others_their_turn(p
     assert capsys.readouterr().out.count(" -m robust_adapt train pgd ") == 2
 
 
-def test_a_run_is_right_in_the_union_where_it_is_right_in_every_ball(plan, capsys, monkeypatch, tmp_path):
+def test_the_best_form_of_a_way_on_held_out_images_is_judged_in_every_ball(plan, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(union, "N", 8)
     monkeypatch.setattr(proof, "JUDGED", (100, 130))
     monkeypatch.setattr(union, "BALLS", (Ball("Linf", 0.05), Ball("L2", 0.2), Ball("L1", 1)))
-    for name in ("union", "l1"):
-        train(small("pgd", epochs=1, model=ModelConfig(width=2)), plan.folder(name, 0))
+    names = ("union", "union-two", "l1")
+    for epochs, name in enumerate(names):
+        train(small("pgd", epochs=epochs + 0.5, model=ModelConfig(width=2)), plan.folder(name, 0))
         (plan.folder(name, 0) / "done").touch()
-        union.judge(plan, name, 0)
-    balls = json.loads((plan.folder("union", 0) / "union.json").read_text())["balls"]
+    asked = ["--runs", *names, "--out"]
+    union.main([*asked, str(plan.out)])
+    printed = capsys.readouterr().out
+    better, other = sorted(names[:2], key=lambda name: -union.held_out(plan, name, 0))
+    assert f"| {better} | 0 | {100 * union.held_out(plan, better, 0):.1f} |" in printed and "| l1 | 0 |" in printed
+    assert f"Not chosen, held out: {other} {100 * union.held_out(plan, other, 0):.1f}." in printed
+    assert "8 test images of" in printed and union.row(plan, other, 0) is None
+    held_out = json.loads((plan.folder(better, 0) / "held-out.json").read_text())
+    assert (held_out["n"], held_out["split"], held_out["union"]) == (8, "held out", ["L2 0.2", "L1 1.0"])
+    balls = json.loads((plan.folder(better, 0) / "union.json").read_text())["balls"]
     right = [all(flags) for flags in zip(*(record["flags"] for record in balls.values()), strict=True)]
-    row = union.row(plan, "union", 0)
-    assert (row["n"], row["union"], row["clean"]) == (8, sum(right), balls["L2 0.2"]["clean"]["correct"])
-    assert row["union"] <= min(row[ball] for ball in balls) and len(balls) == 3
-    union.main(["--out", str(plan.out), "--table"])
-    assert "| union | 0 |" in (printed := capsys.readouterr().out) and "8 test images of" in printed
-    union.main(["--out", str(plan.out), "--home", str(tmp_path / "home")])
+    row = union.row(plan, better, 0)
+    assert (row["n"], row["union"], row["clean"]) == (8, right, balls["L2 0.2"]["clean"]["correct"])
+    assert sum(row["union"]) <= min(row[ball] for ball in balls) and len(balls) == 3
+    union.main([*asked, str(plan.out), "--home", str(tmp_path / "home")])
     assert capsys.readouterr().out == printed
     union.main(["--out", str(tmp_path / "home"), "--table"])
     assert capsys.readouterr().out == printed and not list((tmp_path / "home").rglob("*.pt"))
+
+
+def test_one_ball_a_batch_costs_the_mean_of_its_steps(plan):
+    (plan.out / "seconds.json").write_text(json.dumps({proof.BASE: 0.4, "l1": 1.4, "l1-10": 2.6}))
+    assert proof.seconds_a_step(plan, "e-at") == pytest.approx(0.9)
+    assert proof.seconds_a_step(plan, "e-at-10") == pytest.approx(1.5)
