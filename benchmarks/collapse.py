@@ -178,7 +178,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 runs.train(config, folder_of(options.out, eps, name, seed), resume=True)
     for folder in sorted(options.out.glob("*-s[0-9]*")) if options.home else ():
         publish(folder, options.home / folder.name)
-        (options.home / folder.name / "steps.jsonl").unlink(missing_ok=True)
     if options.command == "draw":
         draw(options.out, options.eps[0], options.plain)
     print(markdown(options.out))

@@ -52,7 +52,7 @@ def run(rule: str, data: str, folder: Path, out: Path) -> None:
     config, published = config_of(rule, data), out / rule
     if not (published / "epochs.jsonl").exists():
         train(config, folder, resume=True)
-        publish(folder, published)
+        publish(folder, published, steps=True)
     last = read_lines(published / "epochs.jsonl", EpochRecord)[-1]
     print(
         f"{rule:<10} eps {255 * last.eps:5.2f}/255  validation: clean {100 * last.validation_clean:.1f} %, "

@@ -371,12 +371,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def bring(plan: Plan, names: Sequence[str], seeds: Sequence[int], home: Path) -> None:
     """The records of the judged runs, and those of benchmarks/union.py, into ``home``, a folder for ``--table``."""
+    judged = ("judged.json", "union.json", "held-out.json")
     for folder in (plan.folder(name, seed) for name in names for seed in seeds):
-        for record in (folder / "judged.json", folder / "union.json", folder / "held-out.json"):
-            if record.exists():
-                publish(folder, home / folder.name)
-                (home / folder.name / "steps.jsonl").unlink(missing_ok=True)
-                (home / folder.name / record.name).write_bytes(record.read_bytes())
+        if any((folder / record).exists() for record in judged):
+            publish(folder, home / folder.name, *judged)
     (home / "seconds.json").write_bytes((plan.out / "seconds.json").read_bytes())
 
 

@@ -15,16 +15,21 @@ from robust_adapt.config import Config, DataConfig
 from robust_adapt.records import write_json
 from robust_adapt.training.checkpoint import BEST, load_weights, save_weights
 
+RECORDS = ("run.json", "epochs.jsonl", "brake.jsonl")
 
-def publish(folder: Path, out: Path, *, weights: bool = False, data: str | None = None) -> None:
-    """Config, run and records of ``folder`` into ``out``. data: the data set's public name, where it is another."""
+
+def publish(
+    folder: Path, out: Path, *records: str, steps: bool = False, weights: bool = False, data: str | None = None
+) -> None:
+    """Config, run and epochs of ``folder`` into ``out``, and ``records`` beside them, those that are there. steps: the
+    record of every step too. data: the data set's public name, where it is another."""
     out.mkdir(parents=True, exist_ok=True)
     config = Config.from_dict(json.loads((folder / "config.json").read_text()))
     if data is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, name=data, root=DataConfig().root))
     write_json(out / "config.json", config.shareable())
-    for name in ("run.json", "steps.jsonl", "epochs.jsonl", "brake.jsonl"):
-        if (folder / name).exists():  # not every run is watched by the brake
+    for name in (*RECORDS, *(["steps.jsonl"] if steps else []), *records):
+        if (folder / name).exists():
             (out / name).write_bytes((folder / name).read_bytes())
     if weights:
         wide = load_weights(folder / BEST)
@@ -40,7 +45,7 @@ def main() -> None:
     parser.add_argument("--weights", action="store_true")
     parser.add_argument("--data", help="the data set's public name, as folder:cifar10-jpeg")
     options = parser.parse_args()
-    publish(options.run, options.out, weights=options.weights, data=options.data)
+    publish(options.run, options.out, steps=True, weights=options.weights, data=options.data)
 
 
 if __name__ == "__main__":

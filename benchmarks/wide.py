@@ -88,11 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         judge(options.out / name)
     for name in options.runs if options.home else ():
         if (options.out / name / "judged.json").exists():
-            publish(options.out / name, options.home / name)
-            (options.home / name / "steps.jsonl").unlink()
-            for record in ("judged.json", "apgd.json"):
-                if (options.out / name / record).exists():
-                    (options.home / name / record).write_bytes((options.out / name / record).read_bytes())
+            publish(options.out / name, options.home / name, "judged.json", "apgd.json")
     print(markdown(options.out))
 
 
