@@ -24,9 +24,9 @@ BALLS = tuple(map(Ball.of, ("Linf 8/255", "L2 0.5", "L1 12")))
 WAYS = {
     "Linf alone, the recipe `deepseek`": ("starts-class-wise",),
     "L2 alone": ("l2",),
-    "L1 alone": ("l1", "l1-10"),
-    "one ball a batch, as in E-AT": ("e-at", "e-at-10"),
-    "every ball in every batch, the recipe `union`": ("union", "union-two", "union-two-10"),
+    "L1 alone": ("l1-2", "l1-4", "l1-10"),
+    "one ball a batch, as in E-AT": ("e-at-2", "e-at-4", "e-at-10"),
+    "every ball in every batch, the recipe `union`": ("union-2", "union-4", "union-two-4"),
 }
 RUNS = ("starts-class-wise", *SEVERAL)
 HELD_OUT = ("Clean", "PGD-20", "CW-Linf-20", "PGD-L2-20", "APGD-L1-20")

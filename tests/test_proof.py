@@ -113,7 +113,7 @@ def test_the_best_form_of_a_way_on_held_out_images_is_judged_in_every_ball(plan,
     monkeypatch.setattr(union, "N", 8)
     monkeypatch.setattr(proof, "JUDGED", (100, 130))
     monkeypatch.setattr(union, "BALLS", (Ball("Linf", 0.05), Ball("L2", 0.2), Ball("L1", 1)))
-    names = ("union", "union-two", "l1")
+    names = ("union-4", "union-two-4", "l1-4")
     for epochs, name in enumerate(names):
         train(small("pgd", epochs=epochs + 0.5, model=ModelConfig(width=2)), plan.folder(name, 0))
         (plan.folder(name, 0) / "done").touch()
@@ -121,7 +121,7 @@ def test_the_best_form_of_a_way_on_held_out_images_is_judged_in_every_ball(plan,
     union.main([*asked, str(plan.out)])
     printed = capsys.readouterr().out
     better, other = sorted(names[:2], key=lambda name: -union.held_out(plan, name, 0))
-    assert f"| {better} | 0 | {100 * union.held_out(plan, better, 0):.1f} |" in printed and "| l1 | 0 |" in printed
+    assert f"| {better} | 0 | {100 * union.held_out(plan, better, 0):.1f} |" in printed and "| l1-4 | 0 |" in printed
     assert f"Not chosen, held out: {other} {100 * union.held_out(plan, other, 0):.1f}." in printed
     assert "8 test images of" in printed and union.row(plan, other, 0) is None
     held_out = json.loads((plan.folder(better, 0) / "held-out.json").read_text())
@@ -138,6 +138,6 @@ def test_the_best_form_of_a_way_on_held_out_images_is_judged_in_every_ball(plan,
 
 
 def test_one_ball_a_batch_costs_the_mean_of_its_steps(plan):
-    (plan.out / "seconds.json").write_text(json.dumps({proof.BASE: 0.4, "l1": 1.4, "l1-10": 2.6}))
-    assert proof.seconds_a_step(plan, "e-at") == pytest.approx(0.9)
+    (plan.out / "seconds.json").write_text(json.dumps({proof.BASE: 0.4, "l1-4": 1.4, "l1-10": 2.6}))
+    assert proof.seconds_a_step(plan, "e-at-4") == pytest.approx(0.9)
     assert proof.seconds_a_step(plan, "e-at-10") == pytest.approx(1.5)
