@@ -45,9 +45,9 @@ def check_whole(name: str, value: int, *, low: int = 1, high: int = LIMIT, examp
     )
 
 
-def check_seed(name: str, value: int) -> None:
+def check_seed(value: int) -> None:
     """Raise ``ConfigError`` unless ``value``, an int, is in [0, 2**32): what every generator here takes."""
-    check_whole(name, value, low=0, high=SEEDS, example=0)
+    check_whole("seed", value, low=0, high=SEEDS, example=0)
 
 
 def check_known(kind: str, value: object, known: Iterable[str]) -> None:
@@ -70,6 +70,18 @@ def check_model(value: Any, name: str = "model") -> Any:
             "load_run(folder).model, load_zoo_model(name), build_model(name)."
         )
     return next(inner for inner in _wrapped(value) if not any(map(_is_parallel, _wrapped(inner))))
+
+
+def check_state(model: Any) -> None:
+    """Raise ``ConfigError`` unless a model's state dict holds tensors alone, as its weights in a file do."""
+    import torch
+
+    for name, value in unwrap(model).state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise ConfigError(
+                f"Expected tensors alone in the model's state dict, but got {shown(name)}, a {type(value).__name__}; "
+                "return a tensor from get_extra_state(), or train what is not quantised yet."
+            )
 
 
 def unwrap(model: Any) -> Any:

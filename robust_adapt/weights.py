@@ -75,7 +75,11 @@ def model_of_file(
             f"Expected no word on normalisation with {path}, whose weights carry their own ({carried[0]}), but got "
             "`model.mean` or `model.no-normalize`; leave it out."
         )
-    mean, std = [taken.beside[name].flatten().tolist() for name in carried] or (settings.mean, settings.std)
+    # one value for all channels becomes one each, as a run that goes on from them is built again
+    mean, std = [taken.beside[name].flatten().expand(channels).tolist() for name in carried] or (
+        settings.mean,
+        settings.std,
+    )
     picked = note = _picked(taken, fits, carried)
     if mean is None or std is None:
         note += ", without normalisation"

@@ -289,6 +289,30 @@ def test_layers_that_do_not_know_their_size_are_refused(tmp_path):
     trained(model, True)
 
 
+@pytest.mark.parametrize("extra", [None, {"calls": 1}])
+def test_a_state_dict_of_anything_but_tensors_is_refused_by_training(extra, tmp_path):
+    class Extra(Net):
+        kept = extra
+
+        def get_extra_state(self):
+            return self.kept
+
+        def set_extra_state(self, state):
+            self.kept = state
+
+    model = Extra()
+    sentence = (
+        "Expected tensors alone in the model's state dict, but got '{}_extra_state', a "
+        f"{type(extra).__name__}; return a tensor from get_extra_state(), or train what is not quantised yet."
+    )
+    assert training(tmp_path, model) == sentence.format("model.")
+    with pytest.raises(ConfigError) as caught:
+        WeightAverage(model)
+    assert str(caught.value) == sentence.format("")
+    model.kept = torch.ones(2)
+    trained(model, True)
+
+
 class Traces(nn.Module):
     """Whatever a forward in training mode can leave behind."""
 

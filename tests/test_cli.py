@@ -230,6 +230,29 @@ def test_a_table_judges_all_runs_alike(capsys, tmp_path, monkeypatch):
     assert (code, err) == (0, "")
     records = json.loads(Path("runs/table/table.json").read_text())
     assert [(record["n"], record["seed"]) for record in records] == [(2, 1), (2, 1)]
+    code, _, err = run(capsys, "table", "--standard", "one", "--robust", "two", "--n", "3", "--evaluation.seed", "7")
+    assert (code, err) == (0, "")  # what the flags say goes before
+    records = json.loads(Path("runs/table/table.json").read_text())
+    assert [(record["n"], record["seed"]) for record in records] == [(3, 7), (3, 7)]
+
+
+def test_a_table_of_no_images_is_refused_before_anything_is_trained(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "table", "--n", "0", *DIGITS, "--model.width", "1", "--epochs", "1")
+    assert code == 2 and "Expected `n` > 0, but got 0" in err
+    assert not Path("runs").exists()
+
+
+def test_the_data_of_runs_in_a_table_may_have_moved(capsys, tmp_path, monkeypatch, make_folder):
+    monkeypatch.chdir(tmp_path)
+    folder = make_folder(name="one", classes=("cat", "dog"), size=8, counts=(("train", 8), ("test", 2)))
+    small = ["--data.validation", "4", "--model.width", "1", "--batch-size", "8", "--epochs", "1"]
+    assert run(capsys, "train", "standard", "--data.name", f"folder:{folder}", *small, "--out", "a")[0] == 0
+    moved = folder.rename(tmp_path / "two")
+    flags = ["--standard", "a", "--robust", "a", "--eps", "0.1", "--n", "2"]
+    assert run(capsys, "table", *flags)[0] == 2
+    code, _, err = run(capsys, "table", *flags, "--data.name", f"folder:{moved}")
+    assert (code, err) == (0, "")
 
 
 def test_a_second_run_into_the_same_folder_needs_resume(capsys, tmp_path, monkeypatch):

@@ -240,6 +240,9 @@ def test_the_command(capsys, tmp_path, monkeypatch):
     assert [int(row["n"]) for row in rows] == [cell.n for cell in record.cells]
     for arguments, sentence in (
         (["one"], "Expected two models or more, but got one; name another."),
+        (["one", "two", "--batch-size", "0"], "Expected `batch_size` as a whole number >= 1, but got 0"),
+        (["one", "two", "--seed", "-1"], "Expected `seed` as a whole number"),
+        (["one", "two", "--n", "0"], "Expected `n` as a whole number >= 1, but got 0"),
         (["one", "two", "--row", "APGD-L1-20"], "Expected `eps` for L1, which has no leaderboard whose eps could be"),
         (
             ["Rice2020Overfitting", "Cui2020Learnable_34_20_LBGAT6"],

@@ -601,6 +601,15 @@ def test_a_word_on_normalisation_is_wanted_where_the_file_has_none_and_only_ther
     start(digits, whole)
 
 
+def test_one_value_for_all_channels_is_one_each_for_a_run_that_goes_on_from_it(tmp_path):
+    net = build_model("ResNet18", width=4, channels=3, size=8, mean=[0.5], std=[0.25])
+    torch.save({"mu": net.normalize.mean, "sigma": net.normalize.std, **net.model.state_dict()}, tmp_path / "net.pt")
+    found = model_of_file(tmp_path / "net.pt", ModelConfig(width=4), num_classes=10, channels=3, size=8)
+    assert found.model.normalize.mean.shape == (1, 3, 1, 1)
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(found.model.eval()(images), net.eval()(images))
+
+
 def test_a_training_says_which_of_several_weights_it_starts_from(digits, tmp_path, caplog):
     path = tmp_path / "net.pt"
     torch.save({"ema": digits_net(1).state_dict(), "model": digits_net(0).state_dict()}, path)

@@ -75,7 +75,7 @@ class DiverseAttack(Attack):
         keep_start: bool = False,
     ) -> None:
         check_known("mode", mode, MODES)
-        check_seed("seed", seed)
+        check_seed(seed)
         check_known("start", start, STARTS)
         if keep_start and mode != "split":
             raise ConfigError(f"Expected the mode 'split' with keep_start, but got {mode!r}; use mode=\"split\".")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from robust_adapt.ball import Ball
-from robust_adapt.checks import check_known, check_whole
+from robust_adapt.checks import check_known, check_seed, check_whole
 from robust_adapt.errors import ConfigError, shown
 from robust_adapt.records import Judgement, Record
 
@@ -57,7 +57,7 @@ class Conditions:
     def __post_init__(self) -> None:
         if self.ball.eps == 0:
             raise ConfigError("Expected `eps` > 0, but got 0; without a perturbation the clean accuracy is the answer.")
-        check_whole("seed", self.seed, low=0, high=2**32, example=0)
+        check_seed(self.seed)
         check_whole("batch_size", self.batch_size)
         check_known("version", self.version, [*VERSIONS, "custom"])
         if (self.version == "custom") != bool(self.attacks):

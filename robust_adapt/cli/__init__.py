@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robust_adapt.checks import check_known
-from robust_adapt.cli.terminal import Answer, as_json, console, errors, listing, refuse
+from robust_adapt.cli.terminal import WIDTH, Answer, as_json, console, errors, listing, refuse
 from robust_adapt.errors import CheckpointError, ConfigError, RobustAdaptError, Stopped, shown
 from robust_adapt.records import Record
 from robust_adapt.reporting import plain
@@ -147,7 +147,7 @@ def _show(answer: Answer, *, verbose: bool) -> None:
         if isinstance(part, str):
             console.print(part, soft_wrap=True)
         else:
-            console.print(part, width=min(answer.width, console.width))
+            console.print(part, width=min(WIDTH, console.width))
     if answer.folder is not None and answer.files:
         console.print(f"Written to {plain(str(answer.folder))}: {', '.join(answer.files)}", soft_wrap=True)
 

@@ -9,7 +9,7 @@ from robust_adapt import reporting
 from robust_adapt.ball import Ball, Epsilon
 from robust_adapt.cli.evaluate import figures, row_text
 from robust_adapt.cli.report import write_report
-from robust_adapt.cli.terminal import Answer, TrustCode, progress, read
+from robust_adapt.cli.terminal import Answer, TrustCode, progress, read, run_folders
 from robust_adapt.cli.train import train_with_progress
 from robust_adapt.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from robust_adapt.errors import ConfigError
@@ -55,6 +55,15 @@ class DemoOptions:
 def table(arguments: Sequence[str]) -> Answer:
     """Train or load a standard and robust models, evaluate them under one budget, print the table."""
     options = read(TableOptions, arguments, "table")
+    if run_folders([options.standard]):  # its own data and evaluation stand unless flags say otherwise
+        from robust_adapt.training.checkpoint import read_config
+
+        own = read_config(Path(options.standard))
+        own_options = TableOptions(standard=options.standard, data=own.data, evaluation=own.evaluation)
+        options = read(TableOptions, arguments, "table", default=own_options)
+    evaluation = options.evaluation
+    if options.n is not None:
+        evaluation = dataclasses.replace(evaluation, n=options.n)
 
     def build(name: str) -> Config:
         config = recipe(name)
@@ -62,15 +71,15 @@ def table(arguments: Sequence[str]) -> Answer:
             config,
             data=options.data,
             model=options.model,
-            evaluation=options.evaluation,
+            evaluation=evaluation,
             seed=options.seed,
             controller=dataclasses.replace(config.controller, target=options.eps),
             minutes=options.minutes,
             epochs=config.epochs if options.epochs is None else options.epochs,
         )
 
-    trusted, n = options.trust_code or options.model.name, options.evaluation.n if options.n is None else options.n
-    return _compare([options.standard, *options.robust], build, options.out, n, trusted)
+    names, trusted = [options.standard, *options.robust], options.trust_code or options.model.name
+    return _compare(names, build, options.out, data=options.data, evaluation=evaluation, trusted=trusted)
 
 
 def demo(arguments: Sequence[str]) -> Answer:
@@ -83,28 +92,29 @@ def _compare(
     names: Sequence[str],
     build: Callable[[str], Config],
     out: Path,
-    n: int | None = None,
+    *,
+    data: DataConfig | None = None,
+    evaluation: EvaluationConfig | None = None,
     trusted: bool | str = False,
 ) -> Answer:
-    """Train what is a recipe, load what is a run, evaluate all under one budget, write and print."""
+    """Train what is a recipe, load what is a run, evaluate all alike (by default as the first), write and print."""
     from robust_adapt import runs
 
     names = list(dict.fromkeys(str(Path(name)) for name in names))
-    folders = [name for name in names if (Path(name) / "config.json").exists()]
-    present = {name: runs.load_run(name, trust_code=trusted) for name in folders}
+    present = {str(folder): runs.load_run(folder, trust_code=trusted) for folder in run_folders(names)}
     configs = {name: build(name) for name in names if name not in present}  # an unknown recipe is said before training
     _budget([present[name].config if name in present else configs[name] for name in names])  # refused before training
-    _check_data(list(present.values()), list(configs.values()))
+    _check_data(list(present.values()), list(configs.values()), data)
     done = [present.get(name) or train_with_progress(configs[name], out / name, resume=True) for name in names]
     found = dict(zip(runs.own_names([(run.config.recipe, run.folder) for run in done]), done, strict=True))
     ball, *others = _budget([run.config for run in found.values()])
     first = next(iter(found.values()))
-    data, records = runs.load_own_data(first), []
+    images, evaluation, records = runs.load_own_data(first, data), evaluation or first.config.evaluation, []
     for name, run in found.items():
-        alike = dataclasses.replace(run, config=dataclasses.replace(run.config, evaluation=first.config.evaluation))
+        alike = dataclasses.replace(run, config=dataclasses.replace(run.config, evaluation=evaluation))
         with progress(f"evaluating {name}") as say:
-            record = runs.read_evaluation(alike, [ball, *others], data, n=n) or runs.evaluate(
-                alike, [ball, *others], data=data, n=n, report=lambda row: say(row_text(row))
+            record = runs.read_evaluation(alike, [ball, *others], images, n=evaluation.n) or runs.evaluate(
+                alike, [ball, *others], data=images, n=evaluation.n, report=lambda row: say(row_text(row))
             )
         records.append(dataclasses.replace(record, model=name))
     dossiers = [
@@ -112,7 +122,7 @@ def _compare(
         for (name, run), record in zip(found.items(), records, strict=True)
     ]
     with progress("making the page") as say:
-        dossiers, gallery = runs.measure(dossiers, found, data, ball, n=records[0].n, report=say)
+        dossiers, gallery = runs.measure(dossiers, found, images, ball, n=records[0].n, report=say)
         say("drawing the page")
         files = [*write_report(out, "table", dossiers, gallery), "curves.png"]
     curves = {name: (run.epochs, run.steps) for name, run in found.items()}
@@ -124,13 +134,13 @@ def _compare(
     return Answer(record={"evaluations": records}, text=text, details=details, folder=out, files=files)
 
 
-def _check_data(present: Sequence[Any], configs: Sequence[Config]) -> None:
+def _check_data(present: Sequence[Any], configs: Sequence[Config], config: DataConfig | None) -> None:
     """Refuse runs that are not of the data that the others are of, or will be trained on."""
     from robust_adapt import runs
     from robust_adapt.data import load_data
 
     if len(present) + len(configs) > 1 and present:
-        data = load_data(configs[0].data) if configs else runs.load_own_data(present[0])
+        data = load_data(configs[0].data) if configs else runs.load_own_data(present[0], config)
         for run in present:
             runs.check_own_data(run, data)
 

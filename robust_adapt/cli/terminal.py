@@ -56,7 +56,7 @@ class Answer:
     """What a command has found out; ``cli.main`` prints it, for people or, with ``--json``, for programs.
 
     record: by name, for programs alone. text, details: for people, the second with ``--verbose`` alone; strings are
-    rich's markup. width: at most, of what is no string. folder, files: what was written. code: the exit code.
+    rich's markup. folder, files: what was written. code: the exit code.
     """
 
     record: dict[str, Any]
@@ -64,7 +64,6 @@ class Answer:
     details: Sequence[RenderableType] = ()
     folder: Path | None = None
     files: Sequence[str] = ()
-    width: int = WIDTH
     code: int = 0
 
 

@@ -5,15 +5,15 @@ Training batches are augmented sample by sample, on the device; their images are
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from robust_adapt.archives import tensors_hash
+from robust_adapt.checks import check_whole
 from robust_adapt.data.stored import Stored
 from robust_adapt.errors import ConfigError, DataError, shown
 
@@ -54,7 +54,9 @@ class Split:
 
     def first(self, n: int | None) -> "Split":
         """The first n samples of the one order in which every figure takes them, of which every prefix holds each class
-        in its share; all of them where n is None."""
+        in its share; all of them where n is None. Raises ``ConfigError`` for n under 1."""
+        if n is not None:
+            check_whole("n", n)
         return self.take(stratified_order(self.labels, seed=0)[:n])
 
     def tensors(self, device: str | torch.device | None = None) -> tuple[Tensor, Tensor]:
@@ -105,11 +107,15 @@ class Split:
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and deviation per channel of the images, in [0, 1] units."""
-        count = np.intp(math.prod(self.shape) // self.shape[1])
-        mean = (_channel_sums(self, lambda pixels: pixels) / count).astype(np.float32)
-        centre = mean[:, None, None]
-        variance = (_channel_sums(self, lambda pixels: (pixels - centre) ** 2) / count).astype(np.float32)
-        return mean.tolist(), np.sqrt(variance).clip(min=1e-3).tolist()
+
+        def moment(power: int, centre: Tensor) -> Tensor:
+            total = torch.zeros(self.shape[1], dtype=torch.float64)
+            for images, _ in self.batches(PART):
+                total += (images.double() - centre).pow(power).sum((0, 2, 3))
+            return total / (math.prod(self.shape) // self.shape[1])
+
+        mean = moment(1, torch.zeros(()))
+        return mean.tolist(), moment(2, mean[:, None, None]).sqrt().clamp(min=1e-3).tolist()
 
 
 @dataclass(frozen=True)
@@ -220,26 +226,3 @@ def to_float(images: Tensor) -> Tensor:
 def _generator(*numbers: int) -> torch.Generator:
     digest = hashlib.sha256(repr(numbers).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-
-
-def _channel_sums(split: Split, term: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """A float32 sum per channel of a term of the pixels in [0, 1], ``PART`` images at a time.
-
-    The additions are those of numpy over all images at once, to the bit: a model's first layer holds the result. Of
-    several channels it adds up each image, then the images in turn; of one channel all pixels, half and half.
-    """
-    _, channels, height, width = split.shape
-    if channels == 1:
-        return np.array([_halves(split.in_memory().reshape(-1, 1, 1, 1), term, leaf=PART * height * width)])
-    total = np.zeros(channels, np.float32)
-    for images, _ in split.batches(PART):
-        total = np.concatenate([total[None], term(images.numpy()).sum((2, 3))]).sum(0)
-    return total
-
-
-def _halves(pixels: Tensor, term: Callable[[np.ndarray], np.ndarray], *, leaf: int) -> np.float32:
-    """A sum of ``(N, 1, 1, 1)`` pixels as numpy's pairwise summation cuts it; ``leaf`` of them are floats at once."""
-    if len(pixels) <= max(leaf, 128):
-        return np.float32(term(to_float(pixels).numpy()).sum())
-    half = len(pixels) // 16 * 8
-    return _halves(pixels[:half], term, leaf=leaf) + _halves(pixels[half:], term, leaf=leaf)

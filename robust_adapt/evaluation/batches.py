@@ -16,6 +16,7 @@ from robust_adapt.answers import logits_of
 from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import Member, check_images, crafting, project
 from robust_adapt.ball import Ball
+from robust_adapt.checks import check_seed, check_whole
 from robust_adapt.data import Split
 from robust_adapt.distributed import ALONE, Processes
 from robust_adapt.errors import enough_memory, trim_memory
@@ -30,7 +31,7 @@ MEND = "lower `batch_size` of the evaluation."
 class Trial:
     """A model in eval mode, attacked in one ball, a batch at a time.
 
-    seed: of the random states. processes: each takes its own batches of the one-process run.
+    seed: of the random states. processes: each takes its own batches of the one-process run. Raises ``ConfigError``.
     """
 
     model: nn.Module
@@ -38,6 +39,10 @@ class Trial:
     batch_size: int = 250
     seed: int = 0
     processes: Processes = ALONE
+
+    def __post_init__(self) -> None:
+        check_whole("batch_size", self.batch_size)
+        check_seed(self.seed)
 
     def judgement(self, split: Split, begin: float) -> dict[str, Any]:
         """The fields that a ``Judgement`` of this model on these images begins with; begin: in ``time.monotonic``."""

@@ -7,7 +7,7 @@ import time
 from torch import nn
 
 from robust_adapt.ball import Ball
-from robust_adapt.checks import check_model, check_seed, check_whole
+from robust_adapt.checks import check_model
 from robust_adapt.data import Split
 from robust_adapt.evaluation.batches import Trial
 from robust_adapt.evaluation.measurement import Measurement
@@ -42,10 +42,6 @@ def eps_curve(
     """
     begin, model = time.monotonic(), check_model(model)
     split.check()
-    check_whole("batch_size", batch_size)
-    check_seed("seed", seed)
-    if n is not None:
-        check_whole("n", n)
     trial, part, points = Trial(model, ball, batch_size, seed), split.first(n), []
     largest = 1.0 if ball.norm == "Linf" else math.inf
     for eps in dict.fromkeys(min(multiple * ball.eps, largest) for multiple in MULTIPLES):

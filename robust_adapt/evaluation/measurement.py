@@ -14,7 +14,7 @@ from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import ATTACKS
 from robust_adapt.attacks.isolation import look
 from robust_adapt.ball import Ball, check_balls
-from robust_adapt.checks import check_model, check_seed, check_whole
+from robust_adapt.checks import check_model, check_whole
 from robust_adapt.data import Split
 from robust_adapt.distributed import ALONE, Processes
 from robust_adapt.errors import ConfigError, shown
@@ -60,16 +60,13 @@ def evaluate_model(
     check_balls(balls)
     chosen, model = _chosen(rows, balls), check_model(model)
     split.check()
-    for name, value in {"n": n, **{f"limits[{key!r}]": value for key, value in limits.items()}}.items():
+    for key, value in limits.items():
         if value is not None:
-            check_whole(name, value)
-    check_whole("batch_size", batch_size)
-    check_seed("seed", seed)
-    part = split.first(n)
+            check_whole(f"limits[{key!r}]", value)
+    part, trials = split.first(n), {each: Trial(model, each, batch_size, seed, processes) for each in balls}
     with exact_arithmetic():
         check_finite(look(model, part.take(slice(min(batch_size, LOOKED))).tensors(model_device(model))[0]))
     folder = None if save_adversarial is None else Path(save_adversarial)
-    trials = {each: Trial(model, each, batch_size, seed, processes) for each in balls}
     measurements = {each: Measurement(trial, part, folder) for each, trial in trials.items()}
     records = []
     for name, within in chosen.items():

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from robust_adapt.checks import check_whole
 from robust_adapt.data import Split
 from robust_adapt.errors import ConfigError
 from robust_adapt.evaluation.adversarial import load_adversarial
@@ -73,8 +72,6 @@ def transfer_matrix(
     """
     begin, first = time.monotonic(), _check(trials, row)
     split.check()
-    if n is not None:
-        check_whole("n", n)
     part = split.first(n)
     clean = {name: trial.figures(part, ROWS["Clean"])["right"] for name, trial in trials.items()}
     cells, loaded = list[TransferCell](), list[bool]()

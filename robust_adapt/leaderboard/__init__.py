@@ -20,7 +20,7 @@ from robust_adapt.leaderboard.corruptions import (
     read_corruptions,
 )
 from robust_adapt.leaderboard.places import Place, Standing, place
-from robust_adapt.leaderboard.submission import Paper, check_entry, model_source, submit
+from robust_adapt.leaderboard.submission import Paper, model_source, submit
 from robust_adapt.leaderboard.zoo import ZooModel, load_zoo_model
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "ZooModel",
     "benchmark",
     "blank_corruptions",
-    "check_entry",
     "compare",
     "corruption_accuracy",
     "dataset_named",

@@ -12,7 +12,6 @@ from robust_adapt.auto_attack import AutoAttackRecord, Conditions, Progress
 from robust_adapt.auto_attack.run import AutoAttackRun
 from robust_adapt.auto_attack.state import Shard
 from robust_adapt.ball import Ball
-from robust_adapt.checks import check_whole
 from robust_adapt.data import CIFAR10_CLASSES, ImageData, check_data
 from robust_adapt.errors import CheckpointError
 from robust_adapt.files import read_json
@@ -81,8 +80,6 @@ def benchmark(
     ``DataError``, ``CheckpointError``.
     """
     check_data(data)
-    if n is not None:
-        check_whole("n", n)
     chosen = Conditions.of(usual_ball(_board_data(data)) if conditions is None else conditions)
     run = AutoAttackRun(model, data.test.first(n), chosen)
     check_count(run.answers, len(data.classes), data.title)

@@ -28,28 +28,6 @@ REFUSED = (
     model_checks.OUTSIDE,
     model_checks.NOT_FINITE,
 )
-# the kinds of RobustBench's fields: (type, what the value matches as text, in words)
-_TEXT = (str, r".*\S.*", "a text that is not empty")
-_PERCENT = (str, r"100\.00|\d?\d\.\d\d", 'percent as text with two decimals, such as "52.48"')
-_FLAG = (bool, r".*", "true or false")
-_FIELDS = {
-    "link": _TEXT,
-    "name": _TEXT,
-    "authors": _TEXT,
-    "additional_data": _FLAG,
-    "number_forward_passes": (int, r"[1-9]\d*", "a whole number >= 1"),
-    "dataset": _TEXT,
-    "venue": _TEXT,
-    "architecture": _TEXT,
-    "eps": (str, r"[\d.]+(/\d+)?", 'a text such as "8/255"'),
-    "clean_acc": _PERCENT,
-    "reported": _PERCENT,
-    "autoattack_acc": _PERCENT,
-    "footnote": _TEXT,
-    "external": _PERCENT,
-    "unreliable": _FLAG,
-}
-_OPTIONAL = {"footnote", "external", "unreliable"}
 _ZOO = "robustbench.model_zoo.architectures.resnet"
 _HEAD = """\"\"\"build() is the `model` of this name in the zoo; it takes images in [0, 1].\"\"\"
 
@@ -103,7 +81,7 @@ _FORM = """{draft}# New model: {name}
 class Paper:
     """What a submission says of itself. name: the zoo's, such as ``Author2026Title_R18``, of which files are named.
 
-    checkpoint, code: where both are. Raises ``ConfigError`` for another name.
+    checkpoint, code: where both are. Raises ``ConfigError`` for another name, and for an empty text.
     """
 
     name: str
@@ -120,16 +98,9 @@ class Paper:
             raise ConfigError(
                 f"Expected `name` of letters, digits, _, - and ., but got {shown(self.name)}; e.g. Author2026Title."
             )
-
-
-def check_entry(entry: dict[str, Any]) -> None:
-    """Raise ``ConfigError`` unless the entry has RobustBench's fields, each of its kind, and no others."""
-    for name in sorted(_FIELDS.keys() - _OPTIONAL | entry.keys()):
-        if name not in _FIELDS:
-            raise ConfigError(f"Expected only RobustBench's fields in the entry, but got `{name}`; remove it.")
-        (kind, pattern, words), value = _FIELDS[name], entry.get(name)
-        if type(value) is not kind or not re.fullmatch(pattern, str(value), re.DOTALL):
-            raise ConfigError(f"Expected `{name}` of the entry as {words}, but got {shown(value)}.")
+        for name, value in vars(self).items():
+            if not str(value).strip():
+                raise ConfigError(f"Expected `{name}` of the submission as a text, but got {shown(value)}; fill it in.")
 
 
 def submit(
@@ -160,7 +131,6 @@ def submit(
             "evaluate again, or see the folder as a draft (`draft`)."
         )
     entry = _entry(record, paper)
-    check_entry(entry)
     weights, file = io.BytesIO(), f"{entry['dataset']}/{run.ball.norm}/{paper.name}"
     torch.save({_zoo_key(key): value.detach().cpu() for key, value in model.state_dict().items()}, weights)
     built = "`model.py` builds the model: its `build` is the `model` of the entry in the zoo."

@@ -51,7 +51,7 @@ class Effort:
         for name, value in dataclasses.asdict(self).items():
             if name != "seed" and (name, value) != ("n", None):
                 check_whole(name, value)
-        check_seed("seed", self.seed)
+        check_seed(self.seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

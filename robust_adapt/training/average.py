@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from robust_adapt.arithmetic import copied
-from robust_adapt.checks import check_model, check_number, unwrap
+from robust_adapt.checks import check_model, check_number, check_state, unwrap
 from robust_adapt.errors import ConfigError, shown
 
 
@@ -24,6 +24,7 @@ class WeightAverage:
         check_number("decay", decay, low=0, high=1, example=0.9995)
         if decay == 1:
             raise ConfigError("Expected `decay` in [0, 1), but got 1; an average that never moves is the random start.")
+        check_state(model)
         self.module = copied(model).eval().requires_grad_(False)
         self.decay, self.updates = decay, 0
         state = self.module.state_dict(keep_vars=True)

@@ -10,14 +10,14 @@ from robust_adapt.distributed import Processes
 KEEP, BEGIN = 0.99, 0.05  # a step, of the running averages; share of the run after which they count
 
 
-def class_wise(accuracies: Tensor, frequencies: Tensor, *, target: float, base: float = 0.5) -> Tensor:
-    """``(C,)`` eps, one a class, proportional to ``base`` + its accuracy under the training attack, of mean ``target``.
+def class_wise(accuracies: Tensor, frequencies: Tensor, *, target: float) -> Tensor:
+    """``(C,)`` eps, one a class, proportional to 0.5 + its accuracy under the training attack, of mean ``target``.
 
     accuracies: ``(C,)`` in [0, 1]; frequencies: ``(C,)`` shares of the samples, of sum 1. From CFA (Wei et al., 2023),
     whose eps is (0.5 + accuracy) * target: it shrinks every ball where the model is under 50 %, which the mean here
     does not.
     """
-    factors = base + accuracies
+    factors = 0.5 + accuracies
     return target * factors / (frequencies * factors).sum()
 
 
