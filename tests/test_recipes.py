@@ -54,7 +54,7 @@ def test_recipes_that_train_on_attacks_share_their_craft():
     assert set(craft.values()) == {("muon", 0.1)} and len(craft) == 4
 
 
-@pytest.mark.parametrize(("name", "run"), [("deepseek", "starts-class-wise"), ("union", "union")])
+@pytest.mark.parametrize(("name", "run"), [("deepseek", "starts-class-wise"), ("union", "union-2")])
 def test_a_recipe_trains_as_its_run_of_the_ablation(name, run, tmp_path):
     """But for what belongs to the ablation: no brake, an average for short runs, its data, length and width."""
     ours, theirs = recipe(name), Plan("cifar10", 16, 15, tmp_path).config(run)
