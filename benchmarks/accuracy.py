@@ -6,12 +6,12 @@
 
 Every point is a run of its own length, its learning rate annealed to 0, on one thread. ``plain-pgd-10`` and
 ``plain-ffgsm`` are what a user writes around torchattacks: float32, SGD with Nesterov momentum, the last weights, our
-augmented batches, the triangle schedule of the recipes, whose peak ``--peaks`` chooses for each on the held-out images
-at the shortest length. The others are recipes with all that is theirs (Muon, label smoothing), a crop of 2 and an
-average of 0.998, and ``n-fgsm-muon`` of benchmarks/proof.py; their epoch is chosen on the held-out images. Judged clean
-and under 20 steps of PGD on the margin loss, on the test images that no choice has seen (``JUDGED`` of
-benchmarks/proof.py). Minutes are CPU minutes of the training steps alone: steps times the CPU seconds of one
-(OUT/seconds.json), the plain loops measured in turn with each other, and so are ours. Finished points are kept
+augmented batches, the triangle schedule of the recipes, whose peak is chosen for each among ``--peaks``, on the
+held-out images after ``--search`` minutes. The others are recipes with all that is theirs (Muon, label smoothing), a
+crop of 2 and an average of 0.998, and ``n-fgsm-muon`` of benchmarks/proof.py; their epoch is chosen on the held-out
+images. Judged clean and under 20 steps of PGD on the margin loss, on the test images that no choice has seen
+(``JUDGED`` of benchmarks/proof.py). Minutes are CPU minutes of the training steps alone: steps times the CPU seconds of
+one (OUT/seconds.json), the plain loops measured in turn with each other, and so are ours. Finished points are kept
 (OUT/WAY-MINUTES-sSEED.json), interrupted ones go on.
 """
 
@@ -182,14 +182,14 @@ def point(way: str, minutes: float, seed: int, options: argparse.Namespace, data
 
 
 def chosen_peak(way: str, options: argparse.Namespace, data: ImageData) -> float:
-    """The peak of a plain loop's learning rate, best under the margin loss after the shortest length, at seed 0."""
+    """The peak of a plain loop's learning rate, best under the margin loss after ``--search`` minutes, at seed 0."""
     path = options.out / "peaks.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     tried = known.setdefault(way, {})
     for peak in options.peaks:
         if f"{peak:g}" not in tried:
             loop = Loop(way, config_of(way, options), data, peak)
-            loop.train(max(1, round(60 * min(options.minutes) / prices(options, data)[way])))
+            loop.train(max(1, round(60 * options.search / prices(options, data)[way])))
             tried[f"{peak:g}"] = judged(loop.model, data.validation)["margin"]
             write_json(path, known)
     return float(max(tried, key=lambda peak: tried[peak]))
@@ -234,6 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--ways", nargs="+", choices=(*PLAIN, *OURS), default=[*PLAIN, *OURS])
     parser.add_argument("--peaks", type=float, nargs="+", default=[0.05, 0.1, 0.2], help="of the plain loops' rates")
+    parser.add_argument("--search", type=float, default=3.5, help="minutes of a run that tries a peak")
     parser.add_argument("--validation", type=int, default=2500)
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--draw", action="store_true", help="the table and the plot of what there is")

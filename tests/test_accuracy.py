@@ -20,6 +20,7 @@ def options(tmp_path):
         data="digits",
         width=2,
         minutes=[0.01],
+        search=0.01,
         seeds=[0],
         ways=["plain-ffgsm"],
         peaks=[0.1],
@@ -53,7 +54,20 @@ def test_an_interrupted_loop_goes_on_to_the_same_bits(options, tmp_path, monkeyp
 
 def test_points_are_of_real_runs_and_kept(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(proof, "JUDGED", (100, 130))
-    arguments = ["--data", "digits", "--width", "2", "--minutes", "0.005", "--validation", "60", "--out", str(tmp_path)]
+    arguments = [
+        "--data",
+        "digits",
+        "--width",
+        "2",
+        "--minutes",
+        "0.005",
+        "--search",
+        "0.005",
+        "--validation",
+        "60",
+        "--out",
+        str(tmp_path),
+    ]
     arguments += ["--peaks", "0.1", "--ways", "plain-ffgsm", "one-step"]
     accuracy.main(arguments)
     printed = capsys.readouterr().out
