@@ -185,14 +185,14 @@ def chosen_peak(way: str, options: argparse.Namespace, data: ImageData) -> float
     """The peak of a plain loop's learning rate, best under the margin loss after ``--search`` minutes, at seed 0."""
     path = options.out / "peaks.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    tried = known.setdefault(way, {})
+    tried = known.setdefault(f"{way}, {options.search:g} minutes", {})
     for peak in options.peaks:
         if f"{peak:g}" not in tried:
             loop = Loop(way, config_of(way, options), data, peak)
             loop.train(max(1, round(60 * options.search / prices(options, data)[way])))
             tried[f"{peak:g}"] = judged(loop.model, data.validation)["margin"]
             write_json(path, known)
-    return float(max(tried, key=lambda peak: tried[peak]))
+    return max(options.peaks, key=lambda peak: tried[f"{peak:g}"])
 
 
 def draw(records: Sequence[dict[str, Any]], path: Path) -> None:

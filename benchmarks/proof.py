@@ -172,7 +172,7 @@ def epochs_of(plan: Plan, name: str, seed: int, *, steps_per_epoch: int) -> floa
     folder = plan.folder(name, seed)
     if is_run(folder):
         return read_config(folder).epochs
-    return max(0.1, round(60 * plan.minutes / (seconds_a_step(plan, name) * steps_per_epoch), 1))
+    return max(0.01, round(60 * plan.minutes / (seconds_a_step(plan, name) * steps_per_epoch), 2))
 
 
 def command(plan: Plan, name: str, seed: int, epochs: float) -> list[str]:

@@ -11,13 +11,14 @@ flags of every ball). ``fast``: a search may run in bf16, what it finds is confi
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.proof import SEVERAL, Plan, bring, epochs_of, parser_of, run, unseen
 from robust_adapt.ball import Ball
-from robust_adapt.records import EvaluationRecord, write_json
+from robust_adapt.records import EpochRecord, EvaluationRecord, read_lines, write_json
 from robust_adapt.statistics import wilson
 
 BALLS = tuple(map(Ball.of, ("Linf 8/255", "L2 0.5", "L1 12")))
@@ -54,11 +55,12 @@ def held_out(plan: Plan, name: str, seed: int) -> float:
     return record.worst_case.accuracy
 
 
-def chosen(plan: Plan, seed: int, runs: Sequence[str] = RUNS) -> list[str]:
-    """Of every way the form that is best on held-out images, of those that are finished."""
-    done = [name for name in runs if (plan.folder(name, seed) / "done").exists()]
-    ways = [[name for name in forms if name in done] for forms in WAYS.values()]
-    return [max(forms, key=lambda name: held_out(plan, name, seed)) for forms in ways if forms]
+def chosen(plan: Plan, seeds: Sequence[int], runs: Sequence[str] = RUNS) -> list[str]:
+    """Of every way the form that is best on held-out images, by the mean over the seeds; of those that are measured at
+    each of them."""
+    measured = [name for name in runs if all((plan.folder(name, seed) / "held-out.json").exists() for seed in seeds)]
+    ways = [[name for name in forms if name in measured] for forms in WAYS.values()]
+    return [max(forms, key=lambda name: sum(held_out(plan, name, seed) for seed in seeds)) for forms in ways if forms]
 
 
 def judge(plan: Plan, name: str, seed: int) -> None:
@@ -78,45 +80,50 @@ def judge(plan: Plan, name: str, seed: int) -> None:
 
 
 def row(plan: Plan, name: str, seed: int) -> dict[str, Any] | None:
-    """Correct images of a run: held out, clean, in each ball, in all of them; None where it is not judged."""
-    path = plan.folder(name, seed) / "union.json"
-    if not path.exists():
+    """Correct images of a run: clean, in each ball, in all of them; None where it is not judged."""
+    folder = plan.folder(name, seed)
+    if not (folder / "union.json").exists():
         return None
-    found = json.loads(path.read_text())
+    found = json.loads((folder / "union.json").read_text())
+    last = read_lines(folder / "epochs.jsonl", EpochRecord)[-1]
     flags = {ball: record["flags"] for ball, record in found["balls"].items()}
     clean = next(iter(found["balls"].values()))["clean"]["correct"]
     counts = {"clean": clean} | {ball: sum(each) for ball, each in flags.items()}
     right = list(map(all, zip(*flags.values(), strict=True)))
-    return {"name": name, "seed": seed, "n": found["n"], "data": found["data"]} | counts | {"union": right}
+    arithmetic = [each["fingerprint"].get("arithmetic", "exact") for each in found["balls"].values()]
+    about = {"name": name, "seed": seed, "n": found["n"], "data": found["data"], "arithmetic": arithmetic}
+    return about | {"steps": last.step, "cpu_minutes": last.cpu_seconds / 60} | counts | {"union": right}
 
 
 def markdown(plan: Plan, seeds: Sequence[int]) -> str:
     """Accuracy in percent, most of the union first, with its 95 % Wilson interval; then the forms not chosen."""
-    rows = [found for name in RUNS for seed in seeds if (found := row(plan, name, seed))]
+    names = chosen(plan, seeds)
+    rows = [found for name in names for seed in seeds if (found := row(plan, name, seed))]
     if not rows:
         return "No run is judged yet."
     columns = ["clean", *map(str, BALLS)]
-    lines = [
-        "| run | seed | held out | " + " | ".join([*columns, "union"]) + " |",
-        "|---|" + "--:|" * (len(columns) + 3),
-    ]
+    head = ["run", "seed", "held out", *columns, "union", "steps", "CPU minutes"]
+    lines = [f"| {' | '.join(head)} |", "|---|" + "--:|" * (len(head) - 1)]
     for each in sorted(rows, key=lambda one: -sum(one["union"])):
         n, union = each["n"], sum(each["union"])
         low, high = wilson(union, n)
         cells = [each["name"], each["seed"], f"{100 * held_out(plan, each['name'], each['seed']):.1f}"]
         cells += [f"{100 * each[column] / n:.1f}" for column in columns]
         cells.append(f"{100 * union / n:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+        cells += [each["steps"], f"{each['cpu_minutes']:.0f}"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     others = [
         f"{name} {100 * held_out(plan, name, seed):.1f}"
         for name in RUNS
         for seed in seeds
-        if (plan.folder(name, seed) / "held-out.json").exists() and row(plan, name, seed) is None
+        if (plan.folder(name, seed) / "held-out.json").exists() and name not in names
     ]
+    arithmetic = " and ".join(dict.fromkeys(itertools.chain(*(each["arithmetic"] for each in rows))))
     note = (
         f"{rows[0]['n']} test images of {rows[0]['data']} that no choice has seen; right when clean and under APGD-CE "
-        "and APGD-T of AutoAttack; union: in every ball. Held out: right on held-out training images in every ball, "
-        "under 20 steps of PGD, of PGD on the margin loss, of PGD in L2 and of APGD in L1."
+        f"and APGD-T of AutoAttack ({arithmetic}); union: in every ball. Held out: right on held-out training images "
+        "in every ball, under 20 steps of PGD, of PGD on the margin loss, of PGD in L2 and of APGD in L1. CPU minutes "
+        "include the validation of every epoch."
     )
     return "\n".join([*lines, "", note, *([f"Not chosen, held out: {', '.join(others)}."] if others else [])])
 
@@ -127,7 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for seed in options.seeds if not (options.table or options.home) else ():
         for name in options.runs:
             run(plan, name, seed, epochs_of(plan, name, seed, steps_per_epoch=options.training // plan.batch_size))
-        for name in chosen(plan, seed, options.runs):
+            if (plan.folder(name, seed) / "done").exists():
+                held_out(plan, name, seed)
+    if not (options.table or options.home):
+        for name, seed in itertools.product(chosen(plan, options.seeds, options.runs), options.seeds):
             judge(plan, name, seed)
     if options.home:
         bring(plan, options.runs, options.seeds, options.home)

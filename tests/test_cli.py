@@ -21,8 +21,9 @@ from robust_adapt.cli.terminal import Answer, grid, read_of_run
 from robust_adapt.cli.train import TrainingProgress, _slug, step_text
 from robust_adapt.config import DataConfig
 from robust_adapt.errors import Stopped
-from robust_adapt.recipes import on_digits, recipe
+from robust_adapt.recipes import RECIPES, on_digits, recipe
 from robust_adapt.records import EpochRecord, RunRecord, StepRecord
+from robust_adapt.training.checkpoint import read_config
 
 DIGITS = ["--data.name", "digits", "--data.validation", "60"]
 TINY = [*DIGITS, "--model.width", "4", "--batch-size", "32"]
@@ -239,20 +240,42 @@ def test_a_table_judges_all_runs_alike(capsys, tmp_path, monkeypatch):
 def test_a_table_of_no_images_is_refused_before_anything_is_trained(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = run(capsys, "table", "--n", "0", *DIGITS, "--model.width", "1", "--epochs", "1")
-    assert code == 2 and "Expected `n` > 0, but got 0" in err
+    assert code == 2 and "Expected `n` as a whole number >= 1, but got 0" in err
     assert not Path("runs").exists()
 
 
 def test_the_data_of_runs_in_a_table_may_have_moved(capsys, tmp_path, monkeypatch, make_folder):
     monkeypatch.chdir(tmp_path)
-    folder = make_folder(name="one", classes=("cat", "dog"), size=8, counts=(("train", 8), ("test", 2)))
+    counts = (("train", 8), ("test", 2))
+    folder = make_folder(name="one", classes=("cat", "dog"), size=8, counts=counts)
     small = ["--data.validation", "4", "--model.width", "1", "--batch-size", "8", "--epochs", "1"]
-    assert run(capsys, "train", "standard", "--data.name", f"folder:{folder}", *small, "--out", "a")[0] == 0
+    for out in ("a", "b"):
+        assert run(capsys, "train", "standard", "--data.name", f"folder:{folder}", *small, "--out", out)[0] == 0
     moved = folder.rename(tmp_path / "two")
-    flags = ["--standard", "a", "--robust", "a", "--eps", "0.1", "--n", "2"]
-    assert run(capsys, "table", *flags)[0] == 2
-    code, _, err = run(capsys, "table", *flags, "--data.name", f"folder:{moved}")
+    flags = ["--standard", "a", "--eps", "0.1", "--n", "2", "--robust"]
+    assert run(capsys, "table", *flags, "b")[0] == 2
+    code, _, err = run(capsys, "table", *flags, "b", "--data.name", f"folder:{moved}")
     assert (code, err) == (0, "")
+    other = make_folder(name="other", classes=("cat", "dog"), size=8, counts=(("train", 8), ("test", 3)))
+    for robust in ("b", "standard"):
+        code, _, err = run(capsys, "table", *flags, robust, "--data.name", f"folder:{other}")
+        assert code == 2
+        assert err.startswith("DataError Expected runs of one data set, but got one of 'other (folder copy)' and a of")
+
+
+def test_a_recipe_beside_a_run_in_a_table_has_its_data_and_the_budget_of_the_table(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny = [*DIGITS, "--model.width", "1", "--data.subset", "20", "--batch-size", "20", "--epochs", "1"]
+    judged = ["--evaluation.eps", "0.02", "--evaluation.seed", "3", "--evaluation.deepfool-n", "1"]
+    assert run(capsys, "train", "standard", *tiny, *judged, "--out", "a")[0] == 0
+    flags = ["--standard", "a", "--robust", "pgd", "--eps", "0.1", "--epochs", "1", "--model.width", "1", "--n", "2"]
+    monkeypatch.setitem(RECIPES, "pgd", lambda: dataclasses.replace(recipe("one-step"), batch_size=20))
+    code, _, err = run(capsys, "table", *flags)
+    assert (code, err) == (0, "")
+    config = read_config(Path("runs/table/pgd"))
+    assert (config.data.subset, config.evaluation.seed, config.evaluation.n, config.ball.eps) == (20, 3, None, 0.1)
+    records = json.loads(Path("runs/table/table.json").read_text())
+    assert [(record["n"], record["eps"], record["seed"]) for record in records] == [(2, 0.1, 3)] * 2
 
 
 def test_a_second_run_into_the_same_folder_needs_resume(capsys, tmp_path, monkeypatch):

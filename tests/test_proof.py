@@ -36,8 +36,8 @@ def test_every_run_is_a_config_with_the_same_craft(name, plan):
 def test_the_length_of_a_run_follows_from_its_price(plan):
     lengths = {name: proof.epochs_of(plan, name, 0, steps_per_epoch=371) for name in ("n-fgsm", "pgd-2")}
     assert lengths == {
-        "n-fgsm": pytest.approx(1200 / 0.4 / 371, abs=0.05),
-        "pgd-2": pytest.approx(1200 / 0.5 / 371, abs=0.05),
+        "n-fgsm": pytest.approx(1200 / 0.4 / 371, abs=0.005),
+        "pgd-2": pytest.approx(1200 / 0.5 / 371, abs=0.005),
     }
 
 

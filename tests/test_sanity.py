@@ -92,6 +92,11 @@ def test_a_sound_model_passes(model, digits):
     assert all(not one.todo for one in record.checks if one.status == "pass")
 
 
+def test_the_largest_seed_is_taken(model, digits):
+    record, _ = check(model, digits, n=4, steps=2, queries=2, seed=2**32 - 1)
+    assert record.seed == 2**32 - 1
+
+
 def test_a_quantised_input_is_caught(model, digits):
     model.before = Call(lambda images: torch.round(images * 6) / 6)
     record, checks = check(model, digits)

@@ -601,13 +601,18 @@ def test_a_word_on_normalisation_is_wanted_where_the_file_has_none_and_only_ther
     start(digits, whole)
 
 
-def test_one_value_for_all_channels_is_one_each_for_a_run_that_goes_on_from_it(tmp_path):
-    net = build_model("ResNet18", width=4, channels=3, size=8, mean=[0.5], std=[0.25])
+def test_a_run_that_goes_on_from_one_mean_for_all_channels_can_be_loaded(tmp_path, make_folder):
+    net = build_model("ResNet18", width=1, num_classes=2, channels=3, size=8, mean=[0.5], std=[0.25])
     torch.save({"mu": net.normalize.mean, "sigma": net.normalize.std, **net.model.state_dict()}, tmp_path / "net.pt")
-    found = model_of_file(tmp_path / "net.pt", ModelConfig(width=4), num_classes=10, channels=3, size=8)
-    assert found.model.normalize.mean.shape == (1, 3, 1, 1)
+    settings = ModelConfig(width=1, weights=str(tmp_path / "net.pt"))
+    found = model_of_file(tmp_path / "net.pt", settings, num_classes=2, channels=3, size=8)
     images = torch.rand(2, 3, 8, 8)
     assert torch.equal(found.model.eval()(images), net.eval()(images))
+    folder = make_folder(classes=("cat", "dog"), size=8, counts=(("train", 8), ("test", 2)))
+    data = DataConfig(name=f"folder:{folder}", validation=4)
+    config = recipe("standard", data=data, model=settings, epochs=1.0, batch_size=8, device="cpu")
+    runs.train(config, tmp_path / "run")
+    assert runs.load_run(tmp_path / "run").model.normalize.mean.flatten().tolist() == [0.5] * 3
 
 
 def test_a_training_says_which_of_several_weights_it_starts_from(digits, tmp_path, caplog):

@@ -7,9 +7,10 @@ from typing import Any
 
 from robust_adapt import reporting
 from robust_adapt.ball import Ball, Epsilon
+from robust_adapt.checks import check_whole
 from robust_adapt.cli.evaluate import figures, row_text
 from robust_adapt.cli.report import write_report
-from robust_adapt.cli.terminal import Answer, TrustCode, progress, read, run_folders
+from robust_adapt.cli.terminal import Answer, TrustCode, names_data, progress, read, run_folders
 from robust_adapt.cli.train import train_with_progress
 from robust_adapt.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from robust_adapt.errors import ConfigError
@@ -21,7 +22,8 @@ class TableOptions:
     """A standard and a robust model side by side under one budget, with the article's numbers."""
 
     standard: str = "standard"
-    """Recipe to train, or the folder of a run, for the standard model."""
+    """Recipe to train, or the folder of a run, for the standard model; a run's data and evaluation stand unless flags
+    say otherwise."""
     robust: tuple[str, ...] = ("deepseek",)
     """Recipes to train, or folders of runs, for the robust models."""
     out: Path = Path("runs/table")
@@ -59,11 +61,11 @@ def table(arguments: Sequence[str]) -> Answer:
         from robust_adapt.training.checkpoint import read_config
 
         own = read_config(Path(options.standard))
-        own_options = TableOptions(standard=options.standard, data=own.data, evaluation=own.evaluation)
+        judged = dataclasses.replace(own.evaluation, eps=None)  # the budget is that of all
+        own_options = TableOptions(standard=options.standard, data=own.data, evaluation=judged)
         options = read(TableOptions, arguments, "table", default=own_options)
-    evaluation = options.evaluation
     if options.n is not None:
-        evaluation = dataclasses.replace(evaluation, n=options.n)
+        check_whole("n", options.n)
 
     def build(name: str) -> Config:
         config = recipe(name)
@@ -71,7 +73,7 @@ def table(arguments: Sequence[str]) -> Answer:
             config,
             data=options.data,
             model=options.model,
-            evaluation=evaluation,
+            evaluation=options.evaluation,
             seed=options.seed,
             controller=dataclasses.replace(config.controller, target=options.eps),
             minutes=options.minutes,
@@ -79,7 +81,8 @@ def table(arguments: Sequence[str]) -> Answer:
         )
 
     names, trusted = [options.standard, *options.robust], options.trust_code or options.model.name
-    return _compare(names, build, options.out, data=options.data, evaluation=evaluation, trusted=trusted)
+    data, n = (options.data, names_data(arguments)), options.evaluation.n if options.n is None else options.n
+    return _compare(names, build, options.out, data, evaluation=options.evaluation, n=n, trusted=trusted)
 
 
 def demo(arguments: Sequence[str]) -> Answer:
@@ -92,29 +95,33 @@ def _compare(
     names: Sequence[str],
     build: Callable[[str], Config],
     out: Path,
+    data: tuple[DataConfig, bool] | None = None,
     *,
-    data: DataConfig | None = None,
     evaluation: EvaluationConfig | None = None,
+    n: int | None = None,
     trusted: bool | str = False,
 ) -> Answer:
-    """Train what is a recipe, load what is a run, evaluate all alike (by default as the first), write and print."""
+    """Train what is a recipe, load what is a run, evaluate all alike (by default as the first), write and print.
+
+    data: where no recipe says which, and whether flags name it or it is the first run's own.
+    """
     from robust_adapt import runs
 
     names = list(dict.fromkeys(str(Path(name)) for name in names))
     present = {str(folder): runs.load_run(folder, trust_code=trusted) for folder in run_folders(names)}
     configs = {name: build(name) for name in names if name not in present}  # an unknown recipe is said before training
     _budget([present[name].config if name in present else configs[name] for name in names])  # refused before training
-    _check_data(list(present.values()), list(configs.values()), data)
+    images = _images(list(present.values()), list(configs.values()), data)
     done = [present.get(name) or train_with_progress(configs[name], out / name, resume=True) for name in names]
     found = dict(zip(runs.own_names([(run.config.recipe, run.folder) for run in done]), done, strict=True))
     ball, *others = _budget([run.config for run in found.values()])
     first = next(iter(found.values()))
-    images, evaluation, records = runs.load_own_data(first, data), evaluation or first.config.evaluation, []
+    evaluation, records = evaluation or first.config.evaluation, []
     for name, run in found.items():
         alike = dataclasses.replace(run, config=dataclasses.replace(run.config, evaluation=evaluation))
         with progress(f"evaluating {name}") as say:
-            record = runs.read_evaluation(alike, [ball, *others], images, n=evaluation.n) or runs.evaluate(
-                alike, [ball, *others], data=images, n=evaluation.n, report=lambda row: say(row_text(row))
+            record = runs.read_evaluation(alike, [ball, *others], images, n=n) or runs.evaluate(
+                alike, [ball, *others], data=images, n=n, report=lambda row: say(row_text(row))
             )
         records.append(dataclasses.replace(record, model=name))
     dossiers = [
@@ -134,15 +141,21 @@ def _compare(
     return Answer(record={"evaluations": records}, text=text, details=details, folder=out, files=files)
 
 
-def _check_data(present: Sequence[Any], configs: Sequence[Config], config: DataConfig | None) -> None:
-    """Refuse runs that are not of the data that the others are of, or will be trained on."""
+def _images(present: Sequence[Any], configs: Sequence[Config], given: tuple[DataConfig, bool] | None) -> Any:
+    """The data that all are judged on. Refuses runs that are not of those that the others are of, or will be trained
+    on, or that were named."""
     from robust_adapt import runs
     from robust_adapt.data import load_data
 
-    if len(present) + len(configs) > 1 and present:
-        data = load_data(configs[0].data) if configs else runs.load_own_data(present[0], config)
-        for run in present:
-            runs.check_own_data(run, data)
+    if configs:
+        data = load_data(configs[0].data)
+    elif given is not None and given[1]:
+        data = load_data(given[0])
+    else:
+        data = runs.load_own_data(present[0], given[0] if given else None)
+    for run in present:
+        runs.check_own_data(run, data)
+    return data
 
 
 def _budget(configs: Sequence[Config]) -> list[Ball]:

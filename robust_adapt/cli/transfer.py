@@ -12,7 +12,7 @@ import tyro
 from rich.table import Table
 
 from robust_adapt.ball import Ball, Epsilon
-from robust_adapt.checks import check_known
+from robust_adapt.checks import check_known, check_seed, check_whole
 from robust_adapt.cli.terminal import Answer, TrustCode, grid, names_data, progress, read_of_run, run_folders
 from robust_adapt.config import DataConfig, ModelConfig
 from robust_adapt.errors import ConfigError
@@ -52,6 +52,10 @@ def transfer(arguments: Sequence[str]) -> Answer:
     options = read_of_run(TransferOptions, arguments, "transfer", "models")
     if len(set(options.models)) < 2:
         raise ConfigError(f"Expected two models or more, but got {', '.join(options.models) or 'none'}; name another.")
+    check_whole("batch_size", options.batch_size)  # before the data, which may be a download
+    check_seed(options.seed)
+    if options.n is not None:
+        check_whole("n", options.n)
     from robust_adapt import evaluation, leaderboard, runs
     from robust_adapt.data import load_data
 
@@ -59,7 +63,7 @@ def transfer(arguments: Sequence[str]) -> Answer:
     dataset = leaderboard.dataset_named(options.data.name)
     ball = _ball(options, folders, dataset)
     for name in options.models:
-        runs.check_name(name, dataset=dataset, threat=ball.norm)  # before the data, which may be a download
+        runs.check_name(name, dataset=dataset, threat=ball.norm)
     own = [] if names_data(arguments) else folders
     data = runs.load_own_data(own[0], options.data) if own else load_data(options.data)
     for folder in own:

@@ -99,7 +99,7 @@ class Paper:
                 f"Expected `name` of letters, digits, _, - and ., but got {shown(self.name)}; e.g. Author2026Title."
             )
         for name, value in vars(self).items():
-            if not str(value).strip():
+            if not isinstance(value, str) or not value.strip():
                 raise ConfigError(f"Expected `{name}` of the submission as a text, but got {shown(value)}; fill it in.")
 
 

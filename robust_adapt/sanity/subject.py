@@ -16,7 +16,7 @@ from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import Member, Objective, crafting
 from robust_adapt.auto_attack import AutoAttackRecord
 from robust_adapt.ball import Ball
-from robust_adapt.checks import check_seed, check_whole, device_errors
+from robust_adapt.checks import SEEDS, check_seed, check_whole, device_errors
 from robust_adapt.data import Split
 from robust_adapt.errors import first_line
 from robust_adapt.evaluation import Trial
@@ -118,7 +118,7 @@ class Subject:
             return self.right(adversarial.to(self.device), labels)
 
         flags = torch.ones(self.n, dtype=torch.bool) if among is None else among.clone()
-        trial = dataclasses.replace(self.trial, ball=ball, seed=self.effort.seed + seed)
+        trial = dataclasses.replace(self.trial, ball=ball, seed=(self.effort.seed + seed) % SEEDS)
         part = self.split.take(flags.nonzero().squeeze(1))
         flags[flags.clone()] = torch.cat([*trial.ask(part, stands), flags[:0]])
         return flags
