@@ -64,6 +64,7 @@ SEVERAL = {
     **{f"e-at-{steps}": f"{TWO} --attack.steps {steps} --attack.pick one" for steps in (2, 4, 10)},
     **{f"union-{steps}": f"{THREE} --attack.steps {steps}" for steps in (2, 4)},
     "union-two-4": f"{TWO} --attack.steps 4",
+    "union-linf-l2-2": f"--attack.attacks nfgsm pgdl2 --attack.union 'L2 0.5' {OWN} {MUON} --attack.steps 2",
 }
 # name: arguments beside CRAFT; the first part is the search for the baseline, then an idea at a time and all three
 RUNS = {
