@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.proof import SEVERAL, Plan, bring, epochs_of, parser_of, run, unseen
 from robust_adapt.ball import Ball
 from robust_adapt.records import EpochRecord, EvaluationRecord, read_lines, write_json
-from robust_adapt.statistics import wilson
+from robust_adapt.statistics import mcnemar, wilson
 
 BALLS = tuple(map(Ball.of, ("Linf 8/255", "L2 0.5", "L1 12")))
 WAYS = {
@@ -96,20 +96,25 @@ def row(plan: Plan, name: str, seed: int) -> dict[str, Any] | None:
 
 
 def markdown(plan: Plan, seeds: Sequence[int]) -> str:
-    """Accuracy in percent, most of the union first, with its 95 % Wilson interval; then the forms not chosen."""
+    """Accuracy in percent, most of the union first, with its 95 % Wilson interval and the first above each,
+    image by image (McNemar); then the forms not chosen."""
     names = chosen(plan, seeds)
     rows = [found for name in names for seed in seeds if (found := row(plan, name, seed))]
     if not rows:
         return "No run is judged yet."
     columns = ["clean", *map(str, BALLS)]
-    head = ["run", "seed", "held out", *columns, "union", "steps", "CPU minutes"]
+    head = ["run", "seed", "held out", *columns, "union", "first above it, points", "steps", "CPU minutes"]
     lines = [f"| {' | '.join(head)} |", "|---|" + "--:|" * (len(head) - 1)]
-    for each in sorted(rows, key=lambda one: -sum(one["union"])):
+    rows.sort(key=lambda one: -sum(one["union"]))
+    for each in rows:
         n, union = each["n"], sum(each["union"])
         low, high = wilson(union, n)
         cells = [each["name"], each["seed"], f"{100 * held_out(plan, each['name'], each['seed']):.1f}"]
         cells += [f"{100 * each[column] / n:.1f}" for column in columns]
         cells.append(f"{100 * union / n:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+        found = mcnemar(rows[0]["union"], each["union"])  # the same images
+        low, high = 100 * found.low, 100 * found.high
+        cells.append("" if each is rows[0] else f"{100 * found.difference:+.1f} [{low:+.1f}, {high:+.1f}]")
         cells += [each["steps"], f"{each['cpu_minutes']:.0f}"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     others = [
