@@ -159,10 +159,12 @@ def test_by_default_each_ball_has_its_rows_and_none_twice(channel_means, leads):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A few steps of the recipe on the digits, with a probe of the brake."""
+    """A few steps in three balls on the digits, with a probe of the brake."""
     config = on_digits(recipe("union"), epochs=2)
+    attack = AttackConfig(attacks=("nfgsm", "pgdl2", "apgd-l1"), union=("L2 0.5", "L1 2"), steps=4)
     config = dataclasses.replace(
         config,
+        attack=attack,
         data=dataclasses.replace(config.data, subset=256, validation=60),
         model=dataclasses.replace(config.model, width=4),
         evaluation=dataclasses.replace(config.evaluation, n=20),
