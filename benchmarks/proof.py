@@ -56,6 +56,7 @@ PGI = "--loss.consistency-on logits --loss.anchor start"
 OWN = "--attack.step-ratio None"  # each attack's own
 THREE = f"--attack.attacks nfgsm pgdl2 apgd-l1 --attack.union 'L2 0.5' 'L1 12' {OWN} {MUON}"
 TWO = f"--attack.attacks nfgsm apgd-l1 --attack.union 'L1 12' {OWN} {MUON}"  # L2 0.5 lies between them
+LINF_L2 = f"--attack.attacks nfgsm pgdl2 --attack.union 'L2 0.5' {OWN} {MUON}"
 L1 = f"--attack.norm L1 --controller.target 12 --attack.attacks apgd-l1 {OWN} {MUON}"
 # of benchmarks/union.py: a ball alone, one a batch as in E-AT, three or two a batch; a number: of steps but in Linf
 SEVERAL = {
@@ -64,7 +65,8 @@ SEVERAL = {
     **{f"e-at-{steps}": f"{TWO} --attack.steps {steps} --attack.pick one" for steps in (2, 4, 10)},
     **{f"union-{steps}": f"{THREE} --attack.steps {steps}" for steps in (2, 4)},
     "union-two-4": f"{TWO} --attack.steps 4",
-    "union-linf-l2-2": f"--attack.attacks nfgsm pgdl2 --attack.union 'L2 0.5' {OWN} {MUON} --attack.steps 2",
+    "union-linf-l2-2": f"{LINF_L2} --attack.steps 2",
+    "e-at-linf-l2-2": f"{LINF_L2} --attack.steps 2 --attack.pick one",
 }
 # name: arguments beside CRAFT; the first part is the search for the baseline, then an idea at a time and all three
 RUNS = {
@@ -133,8 +135,9 @@ def seconds_a_step(plan: Plan, name: str) -> float:
 
     A run that is not there yet is measured in turn with ``BASE``, so that a busier hour does not make it longer.
     """
-    if name.startswith("e-at"):  # half of its steps cost as much as the baseline's, half as those in L1 alone
-        return (seconds_a_step(plan, BASE) + seconds_a_step(plan, name.replace("e-at", "l1"))) / 2
+    if name.startswith("e-at"):  # half of its steps cost as much as the baseline's, half as those in the other ball
+        other = "l2" if name == "e-at-linf-l2-2" else name.replace("e-at", "l1")
+        return (seconds_a_step(plan, BASE) + seconds_a_step(plan, other)) / 2
     path = plan.out / "seconds.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     if name not in known:

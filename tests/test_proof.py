@@ -138,6 +138,7 @@ def test_the_best_form_of_a_way_on_held_out_images_is_judged_in_every_ball(plan,
 
 
 def test_one_ball_a_batch_costs_the_mean_of_its_steps(plan):
-    (plan.out / "seconds.json").write_text(json.dumps({proof.BASE: 0.4, "l1-4": 1.4, "l1-10": 2.6}))
+    (plan.out / "seconds.json").write_text(json.dumps({proof.BASE: 0.4, "l1-4": 1.4, "l1-10": 2.6, "l2": 0.6}))
     assert proof.seconds_a_step(plan, "e-at-4") == pytest.approx(0.9)
     assert proof.seconds_a_step(plan, "e-at-10") == pytest.approx(1.5)
+    assert proof.seconds_a_step(plan, "e-at-linf-l2-2") == pytest.approx(0.5)
