@@ -111,11 +111,12 @@ def _compare(
     present = {str(folder): runs.load_run(folder, trust_code=trusted) for folder in run_folders(names)}
     configs = {name: build(name) for name in names if name not in present}  # an unknown recipe is said before training
     _budget([present[name].config if name in present else configs[name] for name in names])  # refused before training
-    images = _images(list(present.values()), list(configs.values()), data)
+    images = _images(list(present.values()), list(configs.values()), data) if present else None
     done = [present.get(name) or train_with_progress(configs[name], out / name, resume=True) for name in names]
     found = dict(zip(runs.own_names([(run.config.recipe, run.folder) for run in done]), done, strict=True))
     ball, *others = _budget([run.config for run in found.values()])
     first = next(iter(found.values()))
+    images = runs.load_own_data(first) if images is None else images
     evaluation, records = evaluation or first.config.evaluation, []
     for name, run in found.items():
         alike = dataclasses.replace(run, config=dataclasses.replace(run.config, evaluation=evaluation))
@@ -142,7 +143,7 @@ def _compare(
 
 
 def _images(present: Sequence[Any], configs: Sequence[Config], given: tuple[DataConfig, bool] | None) -> Any:
-    """The data that all are judged on. Refuses runs that are not of those that the others are of, or will be trained
+    """The data that runs are judged on. Refuses runs that are not of those that the others are of, or will be trained
     on, or that were named."""
     from robust_adapt import runs
     from robust_adapt.data import load_data
