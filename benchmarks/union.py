@@ -26,7 +26,8 @@ WAYS = {
     "Linf alone, the recipe `deepseek`": ("starts-class-wise",),
     "L2 alone": ("l2",),
     "L1 alone": ("l1-2", "l1-4", "l1-10"),
-    "one ball a batch, as in E-AT": ("e-at-2", "e-at-4", "e-at-10", "e-at-linf-l2-2"),
+    "one ball a batch, as in E-AT": ("e-at-2", "e-at-4", "e-at-10"),
+    "one ball a batch, Linf or L2": ("e-at-linf-l2-2",),
     "every ball in every batch, the recipe `union`": ("union-2", "union-4", "union-two-4", "union-linf-l2-2"),
 }
 RUNS = ("starts-class-wise", *SEVERAL)
