@@ -54,20 +54,8 @@ def test_an_interrupted_loop_goes_on_to_the_same_bits(options, tmp_path, monkeyp
 
 def test_points_are_of_real_runs_and_kept(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(proof, "JUDGED", (100, 130))
-    arguments = [
-        "--data",
-        "digits",
-        "--width",
-        "2",
-        "--minutes",
-        "0.005",
-        "--search",
-        "0.005",
-        "--validation",
-        "60",
-        "--out",
-        str(tmp_path),
-    ]
+    arguments = "--data digits --width 2 --minutes 0.005 --search 0.005 --validation 60 --out".split()
+    arguments += [str(tmp_path)]
     arguments += ["--peaks", "0.1", "--ways", "plain-ffgsm", "one-step"]
     accuracy.main(arguments)
     printed = capsys.readouterr().out
