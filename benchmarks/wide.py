@@ -5,9 +5,10 @@
     python -m benchmarks.wide --out benchmarks/results/wide --table
 
 Each run is ``robust-adapt train RECIPE`` in OUT/RECIPE, with the flags that fit few epochs, and goes on where it
-stopped; one that is finished (OUT/RECIPE/done) is not repeated. Judged (judged.json, and apgd.json with AutoAttack's
-APGD-CE and APGD-T on the first 500) on 2,000 test images that no choice has seen: those of ``JUDGED`` in the fixed
-order of the test split, others than those on which the ablation compares its runs.
+stopped; one that is finished (OUT/RECIPE/done) is not repeated. Judged (judged.json) on 2,000 test images that no
+choice has seen: those of ``JUDGED`` in the fixed order of the test split, others than those on which the ablation
+compares its runs. ``--judge apgd``: AutoAttack's APGD-CE and APGD-T on the first 500 of them; ``autoattack``: its
+standard version on the first 100; both ``fast``, and a file of that name.
 """
 
 import argparse
@@ -24,14 +25,21 @@ from benchmarks.proof import unseen
 from benchmarks.publish import publish
 from benchmarks.union import APGD, ONCE
 from robust_adapt.auto_attack import Conditions, autoattack
+from robust_adapt.ball import Ball
 from robust_adapt.evaluation import evaluate_model
+from robust_adapt.leaderboard import compare
 from robust_adapt.records import EvaluationRecord, write_json
 from robust_adapt.reporting import markdown_table
+from robust_adapt.statistics import Comparison, mcnemar
 
 EPOCHS = {"standard": 2.0, "one-step": 6.0, "deepseek": 6.0}
 ROWS = ("Clean", "FGSM", "PGD-20", "CW-Linf-20")
 JUDGED = (4000, 6000)
-N = 500  # images under APGD
+BALL = Ball("Linf", 8 / 255)
+JUDGES = {  # of AutoAttack: how many images, how
+    "apgd": (500, Conditions(BALL, "custom", APGD, ONCE, fast=True)),
+    "autoattack": (100, Conditions(BALL, fast=True)),
+}
 
 
 def command(name: str, options: argparse.Namespace) -> list[str]:
@@ -43,30 +51,44 @@ def command(name: str, options: argparse.Namespace) -> list[str]:
     return [sys.executable, "-m", "robust_adapt", "train", name, *shlex.split(f"{common} {length}")]
 
 
-def judge(folder: Path) -> None:
-    """``judged.json`` and ``apgd.json`` of a finished run."""
+def judge(folder: Path, judges: Sequence[str]) -> None:
+    """``judged.json`` of a finished run, and a record of each of ``judges``."""
     run, images, told = unseen(folder, judged=JUDGED)
     if not (folder / "judged.json").exists():
-        record = evaluate_model(run.model, images, run.config.ball, rows=ROWS)
+        record = evaluate_model(run.model, images, BALL, rows=ROWS)
         write_json(folder / "judged.json", dataclasses.replace(record, **told))
-    if not (folder / "apgd.json").exists():
-        conditions = Conditions(run.config.ball, "custom", APGD, ONCE, fast=True)
-        found = autoattack(run.model, images.take(slice(N)), conditions, state_dir=folder / "apgd-state")
-        write_json(folder / "apgd.json", found.to_dict() | told)
+    for name in judges:
+        n, conditions = JUDGES[name]
+        if not (folder / f"{name}.json").exists():
+            found = autoattack(run.model, images.take(slice(n)), conditions, state_dir=folder / f"{name}-state")
+            write_json(folder / f"{name}.json", found.to_dict() | told)
 
 
 def markdown(out: Path) -> str:
-    """The table of the judged runs, the standard one first."""
+    """The table of the judged runs, the standard one first; then `deepseek` above `one-step`, image by image."""
     judged = [out / name / "judged.json" for name in EPOCHS if (out / name / "judged.json").exists()]
     if not judged:
         return "No run is judged yet."
     text = markdown_table([EvaluationRecord.from_dict(json.loads(path.read_text())) for path in judged])
-    for path in sorted(out.glob("*/apgd.json")):
-        found = json.loads(path.read_text())
-        low, high = (100 * found[bound] for bound in ("low", "high"))
-        text += f"- {found['model']}: {100 * found['accuracy']:.1f} [{low:.1f}, {high:.1f}] % of {len(found['flags'])}"
-        text += f" images under {' and '.join(APGD)}\n"
-    return text
+    compared, both = {}, [out / name for name in ("deepseek", "one-step")]
+    if all((each / "judged.json").exists() for each in both):
+        compared = compare(*(each / "judged.json" for each in both))
+    for judge in JUDGES:
+        found = {path.parent: json.loads(path.read_text()) for path in sorted(out.glob(f"*/{judge}.json"))}
+        for each in found.values():
+            low, high = (100 * each[bound] for bound in ("low", "high"))
+            text += f"- {each['model']}: {100 * each['accuracy']:.1f} [{low:.1f}, {high:.1f}] % of {len(each['flags'])}"
+            text += f" images under {JUDGES[judge][1]}\n"
+        if all(each in found for each in both):
+            first, second = (found[each]["flags"] for each in both)
+            n = min(len(first), len(second))  # the first images of the same order
+            compared[judge] = mcnemar(first[:n], second[:n])
+    return text + "".join(f"- deepseek above one-step, {name}: {_points(each)}\n" for name, each in compared.items())
+
+
+def _points(found: Comparison) -> str:
+    low, high = 100 * found.low, 100 * found.high
+    return f"{100 * found.difference:+.1f} [{low:+.1f}, {high:+.1f}] points, p {found.p_value:.2g}, n {found.n}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=float, help=f"of every run; by default {EPOCHS}")
     parser.add_argument("--validation", type=int, default=500)
     parser.add_argument("--runs", nargs="+", choices=EPOCHS, default=list(EPOCHS))
+    parser.add_argument("--judge", nargs="*", choices=JUDGES, default=["apgd"], help="beside the rows of the table")
     parser.add_argument("--out", type=Path, default=Path("runs/wide"))
     parser.add_argument("--table", action="store_true", help="show the table and train nothing")
     parser.add_argument("--home", type=Path, help="copy the records there, without weights, and train nothing")
@@ -85,10 +108,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not done.exists():
             subprocess.run(command(name, options), env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
             done.touch()
-        judge(options.out / name)
+        judge(options.out / name, options.judge)
     for name in options.runs if options.home else ():
         if (options.out / name / "judged.json").exists():
-            publish(options.out / name, options.home / name, "judged.json", "apgd.json")
+            records = ("judged.json", *(f"{judge}.json" for judge in JUDGES), "sanity.json")
+            publish(options.out / name, options.home / name, *records)
     print(markdown(options.out))
 
 
