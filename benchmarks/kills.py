@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-TIMES = {"seconds", "cpu_seconds"}
+TIMES = {"seconds", "cpu_seconds", "validation_cpu_seconds"}
 PRELOADED = [
     "robust_adapt.runs",
     "robust_adapt.leaderboard",

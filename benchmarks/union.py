@@ -93,7 +93,10 @@ def row(plan: Plan, name: str, seed: int) -> dict[str, Any] | None:
     right = list(map(all, zip(*flags.values(), strict=True)))
     arithmetic = [each["fingerprint"].get("arithmetic", "exact") for each in found["balls"].values()]
     about = {"name": name, "seed": seed, "n": found["n"], "data": found["data"], "arithmetic": arithmetic}
-    return about | {"steps": last.step, "cpu_minutes": last.cpu_seconds / 60} | counts | {"union": right}
+    validation = last.validation_cpu_seconds
+    minutes = {"cpu": last.cpu_seconds / 60, "training": validation and (last.cpu_seconds - validation) / 60}
+    about |= {"steps": last.step, "minutes": minutes}
+    return about | counts | {"union": right}
 
 
 def markdown(plan: Plan, seeds: Sequence[int]) -> str:
@@ -104,7 +107,7 @@ def markdown(plan: Plan, seeds: Sequence[int]) -> str:
     if not rows:
         return "No run is judged yet."
     columns = ["clean", *map(str, BALLS)]
-    head = ["run", "seed", "held out", *columns, "union", "first above it, points", "steps", "CPU minutes"]
+    head = ["run", "seed", "held out", *columns, "union", "first above it, points", "steps", "CPU minutes (training)"]
     lines = [f"| {' | '.join(head)} |", "|---|" + "--:|" * (len(head) - 1)]
     rows.sort(key=lambda one: -sum(one["union"]))
     for each in rows:
@@ -116,7 +119,11 @@ def markdown(plan: Plan, seeds: Sequence[int]) -> str:
         found = mcnemar(rows[0]["union"], each["union"])  # the same images
         low, high = 100 * found.low, 100 * found.high
         cells.append("" if each is rows[0] else f"{100 * found.difference:+.1f} [{low:+.1f}, {high:+.1f}]")
-        cells += [each["steps"], f"{each['cpu_minutes']:.0f}"]
+        minutes = each["minutes"]
+        cells += [
+            each["steps"],
+            f"{minutes['cpu']:.0f}" + (f" ({minutes['training']:.1f})" if minutes["training"] else ""),
+        ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     others = [
         f"{name} {100 * held_out(plan, name, seed):.1f}"
@@ -129,7 +136,7 @@ def markdown(plan: Plan, seeds: Sequence[int]) -> str:
         f"{rows[0]['n']} test images of {rows[0]['data']} that no choice has seen; right when clean and under APGD-CE "
         f"and APGD-T of AutoAttack ({arithmetic}); union: in every ball. Held out: right on held-out training images "
         "in every ball, under 20 steps of PGD, of PGD on the margin loss, of PGD in L2 and of APGD in L1. CPU minutes "
-        "include the validation of every epoch."
+        "include the validation of every epoch, those of training alone are in brackets, where they were recorded."
     )
     return "\n".join([*lines, "", note, *([f"Not chosen, held out: {', '.join(others)}."] if others else [])])
 

@@ -104,7 +104,7 @@ class StepRecord(_TrainingMeans):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EpochRecord(_TrainingMeans):
-    """One epoch: means over its training steps, and the validation of the weights that would be kept."""
+    """One epoch: means over its steps, the validation of what would be kept, seconds of the run so far, it included."""
 
     validation_clean: float
     validation_adversarial: float
@@ -114,6 +114,7 @@ class EpochRecord(_TrainingMeans):
     best: bool
     seconds: float
     cpu_seconds: float
+    validation_cpu_seconds: float | None = None
     warnings: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -221,8 +222,7 @@ def numbers(record: Record) -> dict[str, float]:
 
 def write_csv(path: Path, steps: Sequence[StepRecord], epochs: Sequence[EpochRecord]) -> None:
     """The numbers of a run as one table, atomically; ``record`` says what each line is of: a step or an epoch."""
-    rows = [{"record": "step"} | numbers(step) for step in steps]
-    rows += [{"record": "epoch"} | numbers(epoch) for epoch in epochs]
+    rows = [{"record": "step"} | numbers(one) for one in steps] + [{"record": "epoch"} | numbers(one) for one in epochs]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()

@@ -19,7 +19,7 @@ settings.register_profile("robust_adapt", deadline=None, max_examples=50)
 settings.load_profile("robust_adapt")
 
 
-TIMES = {"seconds", "cpu_seconds"}
+TIMES = {"seconds", "cpu_seconds", "validation_cpu_seconds"}
 
 
 def same(left, right):

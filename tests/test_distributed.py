@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import several
 import torch
-from conftest import same
+from conftest import TIMES, same
 from forked import PROCESSES, wait_for
 
 from robust_adapt import runs
@@ -77,7 +77,7 @@ def test_eps_and_weights_are_equal_everywhere(results, tmp_path):
     assert first == second and len(set(first)) == 8  # the rule moves it at every step
     assert first == pytest.approx(alone, rel=1e-7)
     assert same(own[0], theirs[0])
-    clock = {"seconds": 0, "cpu_seconds": 0}
+    clock = dict.fromkeys(TIMES, 0)
     assert own[1] | clock == theirs[1] | clock  # every process has recorded the whole batch
     assert own[1]["attacks"] == last["attacks"]
     for name, weight in weights.items():

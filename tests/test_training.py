@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import same
+from conftest import TIMES, same
 from torch import nn
 
 from robust_adapt import epsilon, runs, training, upstream
@@ -23,7 +23,6 @@ from robust_adapt.records import StepRecord
 from robust_adapt.training import WeightAverage, combine, learning_rate
 from robust_adapt.training.checkpoint import load_weights, read_checkpoint
 
-TIMES = {"seconds", "cpu_seconds"}
 CONSISTENT = LossConfig(consistency=2.0, consistency_on="softmax", clean_share=0.25)
 
 
@@ -54,6 +53,7 @@ def test_the_loss_falls(name, tmp_path):
     losses = [record.loss for record in run.epochs]
     assert len(losses) == 5 and losses[-1] < losses[0]
     assert [record.step for record in run.steps] == list(range(1, 16))
+    assert all(0 < record.validation_cpu_seconds < record.cpu_seconds for record in run.epochs)
     assert run.epochs[0].best and not run.model.training
 
 

@@ -61,6 +61,8 @@ def end_epoch(run: Training) -> None:
     candidates = {"last": parts.model} if parts.average is None else {"average": parts.average.module}
     if run.finished:  # before that the learning rate is too high for them to be worth a second validation
         candidates["last"] = parts.model
+    run.tick()
+    before = position.cpu_seconds
     # nothing has changed yet, a resumed run validates again; but no process may leave the others waiting
     with contextlib.nullcontext() if parts.processes.together else run.stop.interrupting():
         found = {name: _validate(run, model) for name, model in candidates.items()}
@@ -72,6 +74,7 @@ def end_epoch(run: Training) -> None:
         position.best = score
         parts.processes.first(lambda: save_weights(run.folder / BEST, candidates[kept].state_dict()))
     means = _means(run, position.epoch_sums, position.epoch_attacks)  # its clock before that of the record
+    position.validation_cpu_seconds += position.cpu_seconds - before
     record = EpochRecord(
         **means,
         validation_clean=clean,
@@ -82,6 +85,7 @@ def end_epoch(run: Training) -> None:
         best=best,
         seconds=round(position.seconds, 2),
         cpu_seconds=round(position.cpu_seconds, 2),
+        validation_cpu_seconds=round(position.validation_cpu_seconds, 2),
         warnings=position.warnings,
     )
     position.epoch, position.batch, position.warnings = position.epoch + 1, 0, []

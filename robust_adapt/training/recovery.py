@@ -187,7 +187,8 @@ def _right(attack: DiverseAttack, images: Tensor, labels: Tensor) -> int:
 def _go_back(run: Training) -> None:
     """The last good state again; the clock, the probes and the learning rate stay as they are."""
     position = run.position
-    kept = {name: getattr(position, name) for name in ("seconds", "cpu_seconds", "probes", "rate")}
+    clock = ("seconds", "cpu_seconds", "validation_cpu_seconds")
+    kept = {name: getattr(position, name) for name in (*clock, "probes", "rate")}
     assert run.good is not None
     run.load_state_dict(run.good)
     vars(position).update(kept)

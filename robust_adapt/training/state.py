@@ -35,6 +35,7 @@ class Position:
     eps: float = 0.0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    validation_cpu_seconds: float = 0.0
     probes: int = 0
     rate: float = 1.0
     step_sums: dict[str, Any] = dataclasses.field(default_factory=dict)
