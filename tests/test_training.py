@@ -214,8 +214,8 @@ def test_a_run_can_be_evaluated(tmp_path):
     assert [row.correct for row in again.attacks] == [row.correct for row in record.attacks]
 
 
-@pytest.mark.parametrize(("norm", "attack", "eps"), [("L2", "pgdl2", 1.0), ("L1", "apgd-l1", 4.0)])
-def test_a_run_of_another_norm_is_validated_and_evaluated_in_its_ball(norm, attack, eps, tmp_path):
+@pytest.mark.parametrize(("norm", "attack", "eps", "steps"), [("L2", "pgdl2", 1.0, 2), ("L1", "apgd-l1", 4.0, 20)])
+def test_a_run_of_another_norm_is_validated_and_evaluated_in_its_ball(norm, attack, eps, steps, tmp_path):
     config = small("pgd", epochs=0.67)
     config = dataclasses.replace(
         config,
@@ -225,7 +225,7 @@ def test_a_run_of_another_norm_is_validated_and_evaluated_in_its_ball(norm, atta
     )
     run = train(config, tmp_path)
     validation = load_data(config.data).validation
-    steps, ball = config.validation_steps, Ball(norm, eps)
+    ball = Ball(norm, eps)
     flags = robust_flags(run.model, validation, Row(attack, steps, 0.25), ball, seed=config.seed)
     assert run.epochs[-1].validation_attack == f"{attack.upper()}-{steps}"
     assert run.epochs[-1].validation_adversarial == flags.float().mean().item()

@@ -55,7 +55,7 @@ class Config(Section):
     nodes: Annotated[int, POSITIVE] = 1
     """Machines."""
     validation_steps: Annotated[int, POSITIVE] = 10
-    """PGD steps of the validation after each epoch."""
+    """PGD steps of the validation after each epoch; in L1 APGD steps, 20 at least."""
     checkpoint_minutes: Annotated[float, POSITIVE] = 2.0
     """Write a checkpoint at least so often, also inside an epoch."""
     checkpoint_steps: Annotated[int | None, POSITIVE] = None

@@ -187,7 +187,8 @@ def _validation_seconds(parts: training.Parts, config: Config) -> float:
     judged = parts.average.module if parts.average is not None else parts.model
     size = config.evaluation.batch_size
     twice = _seconds(parts, lambda: robust_flags(judged, few, Row(None), config.ball, batch_size=size))
-    passes = 1 + len(config.balls) * (1 + config.validation_steps)
+    attacks = [training.strong_row(ball.norm, config.validation_steps) for ball in config.balls]
+    passes = 1 + sum(1 + int(row.steps or 0) for row in attacks)
     return twice * passes * len(parts.validation) / len(few)
 
 

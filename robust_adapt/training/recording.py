@@ -12,7 +12,7 @@ from robust_adapt.errors import CheckpointError
 from robust_adapt.evaluation import Row, robust_flags
 from robust_adapt.records import EpochRecord, StepRecord, write_csv, write_lines
 from robust_adapt.training.checkpoint import BEST, save_checkpoint, save_weights
-from robust_adapt.training.recovery import STEP_RATIO, STRONG_ATTACKS, strong_attacks
+from robust_adapt.training.recovery import strong_attacks, strong_row
 from robust_adapt.training.state import Training
 
 FIGURES = ("loss", "clean_loss", "adv_loss", "clean_accuracy", "adv_accuracy", "consistency", "feature_norm")
@@ -79,7 +79,7 @@ def end_epoch(run: Training) -> None:
         **means,
         validation_clean=clean,
         validation_adversarial=adversarial,
-        validation_attack=strong_attacks(run.config, run.config.validation_steps),
+        validation_attack=strong_attacks(run.config.balls, run.config.validation_steps),
         validation_n=len(parts.validation),
         weights=kept,
         best=best,
@@ -101,7 +101,7 @@ def _validate(run: Training, judged: nn.Module) -> tuple[float, float]:
         clean = robust_flags(judged, parts.validation, Row(None), config.ball, **options)
         right = clean
         for ball in config.balls:
-            strong = Row(STRONG_ATTACKS[ball.norm], config.validation_steps, STEP_RATIO)
+            strong = strong_row(ball.norm, config.validation_steps)
             right = right & robust_flags(judged, parts.validation, strong, ball, **options)
     return clean.float().mean().item(), right.float().mean().item()
 
