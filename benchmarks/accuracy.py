@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchattacks
 from matplotlib.figure import Figure
 from torch import nn
 
 from benchmarks.proof import Plan, measured, unseen_images
+from benchmarks.speed import EPS, plain_loop
 from robust_adapt import runs, upstream
 from robust_adapt.ball import Ball
 from robust_adapt.config import Config, DataConfig, OptimizerConfig
@@ -42,7 +42,7 @@ from robust_adapt.records import write_json
 from robust_adapt.reporting import COLOURS
 from robust_adapt.training.step import learning_rate
 
-EPS, MARGIN = 8 / 255, Row("upgd-margin", 20, 0.25)
+MARGIN = Row("upgd-margin", 20, 0.25)
 PLAIN = {"plain-pgd-10": 10, "plain-ffgsm": 1}
 OURS = ("pgd", "one-step", "deepseek", "n-fgsm-muon")  # the last: the baseline of benchmarks/proof.py
 KEEP_EVERY = 200  # steps between two states of a plain loop on disk
@@ -76,9 +76,7 @@ class Loop:
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=peak, momentum=0.9, nesterov=True, weight_decay=5e-4
         )
-        self.attack = torchattacks.PGD(self.model, eps=EPS, alpha=EPS / 4, steps=PLAIN[way])
-        if PLAIN[way] == 1:
-            self.attack = torchattacks.FFGSM(self.model, eps=EPS, alpha=1.25 * EPS)
+        self.attack, self.step = plain_loop(self.model, self.optimizer, PLAIN[way])
         self.batches = Batches(data.train, config.batch_size, seed=config.seed, augmentation=data.augmentation)
         self.schedule = OptimizerConfig(learning_rate=peak)
 
@@ -87,14 +85,6 @@ class Loop:
         attack = {key: value for key, value in vars(self.attack).items() if key in ("attack", "eps", "alpha", "steps")}
         schedule = {"peak": self.schedule.learning_rate, "warmup": self.schedule.warmup}
         return {"attack": attack, "schedule": schedule, "precision": "float32", "batch_size": self.batches.batch_size}
-
-    def step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        self.model.train()
-        adversarial = self.attack(images, labels)
-        loss = nn.functional.cross_entropy(self.model(adversarial), labels)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
 
     def train(self, steps: int, path: Path | None = None) -> None:
         begin = 0

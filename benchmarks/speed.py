@@ -87,12 +87,10 @@ def bare(config: Config, data: ImageData, start: dict[str, Tensor]) -> tuple[nn.
     return model, torch.optim.SGD(model.parameters(), **options), parts
 
 
-def plain(kind: str, config: Config, data: ImageData, start: dict[str, Tensor]) -> Contestant:
-    """A user's loop around torchattacks: float32, contiguous, nothing frozen."""
-    model, optimizer, _ = bare(config, data, start)
-    model = model.to(memory_format=torch.contiguous_format)
-    attack = torchattacks.PGD(model, eps=EPS, alpha=EPS / 4, steps=7)
-    if kind == "one-step":
+def plain_loop(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> tuple[Any, Step]:
+    """A user's loop around torchattacks, float32, nothing frozen: its attack, FFGSM of one step or PGD, and a step."""
+    attack = torchattacks.PGD(model, eps=EPS, alpha=EPS / 4, steps=steps)
+    if steps == 1:
         attack = torchattacks.FFGSM(model, eps=EPS, alpha=1.25 * EPS)
 
     def step(images: Tensor, labels: Tensor) -> object:
@@ -104,6 +102,14 @@ def plain(kind: str, config: Config, data: ImageData, start: dict[str, Tensor]) 
         optimizer.step()
         return loss
 
+    return attack, step
+
+
+def plain(kind: str, config: Config, data: ImageData, start: dict[str, Tensor]) -> Contestant:
+    """A user's loop, contiguous, from the same weights as the others."""
+    model, optimizer, _ = bare(config, data, start)
+    model = model.to(memory_format=torch.contiguous_format)
+    attack, step = plain_loop(model, optimizer, GRADIENTS[KINDS[kind][0]])
     return Contestant(f"torchattacks {attack.attack} loop", model, step)
 
 
