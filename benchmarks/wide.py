@@ -51,16 +51,18 @@ def command(name: str, options: argparse.Namespace) -> list[str]:
     return [sys.executable, "-m", "robust_adapt", "train", name, *shlex.split(f"{common} {length}")]
 
 
-def judge(folder: Path, judges: Sequence[str]) -> None:
-    """``judged.json`` of a finished run, and a record of each of ``judges``."""
+def judge(folder: Path, judges: Sequence[str], n: int | None = None) -> None:
+    """``judged.json`` of a finished run, and a record of each of ``judges``, on their own number of images or n."""
     run, images, told = unseen(folder, judged=JUDGED)
     if not (folder / "judged.json").exists():
         record = evaluate_model(run.model, images, BALL, rows=ROWS)
         write_json(folder / "judged.json", dataclasses.replace(record, **told))
     for name in judges:
-        n, conditions = JUDGES[name]
+        usual, conditions = JUDGES[name]
         if not (folder / f"{name}.json").exists():
-            found = autoattack(run.model, images.take(slice(n)), conditions, state_dir=folder / f"{name}-state")
+            found = autoattack(
+                run.model, images.take(slice(n or usual)), conditions, state_dir=folder / f"{name}-state"
+            )
             write_json(folder / f"{name}.json", found.to_dict() | told)
 
 
@@ -99,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--validation", type=int, default=500)
     parser.add_argument("--runs", nargs="+", choices=EPOCHS, default=list(EPOCHS))
     parser.add_argument("--judge", nargs="*", choices=JUDGES, default=["apgd"], help="beside the rows of the table")
+    parser.add_argument("--n", type=int, help="images under AutoAttack, if not as many as above")
     parser.add_argument("--out", type=Path, default=Path("runs/wide"))
     parser.add_argument("--table", action="store_true", help="show the table and train nothing")
     parser.add_argument("--home", type=Path, help="copy the records there, without weights, and train nothing")
@@ -108,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not done.exists():
             subprocess.run(command(name, options), env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
             done.touch()
-        judge(options.out / name, options.judge)
+        judge(options.out / name, options.judge, options.n)
     for name in options.runs if options.home else ():
         if (options.out / name / "judged.json").exists():
             records = ("judged.json", *(f"{judge}.json" for judge in JUDGES), "sanity.json")
