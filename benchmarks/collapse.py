@@ -102,7 +102,7 @@ def markdown(out: Path) -> str:
     head = (
         "| eps | run | seeds | collapsed | clean | PGD-10 | best epoch's PGD-10 | own attack, training | ends at eps "
     )
-    lines = [head + "| CPU seconds |", "|--:|---|" + "--:|" * 8]
+    lines = [head + "| CPU seconds, validation too |", "|--:|---|" + "--:|" * 8]
     for (eps, name), each in sorted(found.items(), key=lambda item: (Epsilon(item[0][0]), item[0][1])):
         cells = [eps, name, str(len(each)), str(sum(one["collapsed"] for one in each))]
         cells += [_spread([100 * one[key] for one in each]) for key in ("clean", "pgd", "best_pgd", "training")]

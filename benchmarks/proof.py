@@ -8,7 +8,7 @@ their table.
 Each run is ``robust-adapt train`` with the arguments of ``RUNS``, one at a time, on one thread, in the folder
 ``OUT/NAME`` (seed 0) or ``OUT/NAME-sSEED``; one that is finished is not repeated, one that was interrupted goes on with
 the length that it began with. ``--minutes``: CPU minutes of training a run, without its validation; the epochs that fit
-follow from the CPU seconds of its step, measured once in turn with one of the baseline (OUT/seconds.json).
+follow from the CPU seconds of its step, measured once, those of all runs in turn (OUT/seconds.json).
 
 Choices are made on the held-out training images alone: a run's epoch, and which of ``BASELINES`` is the baseline. A
 finished run is judged (OUT/NAME/judged.json) under PGD-20, PGD-20 on the margin loss, and their worst case, on test
@@ -18,8 +18,10 @@ earlier tables.
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
+import re
 import shlex
 import statistics
 import subprocess
@@ -130,27 +132,31 @@ class Plan:
         return self.out / (name if seed == 0 else f"{name}-s{seed}")
 
 
-def seconds_a_step(plan: Plan, name: str) -> float:
-    """CPU seconds of a step of a run, measured once a folder (OUT/seconds.json): all lengths hang on them.
+def prices(plan: Plan, names: Sequence[str]) -> dict[str, float]:
+    """CPU seconds of a step of each run, measured once a folder (OUT/seconds.json): all lengths hang on them.
 
-    A run that is not there yet is measured in turn with ``BASE``, so that a busier hour does not make it longer.
+    Those that are not there yet are measured in turn with each other and ``BASE``, so that a busier hour makes none
+    longer than another.
     """
-    if name.startswith("e-at"):  # half of its steps cost as much as the baseline's, half as those in the other ball
-        other = "l2" if name == "e-at-linf-l2-2" else name.replace("e-at", "l1")
-        return (seconds_a_step(plan, BASE) + seconds_a_step(plan, other)) / 2
     path = plan.out / "seconds.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    if name not in known:
-        step, base = measured([plan.config(name), plan.config(BASE)])
+    known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    if missing := [name for name in dict.fromkeys(itertools.chain(*map(_priced, names))) if name not in known]:
+        base, *steps = measured([plan.config(name) for name in (BASE, *missing)])
         known.setdefault(BASE, base)
-        known[name] = step / base * known[BASE]
+        known |= {name: step / base * known[BASE] for name, step in zip(missing, steps, strict=True)}
         plan.out.mkdir(parents=True, exist_ok=True)
         write_json(path, known)
-    seconds: float = known[name]
-    return seconds
+    return {name: statistics.mean(known[each] for each in _priced(name)) for name in names}
 
 
-def measured(configs: Sequence[Config], *, rounds: int = 12) -> list[float]:
+def _priced(name: str) -> list[str]:
+    """The runs whose steps a run's cost as much as, on average: of one ball a batch those of each ball alone."""
+    if not name.startswith("e-at"):
+        return [name]
+    return [BASE, "l2" if name == "e-at-linf-l2-2" else name.replace("e-at", "l1")]
+
+
+def measured(configs: Sequence[Config], *, rounds: int = 25) -> list[float]:
     """CPU seconds of a training step of each config, on one thread, in turn: medians after the first two rounds."""
     import torch
 
@@ -176,7 +182,7 @@ def epochs_of(plan: Plan, name: str, seed: int, *, steps_per_epoch: int) -> floa
     folder = plan.folder(name, seed)
     if is_run(folder):
         return read_config(folder).epochs
-    return max(0.01, round(60 * plan.minutes / (seconds_a_step(plan, name) * steps_per_epoch), 2))
+    return max(0.01, round(60 * plan.minutes / (prices(plan, [name])[name] * steps_per_epoch), 2))
 
 
 def command(plan: Plan, name: str, seed: int, epochs: float) -> list[str]:
@@ -306,15 +312,15 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             _spread([one[attack] for one in each["judged"].values()]) for attack in (*ROWS, "Worst case", WORST_CLASS)
         ]
         for figure in ("Worst case", WORST_CLASS):
-            cells.append("" if base is None or each is base else _gain(gain(each, base, figure)))
+            cells.append("" if base is None or each is base else gained(gain(each, base, figure)))
         cells += [f"{statistics.mean(each[kind]):.0f}" for kind in ("steps", "cpu_minutes")]
         lines.append("| " + " | ".join(cells) + " |")
     first = next(iter(judged[0]["judged"].values()))
     note = (
         f"Accuracy in percent of {judged[0]['data']}: {held_out['n']} held-out training images and {first['n']} test "
         "images that no choice has seen; worst: right when clean and under both attacks; worst class: of the ten the "
-        "lowest of that. Above baseline: points, mean over the seeds with its 95 % interval by Student's t. CPU "
-        "minutes include the validation of every epoch."
+        "lowest of that. Above baseline: points, mean over the seeds with its 95 % interval by Student's t, which "
+        "seeds that all gain the same have not. CPU minutes include the validation of every epoch."
     )
     return "\n".join([*lines, "", note])
 
@@ -324,11 +330,13 @@ def _spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({100 * min(values):.1f} to {100 * max(values):.1f})"
 
 
-def _gain(found: tuple[list[float], float, float] | None) -> str:
+def gained(found: tuple[list[float], float, float] | None) -> str:
+    """What ``gain`` found, in points; the interval only where the seeds differ."""
     if found is None:
         return ""
     points, low, high = found
-    return f"{statistics.mean(points):+.1f}" + ("" if len(points) == 1 else f" [{low:+.1f}, {high:+.1f}]")
+    interval = "" if len(points) == 1 or low == high else f" [{low:+.1f}, {high:+.1f}]"
+    return f"{statistics.mean(points):+.1f}{interval}"
 
 
 def parser_of(description: str | None, names: Sequence[str]) -> argparse.ArgumentParser:
@@ -337,7 +345,7 @@ def parser_of(description: str | None, names: Sequence[str]) -> argparse.Argumen
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", help="by default 0; of a table all that there are")
     parser.add_argument("--runs", nargs="+", choices=names, default=list(names))
     parser.add_argument("--out", type=Path, default=Path("runs/proof"))
     parser.add_argument("--training", type=int, default=47500, help="training images, without those held out")
@@ -351,7 +359,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="show the commands and train nothing")
     options = parser.parse_args(arguments)
     plan = Plan(options.data, options.width, options.minutes, options.out)
-    for seed in options.seeds if not (options.table or options.home) else ():  # a whole seed before the next
+    training, seeds = begin(plan, options)
+    for seed in seeds if training else ():  # a whole seed before the next
         for name in options.runs:
             epochs = epochs_of(plan, name, seed, steps_per_epoch=options.training // plan.batch_size)
             if options.list:
@@ -360,22 +369,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 run(plan, name, seed, epochs)
                 judge(plan, name, seed)
     if options.home:
-        bring(plan, options.runs, options.seeds, options.home)
+        plan, seeds = bring(plan, options.runs, seeds, options.home)
     if not options.list:
-        rows = [found for name in options.runs if (found := row(plan, name, options.seeds)) is not None]
-        where = options.home or options.out
-        where.mkdir(parents=True, exist_ok=True)
-        write_json(where / "proof.json", {"width": options.width, "data": options.data, "rows": rows})
+        rows = [found for name in options.runs if (found := row(plan, name, seeds)) is not None]
+        if not options.table:
+            write_json(plan.out / "proof.json", {"rows": rows})
         print(markdown(rows))
 
 
-def bring(plan: Plan, names: Sequence[str], seeds: Sequence[int], home: Path) -> None:
-    """The records of the judged runs, and those of benchmarks/union.py, into ``home``, a folder for ``--table``."""
+def begin(plan: Plan, options: argparse.Namespace) -> tuple[bool, list[int]]:
+    """Whether runs are trained, then priced together first, and the seeds: those asked for, or of what there is."""
+    training = not (options.table or options.home)
+    seeds = options.seeds or ([0] if training else seeds_in(plan.out))
+    if training and any(not is_run(plan.folder(name, seed)) for name in options.runs for seed in seeds):
+        prices(plan, options.runs)
+    return training, seeds
+
+
+def seeds_in(out: Path) -> list[int]:
+    """Of the runs in a folder."""
+    names = [folder.name for folder in out.glob("*/")]
+    return sorted({int(name.rpartition("-s")[2]) if re.search(r"-s\d+$", name) else 0 for name in names})
+
+
+def bring(plan: Plan, names: Sequence[str], seeds: Sequence[int], home: Path) -> tuple[Plan, list[int]]:
+    """The records of the judged runs, and those of benchmarks/union.py, into ``home``, a folder for ``--table``; the
+    plan with that as its folder, and the seeds of all that is there now."""
     judged = ("judged.json", "union.json", "held-out.json")
     for folder in (plan.folder(name, seed) for name in names for seed in seeds):
         if any((folder / record).exists() for record in judged):
             publish(folder, home / folder.name, *judged)
-    (home / "seconds.json").write_bytes((plan.out / "seconds.json").read_bytes())
+    known = [json.loads(path.read_text()) for each in (home, plan.out) if (path := each / "seconds.json").exists()]
+    home.mkdir(parents=True, exist_ok=True)
+    write_json(home / "seconds.json", dict(itertools.chain(*(each.items() for each in known))))
+    return dataclasses.replace(plan, out=home), seeds_in(home)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.proof import SEVERAL, Plan, bring, epochs_of, parser_of, run, unseen
+from benchmarks.proof import SEVERAL, Plan, begin, bring, epochs_of, gain, gained, parser_of, run, unseen
 from robust_adapt.ball import Ball
 from robust_adapt.records import EpochRecord, EvaluationRecord, read_lines, write_json
 from robust_adapt.statistics import mcnemar, wilson
@@ -58,7 +58,7 @@ def held_out(plan: Plan, name: str, seed: int) -> float:
 
 def chosen(plan: Plan, seeds: Sequence[int], runs: Sequence[str] = RUNS) -> list[str]:
     """Of every way the form that is best on held-out images, by the mean over the seeds; of those that are measured at
-    each of them."""
+    each of them. That of our own way is the last."""
     measured = [name for name in runs if all((plan.folder(name, seed) / "held-out.json").exists() for seed in seeds)]
     ways = [[name for name in forms if name in measured] for forms in WAYS.values()]
     return [max(forms, key=lambda name: sum(held_out(plan, name, seed) for seed in seeds)) for forms in ways if forms]
@@ -100,25 +100,39 @@ def row(plan: Plan, name: str, seed: int) -> dict[str, Any] | None:
 
 
 def markdown(plan: Plan, seeds: Sequence[int]) -> str:
-    """Accuracy in percent, most of the union first, with its 95 % Wilson interval and the first above each,
-    image by image (McNemar); then the forms not chosen."""
-    names = chosen(plan, seeds)
-    rows = [found for name in names for seed in seeds if (found := row(plan, name, seed))]
+    """Accuracy in percent, best on held-out images first, with its 95 % Wilson interval and the last of ``chosen``
+    above each at the same seed, image by image (McNemar); then the forms not chosen, and runs that are not judged."""
+    names = sorted(choice := chosen(plan, seeds), key=lambda name: -sum(held_out(plan, name, seed) for seed in seeds))
+    every = {(name, seed): row(plan, name, seed) for name in names for seed in seeds}
+    rows = [found for found in every.values() if found]
     if not rows:
         return "No run is judged yet."
+    first = {seed: every[choice[-1], seed] for seed in seeds}
     columns = ["clean", *map(str, BALLS)]
-    head = ["run", "seed", "held out", *columns, "union", "first above it, points", "steps", "CPU minutes (training)"]
+    head = [
+        "run",
+        "seed",
+        "held out",
+        *columns,
+        "union",
+        f"{choice[-1]} above it, points",
+        "p",
+        "steps",
+        "CPU minutes (training)",
+    ]
     lines = [f"| {' | '.join(head)} |", "|---|" + "--:|" * (len(head) - 1)]
-    rows.sort(key=lambda one: -sum(one["union"]))
     for each in rows:
         n, union = each["n"], sum(each["union"])
         low, high = wilson(union, n)
         cells = [each["name"], each["seed"], f"{100 * held_out(plan, each['name'], each['seed']):.1f}"]
         cells += [f"{100 * each[column] / n:.1f}" for column in columns]
         cells.append(f"{100 * union / n:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
-        found = mcnemar(rows[0]["union"], each["union"])  # the same images
-        low, high = 100 * found.low, 100 * found.high
-        cells.append("" if each is rows[0] else f"{100 * found.difference:+.1f} [{low:+.1f}, {high:+.1f}]")
+        ours = first[each["seed"]]
+        cells += ["", ""]
+        if ours is not None and ours is not each:
+            found = mcnemar(ours["union"], each["union"])  # the same images
+            low, high = 100 * found.low, 100 * found.high
+            cells[-2:] = [f"{100 * found.difference:+.1f} [{low:+.1f}, {high:+.1f}]", f"{found.p_value:.2g}"]
         minutes = each["minutes"]
         cells += [
             each["steps"],
@@ -138,23 +152,32 @@ def markdown(plan: Plan, seeds: Sequence[int]) -> str:
         "in every ball, under 20 steps of PGD, of PGD on the margin loss, of PGD in L2 and of APGD in L1. CPU minutes "
         "include the validation of every epoch, those of training alone are in brackets, where they were recorded."
     )
-    return "\n".join([*lines, "", note, *([f"Not chosen, held out: {', '.join(others)}."] if others else [])])
+    text = [*lines, "", note, *([f"Not chosen, held out: {', '.join(others)}."] if others else [])]
+    shares: dict[str, Any] = {name: {"judged": {}} for name in names}
+    for each in rows:
+        shares[each["name"]]["judged"][each["seed"]] = {"union": sum(each["union"]) / each["n"]}
+    for name in names if len(seeds) > 1 else ():
+        if name != choice[-1] and (points := gain(shares[choice[-1]], shares[name], "union")):
+            text.append(f"{choice[-1]} above {name}, points of the union, {len(points[0])} seeds: {gained(points)}.")
+    missing = [f"{name}, seed {seed}" for (name, seed), found in every.items() if found is None]
+    return "\n".join([*text, *([f"Not judged: {'; '.join(missing)}."] if missing else [])])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser_of(__doc__, RUNS).parse_args(arguments)
     plan = Plan(options.data, options.width, options.minutes, options.out)
-    for seed in options.seeds if not (options.table or options.home) else ():
+    training, seeds = begin(plan, options)
+    for seed in seeds if training else ():
         for name in options.runs:
             run(plan, name, seed, epochs_of(plan, name, seed, steps_per_epoch=options.training // plan.batch_size))
             if (plan.folder(name, seed) / "done").exists():
                 held_out(plan, name, seed)
-    if not (options.table or options.home):
-        for name, seed in itertools.product(chosen(plan, options.seeds, options.runs), options.seeds):
+    if training:
+        for name, seed in itertools.product(chosen(plan, seeds, options.runs), seeds):
             judge(plan, name, seed)
     if options.home:
-        bring(plan, options.runs, options.seeds, options.home)
-    print(markdown(plan, options.seeds))
+        plan, seeds = bring(plan, options.runs, seeds, options.home)
+    print(markdown(plan, seeds))
 
 
 if __name__ == "__main__":

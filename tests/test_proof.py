@@ -45,9 +45,10 @@ def test_a_price_that_is_unknown_is_measured_in_turn_with_the_baseline(plan, mon
     config = small("pgd", model=NET)
     assert all(0 < seconds < 60 for seconds in proof.measured([config, config], rounds=4))
     (plan.out / "seconds.json").write_text(json.dumps({proof.BASE: 0.4}))
-    monkeypatch.setattr(proof, "measured", lambda configs: [0.3, 0.2])  # a quicker hour
-    assert proof.seconds_a_step(plan, "pgi") == pytest.approx(0.6)
-    assert json.loads((plan.out / "seconds.json").read_text()) == {proof.BASE: 0.4, "pgi": pytest.approx(0.6)}
+    monkeypatch.setattr(proof, "measured", lambda configs: [0.2, 0.3, 0.5][: len(configs)])  # a quicker hour, in one go
+    prices = {"pgi": pytest.approx(0.6), "l2": pytest.approx(1.0)}
+    assert proof.prices(plan, ["pgi", "l2", proof.BASE]) == prices | {proof.BASE: 0.4}
+    assert json.loads((plan.out / "seconds.json").read_text()) == prices | {proof.BASE: 0.4}
 
 
 def test_runs_are_judged_and_their_table_can_be_made_again_from_the_records_at_home(
@@ -62,14 +63,20 @@ def test_runs_are_judged_and_their_table_can_be_made_again_from_the_records_at_h
     assert proof.epochs_of(plan, "n-fgsm", 1, steps_per_epoch=371) == 1.0  # a run that has begun keeps its length
     for name, seed in (("n-fgsm", 0), ("n-fgsm", 1), ("pgi", 0), ("pgi", 1), ("starts", 0)):
         proof.judge(plan, name, seed)
-    asked = ["--seeds", "0", "1", "--runs", "n-fgsm", "pgi", "starts"]
-    proof.main(["--out", str(plan.out), *asked, "--home", str(tmp_path / "home")])
-    printed = capsys.readouterr().out
-    proof.main(["--out", str(tmp_path / "home"), *asked, "--table"])
+    home, asked = tmp_path / "home", ["--runs", "n-fgsm", "pgi", "starts"]
+    home.mkdir()
+    (home / "seconds.json").write_text('{"l2": 1.0}')
+    for seed in ("0", "1"):  # one after the other, as two machines would
+        proof.main(["--out", str(plan.out), *asked, "--seeds", seed, "--home", str(home)])
+    printed = capsys.readouterr().out.split("| run |")[-1]  # of the second
+    before = (home / "proof.json").read_bytes()
+    proof.main(["--out", str(home), *asked, "--table"])
     again = capsys.readouterr().out
-    assert again == printed and "40 held-out training images and 30 test images" in printed
+    assert (home / "proof.json").read_bytes() == before
+    assert json.loads((home / "seconds.json").read_text()) == {"l2": 1.0} | STEPS
+    assert again.endswith(printed) and "40 held-out training images and 30 test images" in printed
     assert "| n-fgsm (baseline) | 2 |" in printed and "| pgi | 2 |" in printed and "starts" not in printed  # not done
-    rows = {row["name"]: row for row in json.loads((tmp_path / "home" / "proof.json").read_text())["rows"]}
+    rows = {row["name"]: row for row in json.loads((home / "proof.json").read_text())["rows"]}
     assert sorted(rows) == ["n-fgsm", "pgi"]
     points, low, high = proof.gain(rows["pgi"], rows["n-fgsm"], "Worst case")
     assert points == [0, 0] and (low, high) == (0, 0)  # the same two runs by another name
@@ -88,6 +95,7 @@ def test_the_baseline_is_chosen_on_the_held_out_images_and_the_gain_is_paired():
     assert points == pytest.approx([1, 2])
     assert (low, high) == (pytest.approx(1.5 - 12.7062 * 0.5, abs=1e-3), pytest.approx(1.5 + 12.7062 * 0.5, abs=1e-3))
     assert proof.gain(idea, run("other", 0, []), "Worst case") is None
+    assert proof.gained(([2.0, 2.0, 2.0], 2.0, 2.0)) == "+2.0"  # a spread of 0 is no interval
 
 
 def test_what_is_missing_is_trained_and_a_failure_leaves_the_others_their_turn(plan, capsys, monkeypatch):
@@ -137,8 +145,30 @@ def test_the_best_form_of_a_way_on_held_out_images_is_judged_in_every_ball(plan,
     assert capsys.readouterr().out == printed and not list((tmp_path / "home").rglob("*.pt"))
 
 
+def test_several_seeds_are_compared_each_with_its_own(plan, monkeypatch):
+    flags = {("union-4", 0): "1110", ("union-4", 1): "1101", ("l2", 0): "1000", ("l2", 1): "1110"}
+
+    def row(_plan, name, seed):
+        if (name, seed) not in flags:
+            return None
+        about = {"name": name, "seed": seed, "n": 4, "data": "digits", "arithmetic": ["exact"], "steps": 9, "clean": 4}
+        right = [each == "1" for each in flags[name, seed]]
+        return (
+            about | dict.fromkeys(map(str, union.BALLS), 3) | {"union": right, "minutes": {"cpu": 2, "training": 1.5}}
+        )
+
+    monkeypatch.setattr(union, "row", row)
+    monkeypatch.setattr(union, "held_out", lambda _plan, name, seed: {"union-4": 0.5, "l2": 0.25}[name])
+    monkeypatch.setattr(union, "chosen", lambda *_: ["l2", "union-4"])
+    lines = union.markdown(plan, [0, 1]).splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:6]] == ["0", "1", "0", "1"] and "| +50.0 [" in lines[4]
+    assert "| +0.0 [" in lines[5] and lines[5].endswith(" | 1 | 9 | 2 (1.5) |")
+    assert lines[-1] == "union-4 above l2, points of the union, 2 seeds: +25.0 [-292.7, +342.7]."
+    del flags["l2", 1]
+    assert union.markdown(plan, [0, 1]).splitlines()[-1] == "Not judged: l2, seed 1."
+
+
 def test_one_ball_a_batch_costs_the_mean_of_its_steps(plan):
     (plan.out / "seconds.json").write_text(json.dumps({proof.BASE: 0.4, "l1-4": 1.4, "l1-10": 2.6, "l2": 0.6}))
-    assert proof.seconds_a_step(plan, "e-at-4") == pytest.approx(0.9)
-    assert proof.seconds_a_step(plan, "e-at-10") == pytest.approx(1.5)
-    assert proof.seconds_a_step(plan, "e-at-linf-l2-2") == pytest.approx(0.5)
+    prices = {"e-at-4": 0.9, "e-at-10": 1.5, "e-at-linf-l2-2": 0.5}
+    assert proof.prices(plan, list(prices)) == pytest.approx(prices)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -61,10 +62,8 @@ def end_epoch(run: Training) -> None:
     candidates = {"last": parts.model} if parts.average is None else {"average": parts.average.module}
     if run.finished:  # before that the learning rate is too high for them to be worth a second validation
         candidates["last"] = parts.model
-    run.tick()
-    before = position.cpu_seconds
     # nothing has changed yet, a resumed run validates again; but no process may leave the others waiting
-    with contextlib.nullcontext() if parts.processes.together else run.stop.interrupting():
+    with contextlib.nullcontext() if parts.processes.together else run.stop.interrupting(), _validation_clock(run):
         found = {name: _validate(run, model) for name, model in candidates.items()}
     which = 1 if parts.attack is not None else 0
     kept = max(found, key=lambda name: found[name][which])
@@ -74,7 +73,6 @@ def end_epoch(run: Training) -> None:
         position.best = score
         parts.processes.first(lambda: save_weights(run.folder / BEST, candidates[kept].state_dict()))
     means = _means(run, position.epoch_sums, position.epoch_attacks)  # its clock before that of the record
-    position.validation_cpu_seconds += position.cpu_seconds - before
     record = EpochRecord(
         **means,
         validation_clean=clean,
@@ -90,6 +88,18 @@ def end_epoch(run: Training) -> None:
     )
     position.epoch, position.batch, position.warnings = position.epoch + 1, 0, []
     run.records.epochs.append(record)
+
+
+@contextlib.contextmanager
+def _validation_clock(run: Training) -> Iterator[None]:
+    """Count CPU seconds as validation's, of one that is interrupted too."""
+    run.tick()
+    before = run.position.cpu_seconds
+    try:
+        yield
+    finally:
+        run.tick()
+        run.position.validation_cpu_seconds += run.position.cpu_seconds - before
 
 
 def _validate(run: Training, judged: nn.Module) -> tuple[float, float]:
