@@ -11,8 +11,9 @@ held-out images after ``--search`` minutes. The others are recipes with all that
 crop of 2 and an average of 0.998, and ``n-fgsm-muon`` of benchmarks/proof.py; their epoch is chosen on the held-out
 images. Judged clean and under 20 steps of PGD on the margin loss, on the test images that no choice has seen
 (``JUDGED`` of benchmarks/proof.py). Minutes are CPU minutes of the training steps alone: steps times the CPU seconds of
-one (OUT/seconds.json), the plain loops measured in turn with each other, and so are ours. Finished points are kept
-(OUT/WAY-MINUTES-sSEED.json), interrupted ones go on.
+one (OUT/seconds.json), those of all ways measured in turn; what they took in the end is in each record
+(``training_cpu_seconds``). Nothing of ours probes (no brake). Finished points are kept (OUT/WAY-MINUTES-sSEED.json),
+interrupted ones go on.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from benchmarks.proof import Plan, measured, unseen_images
+from benchmarks.proof import Plan, unseen_images
 from benchmarks.speed import EPS, plain_loop
-from robust_adapt import runs, upstream
+from robust_adapt import runs, training, upstream
 from robust_adapt.ball import Ball
 from robust_adapt.config import Config, DataConfig, OptimizerConfig
 from robust_adapt.data import Batches, ImageData, Split, load_data
@@ -61,6 +62,8 @@ def config_of(way: str, options: argparse.Namespace, seed: int = 0) -> Config:
         ),
         model=dataclasses.replace(config.model, width=options.width),
         optimizer=dataclasses.replace(config.optimizer, average=min(config.optimizer.average, 0.998)),
+        brake=dataclasses.replace(config.brake, watch="never"),
+        validation_steps=5,
         precision="32-true" if way in PLAIN else "auto",
         device="cpu",
         seed=seed,
@@ -79,6 +82,7 @@ class Loop:
         self.attack, self.step = plain_loop(self.model, self.optimizer, PLAIN[way])
         self.batches = Batches(data.train, config.batch_size, seed=config.seed, augmentation=data.augmentation)
         self.schedule = OptimizerConfig(learning_rate=peak)
+        self.cpu_seconds = 0.0
 
     def told(self) -> dict[str, Any]:
         """What it trains with, for a record."""
@@ -93,7 +97,8 @@ class Loop:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             torch.set_rng_state(state["random"])
-            begin = state["step"]
+            begin, self.cpu_seconds = state["step"], state["cpu_seconds"]
+        clock = time.process_time() - self.cpu_seconds
         epoch, start = divmod(begin, len(self.batches))
         for number in range(begin, steps):
             if number == begin or start == len(self.batches):
@@ -101,32 +106,39 @@ class Loop:
                 batches = self.batches.epoch(epoch, start=start)
             self.optimizer.param_groups[0]["lr"] = learning_rate(self.schedule, number / steps)
             self.step(*next(batches))
+            self.cpu_seconds = time.process_time() - clock
             start += 1
             if path is not None and (number + 1) % KEEP_EVERY == 0:
                 state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-                torch.save(state | {"random": torch.get_rng_state(), "step": number + 1}, path.with_suffix(".new"))
+                state |= {"random": torch.get_rng_state(), "step": number + 1, "cpu_seconds": self.cpu_seconds}
+                torch.save(state, path.with_suffix(".new"))
                 path.with_suffix(".new").replace(path)
 
 
-def prices(options: argparse.Namespace, data: ImageData, rounds: int = 10) -> dict[str, float]:
-    """CPU seconds of a step of every way, on one thread: medians, the plain loops in turn with each other, as ours."""
+def prices(options: argparse.Namespace, data: ImageData, rounds: int = 12) -> dict[str, float]:
+    """CPU seconds of a step of every way, on one thread: medians, all ways in turn, measured once a folder."""
     path = options.out / "seconds.json"
-    known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-    if missing := [way for way in options.ways if way not in known]:
-        loops = {way: Loop(way, config_of(way, options), data, 0.1) for way in missing if way in PLAIN}
-        times: dict[str, list[float]] = {way: [] for way in loops}
-        for _ in range(rounds):
-            for way, loop in loops.items():
-                images, labels = next(loop.batches.epoch(0))
-                begin = time.process_time()
-                loop.step(images, labels)
-                times[way].append(time.process_time() - begin)
-        known |= {way: statistics.median(each[2:]) for way, each in times.items()}
-        ours = [way for way in missing if way not in PLAIN]
-        if ours:
-            known |= zip(ours, measured([config_of(way, options) for way in ours], rounds=rounds), strict=True)
-        write_json(path, known)
+    if not path.exists():
+        steps = {way: stepper(way, config_of(way, options), data) for way in (*PLAIN, *OURS)}
+        times: dict[str, list[float]] = {way: [] for way in steps}
+        for _, (way, step) in itertools.product(range(rounds), steps.items()):
+            begin = time.process_time()
+            step()
+            times[way].append(time.process_time() - begin)
+        write_json(path, {way: statistics.median(each[2:]) for way, each in times.items()})
+    known: dict[str, float] = json.loads(path.read_text())
     return known
+
+
+def stepper(way: str, config: Config, data: ImageData) -> Callable[[], object]:
+    """A step of a way on its first batch, which may be taken again and again."""
+    if way in PLAIN:
+        loop = Loop(way, config, data, 0.1)
+        batch = next(loop.batches.epoch(0))
+        return lambda: loop.step(*batch)
+    parts = runs.build_parts(config, data)
+    images, labels = next(parts.batches.epoch(0))
+    return lambda: training.train_step(parts, config, images, labels, 0.5)
 
 
 def judged(model: nn.Module, images: Split) -> dict[str, float]:
@@ -148,18 +160,20 @@ def point(way: str, minutes: float, seed: int, options: argparse.Namespace, data
     if way in PLAIN:
         loop, state = Loop(way, config, data, chosen_peak(way, options, data)), options.out / f"{name}.pt"
         loop.train(steps, state)
-        model, trained = loop.model, loop.told()
+        model, trained, seconds = loop.model, loop.told(), loop.cpu_seconds
         state.unlink(missing_ok=True)
     else:
         epochs = steps / (len(data.train) // config.batch_size)
         run = runs.train(dataclasses.replace(config, epochs=epochs), options.out / name, resume=True)
-        model, trained = run.model, run.config.shareable()
+        model, trained, last = run.model, run.config.shareable(), run.epochs[-1]
+        seconds = last.cpu_seconds - (last.validation_cpu_seconds or 0.0)
     record = {
         "way": way,
         "minutes": minutes,
         "seed": seed,
         "steps": steps,
         "seconds_a_step": price,
+        "training_cpu_seconds": round(seconds, 1),
         **judged(model, unseen_images(data.test)),
         "data": data.title,
         "config": trained,

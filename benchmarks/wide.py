@@ -28,7 +28,7 @@ from robust_adapt.auto_attack import Conditions, autoattack
 from robust_adapt.ball import Ball
 from robust_adapt.evaluation import evaluate_model
 from robust_adapt.leaderboard import compare
-from robust_adapt.records import EvaluationRecord, write_json
+from robust_adapt.records import EpochRecord, EvaluationRecord, read_lines, write_json
 from robust_adapt.reporting import markdown_table
 from robust_adapt.statistics import Comparison, mcnemar
 
@@ -72,6 +72,11 @@ def markdown(out: Path) -> str:
     if not judged:
         return "No run is judged yet."
     text = markdown_table([EvaluationRecord.from_dict(json.loads(path.read_text())) for path in judged])
+    for path in judged:
+        last = read_lines(path.with_name("epochs.jsonl"), EpochRecord)[-1]
+        text += (
+            f"- {path.parent.name}: {last.step} steps, {last.cpu_seconds / 60:.0f} CPU minutes, validation included\n"
+        )
     compared, both = {}, [out / name for name in ("deepseek", "one-step")]
     if all((each / "judged.json").exists() for each in both):
         compared = compare(*(each / "judged.json" for each in both))

@@ -49,6 +49,7 @@ def test_an_interrupted_loop_goes_on_to_the_same_bits(options, tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         first.train(end, path)
     second.train(end, path)
+    assert second.cpu_seconds > 0
     assert all(torch.equal(one, second.model.state_dict()[name]) for name, one in whole.model.state_dict().items())
 
 
@@ -63,7 +64,9 @@ def test_points_are_of_real_runs_and_kept(tmp_path, capsys, monkeypatch):
     assert sorted(records) == ["one-step-0.005-s0.json", "plain-ffgsm-0.005-s0.json"]
     for record in records.values():
         assert record["steps"] == max(1, round(0.3 / record["seconds_a_step"]))
-        assert record["n"] == 30 and 0 <= record["margin"] <= record["clean"] <= 1
+        assert (
+            record["training_cpu_seconds"] > 0 and record["n"] == 30 and 0 <= record["margin"] <= record["clean"] <= 1
+        )
     assert "| plain-ffgsm | 0.005 | 1 |" in printed and (tmp_path / "accuracy.png").stat().st_size > 1000
     (tmp_path / "plain-ffgsm-0.005-s0.json").write_text(
         json.dumps(records["plain-ffgsm-0.005-s0.json"] | {"margin": 0.5})
