@@ -20,7 +20,7 @@ from robust_adapt.errors import CheckpointError
 from robust_adapt.evaluation import Row, robust_flags, rows_of_norm
 from robust_adapt.recipes import on_digits, recipe
 from robust_adapt.records import StepRecord
-from robust_adapt.training import WeightAverage, combine, learning_rate
+from robust_adapt.training import WeightAverage, combine, learning_rate, recording
 from robust_adapt.training.checkpoint import load_weights, read_checkpoint
 
 CONSISTENT = LossConfig(consistency=2.0, consistency_on="softmax", clean_share=0.25)
@@ -55,6 +55,23 @@ def test_the_loss_falls(name, tmp_path):
     assert [record.step for record in run.steps] == list(range(1, 16))
     assert all(0 < record.validation_cpu_seconds < record.cpu_seconds for record in run.epochs)
     assert run.epochs[0].best and not run.model.training
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "best"),
+    [
+        ("pgd", [(0.5, 0.3), (0.6, 0.3), (0.55, 0.3), (0.1, 0.4)], [True, True, False, True]),
+        ("standard", [(0.5, 0.3), (0.5, 0.2), (0.4, 0.9), (0.6, 0.0)], [True, False, False, True]),
+    ],
+)
+def test_the_best_is_so_under_attack_and_of_equals_the_one_that_is_better_clean(
+    name, found, best, monkeypatch, tmp_path
+):
+    given = iter(found)
+    monkeypatch.setattr(recording, "_validate", lambda *_: next(given))
+    config = small(name, epochs=4)
+    run = train(dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, average=0)), tmp_path)
+    assert [record.best for record in run.epochs] == best
 
 
 @pytest.mark.parametrize(("name", "killed_at"), [("deepseek", 5), ("consistent", 5), ("literal", 3)])

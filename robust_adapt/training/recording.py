@@ -65,12 +65,12 @@ def end_epoch(run: Training) -> None:
     # nothing has changed yet, a resumed run validates again; but no process may leave the others waiting
     with contextlib.nullcontext() if parts.processes.together else run.stop.interrupting(), _validation_clock(run):
         found = {name: _validate(run, model) for name, model in candidates.items()}
-    which = 1 if parts.attack is not None else 0
-    kept = max(found, key=lambda name: found[name][which])
-    (clean, adversarial), score = found[kept], found[kept][which]
-    best = score > position.best
+    scores = {name: pair if parts.attack is None else pair[::-1] for name, pair in found.items()}  # clean decides a tie
+    kept = max(scores, key=lambda name: scores[name])
+    clean, adversarial = found[kept]
+    best = scores[kept] > (position.best, position.best_other)
     if best:
-        position.best = score
+        position.best, position.best_other = scores[kept]
         parts.processes.first(lambda: save_weights(run.folder / BEST, candidates[kept].state_dict()))
     means = _means(run, position.epoch_sums, position.epoch_attacks)  # its clock before that of the record
     record = EpochRecord(

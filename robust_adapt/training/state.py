@@ -24,7 +24,8 @@ Report = Callable[[Record], None]
 class Position:
     """Where the run stands, and the sums since the last records.
 
-    eps: of the last step, 0 without attacks. probes: of the brake so far. rate: factor on the learning rate, lowered
+    best: accuracy of the weights that are kept, under attack where there is one; best_other: the clean one there. eps:
+    of the last step, 0 without attacks. probes: of the brake so far. rate: factor on the learning rate, lowered
     where numbers went bad.
     """
 
@@ -32,6 +33,7 @@ class Position:
     epoch: int = 0
     batch: int = 0
     best: float = -1.0
+    best_other: float = -1.0
     eps: float = 0.0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
