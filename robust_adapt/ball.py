@@ -73,16 +73,21 @@ def check_balls(balls: Sequence[Ball]) -> None:
         raise ConfigError(f"Expected balls of different norms, but got {words(balls)}; give one of each norm.")
 
 
-def factors(norm: str, eps: Any, union: Sequence[Ball]) -> dict[str, float]:
+def factors(norm: str, eps: Any, union: Sequence[Ball | str] | Ball | str) -> dict[str, float]:
     """What an eps of ``norm`` is multiplied by for each ball of a union: 1 for the first, whose size is ``eps``.
 
     Raises ``ConfigError`` unless the balls are of different norms, each with a number > 0.
     """
-    if union and not (isinstance(eps, float) and all((eps, *(ball.eps for ball in union)))):
-        got = f"{norm} {shown(eps)} and {words(union)}"
-        raise ConfigError(f"Expected a number > 0 as the size of each of several balls, but got {got}.")
-    check_balls([Ball(norm, 1.0), *union])
-    return {norm: 1.0} | {ball.norm: ball.eps / eps for ball in union}
+    given = [union] if isinstance(union, Ball | str) else union
+    balls = [Ball.of(ball) if isinstance(ball, str) else ball for ball in given]
+    if balls and not (isinstance(eps, float) and all((eps, *(ball.eps for ball in balls)))):
+        got = f"{norm} {shown(eps)} and {words(balls)}"
+        raise ConfigError(
+            f"Expected a number > 0 as the size of each of several balls, but got {got}; "
+            "make it with the target of eps, which may be set to 0 later."
+        )
+    check_balls([Ball(norm, 1.0), *balls])
+    return {norm: 1.0} | {ball.norm: ball.eps / eps for ball in balls}
 
 
 def words(balls: Sequence[Ball]) -> str:

@@ -1,6 +1,7 @@
 """Features of any model without a change to its code: ``FeatureTap``."""
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,10 +26,13 @@ class _Capture:
     def keep(self, _module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
         if self.kept is not None:
             given = [*inputs, *named.values()]  # a Linear has one input
-            self.kept.append(given[0] if self.of_input else output)
+            kept = given[0] if self.of_input else output
+            self.kept.append(
+                kept if self.of_input or not isinstance(kept, Tensor) else kept.clone()
+            )  # next may be in place
 
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return _Capture, ()
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return functools.partial(_Capture, of_input=self.of_input), ()
 
 
 class FeatureTap(contextlib.AbstractContextManager["FeatureTap"]):

@@ -170,6 +170,16 @@ def test_starts_of_a_split_batch_are_in_the_order_of_the_images(small_net, image
     smoothed = compose(small_net, ["pgdrs"], keep_start=True, steps=1)  # asks about noisy copies
     smoothed(images, labels)
     assert torch.equal(smoothed.last_start, images)
+    for name in ("apgd", "apgd-dlr", "tpgd"):  # which ask about the clean images first
+        attack = compose(small_net, [name], keep_start=True, steps=2)
+        attack(images, labels)
+        size = (attack.last_start - images).abs().amax((1, 2, 3))
+        assert (size > 0).all() and (size <= EPS + 1e-6).all()
+    for name in ("difgsm", "tifgsm"):
+        assert error_of(ConfigError, compose, small_net, [name], keep_start=True) == (
+            f"Expected attacks that ask about their own images with keep_start, but {name!r} asks about resized ones; "
+            "leave it out."
+        )
     error = error_of(ConfigError, compose, small_net, TRIO, mode="chain", keep_start=True)
     assert error == "Expected the mode 'split' with keep_start, but got 'chain'; use mode=\"split\"."
 
@@ -577,6 +587,23 @@ def test_normalised_images_are_refused(small_net, images, labels):
         "Expected images in [0, 1] and a model that normalises, but set_normalization_used() was called; use "
         "robust_adapt.normalize(model, mean=, std=)."
     )
+    member = torchattacks.PGD(small_net, eps=EPS)
+    attack = compose(small_net, [member])
+    attack(images, labels)
+    member.set_normalization_used(mean=[0.5] * 3, std=[0.2] * 3)
+    assert "set_normalization_used() was called" in error_of(ConfigError, attack, images, labels)
+
+
+def test_nothing_given_is_left_unread(small_net, images, labels, tmp_path):
+    attack = compose(small_net, ["pgd", "fgsm"], mode="concat")
+    with pytest.raises(TypeError, match="eps"):
+        attack(images, labels, eps=0.5)
+    error = error_of(ConfigError, compose, small_net, [torchattacks.PGD(small_net)], steps=3)
+    assert error == "Expected names of attacks with steps, but got PGD; name it."
+    loader = [(images, labels)]
+    assert "mode with a result an image" in error_of(ConfigError, attack.save, loader, str(tmp_path / "saved.pt"))
+    several = compose(small_net, ["pgd", "pgdl2"], union="L2 0.5")
+    assert several.factors == compose(small_net, ["pgd", "pgdl2"], union=[Ball("L2", 0.5)]).factors
 
 
 # a torchattacks.attack.Attack like any other

@@ -31,7 +31,7 @@ def test_the_law_by_hand():
 def test_accuracies_are_running_averages_of_the_class():
     classes = ClassEps(torch.tensor([0.5, 0.5]))
     labels = torch.tensor([0, 0, 1, 1])
-    classes.update(torch.tensor([True, True]), labels[:2], ALONE)
+    classes.update(torch.tensor([True, True]), labels[:2])
     assert (classes.of(labels, target=0.1, progress=0.5) == 0.1).all()  # of one class nothing is known yet
     classes = ClassEps(torch.tensor([0.5, 0.5]))
     for right in ([True, True, False, False], [True, False, False, True]):

@@ -51,6 +51,21 @@ def test_a_named_layer_gives_its_output(small_net, images):
         assert torch.equal(tap(images)[1], small_net.conv(images))
 
 
+def test_what_comes_after_a_layer_may_be_in_place(images):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.LazyLinear(3))
+    model(images)
+    with FeatureTap(model, "0") as tap:
+        features = tap(images)[1]
+    assert torch.equal(features, model[0](images)) and features.min() < 0
+    features.sum().backward()
+    assert model[0].weight.grad.abs().sum() > 0
+
+
+def test_a_copy_with_its_tap_captures_the_same(small_net, images):
+    model, tap = copy.deepcopy((small_net, FeatureTap(small_net)))
+    assert torch.equal(tap(images)[1], by_hand(model, images))
+
+
 def test_several_layers_give_a_dict(small_net, images):
     with FeatureTap(small_net, ["conv", "head"]) as tap:
         logits, features = tap(images)

@@ -62,7 +62,7 @@ class DiverseAttack(Attack):
         *,
         eps: float | str | Tensor,
         norm: str = "Linf",
-        union: Sequence[Ball] = (),
+        union: Sequence[Ball | str] = (),
         mode: str = "split",
         pick: str | Sequence[float] = "random",
         steps: int | None = None,
@@ -85,9 +85,8 @@ class DiverseAttack(Attack):
         self.norm, self.mode, self.stream, self.start, self.eps = norm, mode, stream, start, eps
         self.factors = factors(norm, self._eps, union)
         options: dict[str, Any] = {"steps": steps, "step_ratio": step_ratio, "objective": objective}
-        self.members = members_of(attacks, self.model, tuple(self.factors), **options)
+        self.members = members_of(attacks, self.model, tuple(self.factors), keep_start=keep_start, **options)
         for member in self.members:
-            member.keeps_start = keep_start
             member.leaves_ball &= mode != "worst"  # where it would win by its size
         self.names = [member.name for member in self.members]
         self.attacks = [member.attack for member in self.members]  # torchattacks tells these of its modes and devices
@@ -114,9 +113,9 @@ class DiverseAttack(Attack):
             value = check_eps(float(value) if isinstance(value, Tensor) else value, norm=self.norm)
         self._eps = value
 
-    def __call__(self, inputs: Tensor, labels: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, labels: Tensor | None = None) -> Tensor:
         """Adversarial images for ``inputs`` ``(N, C, H, W)`` in [0, 1] and ``labels`` ``(N,)``."""
-        if self.normalization_used is not None:
+        if self.normalization_used is not None or any(member.normalizes for member in self.members):
             raise ConfigError(
                 "Expected images in [0, 1] and a model that normalises, but set_normalization_used() was called; "
                 "use robust_adapt.normalize(model, mean=, std=)."
@@ -153,7 +152,8 @@ class DiverseAttack(Attack):
         return images.to(device).clamp(0, 1), labels.to(device).long()
 
     def save(self, *args: Any, **kwargs: Any) -> Any:
-        """As in torchattacks; the model leaves exactly as it came."""
+        """As in torchattacks; the model leaves exactly as it came. Raises ``ConfigError`` in mode ``concat``."""
+        check_known("mode with a result an image", self.mode, [mode for mode in MODES if mode != "concat"])
         with crafting(self.model):
             return super().save(*args, **kwargs)
 

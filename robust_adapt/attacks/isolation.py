@@ -90,11 +90,12 @@ def float32_logits(
 
 
 def first_asked(attack: Attack, method: str, starts: list[Tensor]) -> contextlib.AbstractContextManager[None]:
-    """Add to ``starts`` the images that an attack first asks about by ``method``, ``get_logits`` or ``get_loss``."""
+    """Add to ``starts`` the images that an attack first asks for a gradient at, by ``method``, ``get_logits`` or
+    ``get_loss``; what it asks before that is about the clean ones."""
     inner = getattr(attack, method)
 
     def ask(inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if not starts:
+        if not starts and inputs.requires_grad:
             starts.append(inputs.detach().clone())
         answer: Tensor = inner(inputs, *args, **kwargs)
         return answer

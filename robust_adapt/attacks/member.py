@@ -29,7 +29,7 @@ class Member:
     it, then the attacks that it calls. norm: what its eps bounds, if it is one of ``norms``, else the first of these.
     takes_sample_eps: whether one call can have an eps per sample. leaves_ball: as the table says, unless a composer
     forbids it; its results are cut to [0, 1] only. start: the images at which the last call began, where
-    ``keeps_start``; the clean ones of an attack that asks about none, or about several copies of each.
+    ``keeps_start``; the clean ones of an attack that asks for no gradient, or about several copies of each.
     Raises ``ConfigError`` where its eps is of none of them.
     """
 
@@ -64,6 +64,11 @@ class Member:
             name, model, eps=1.0, steps=steps, step_ratio=step_ratio, objective=objective, **options
         )
         return cls(name, attack, *norms)
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether it, or an attack that it calls, hands normalised images to the model."""
+        return any(part.attack.normalization_used is not None for part in self.parts)
 
     def needs(self, what: str) -> bool:
         """Whether the row of the table says so."""
@@ -174,6 +179,7 @@ def members_of(
     steps: int | None,
     step_ratio: float | None,
     objective: Objective | None,
+    keep_start: bool,
 ) -> list[Member]:
     """Names of the table, and objects as they stand; each in the ball of its norm, else in the first ball. Raises
     ``ConfigError``, also for what objects leave unread, and for balls without an attack."""
@@ -183,10 +189,10 @@ def members_of(
     if step_ratio is not None:
         check_number("step_ratio", step_ratio, low=0, inside=True)
     objects = [attack for attack in attacks if isinstance(attack, Attack)]
-    if step_ratio is not None and len(objects) == len(attacks):
-        raise ConfigError(f"Expected names of attacks with a step_ratio, but got {objects[0].attack}; name it.")
-    if objective is not None and objects:
-        raise ConfigError(f"Expected names of attacks with an objective, but got {objects[0].attack}; name it.")
+    unread = {"steps": steps, "a step_ratio": step_ratio} if len(objects) == len(attacks) else {}
+    for what, value in (unread | ({"an objective": objective} if objects else {})).items():
+        if value is not None:
+            raise ConfigError(f"Expected names of attacks with {what}, but got {objects[0].attack}; name it.")
     for attack in objects:
         attack.set_model(check_model(attack.model))
     options: dict[str, Any] = {"steps": steps, "step_ratio": step_ratio, "objective": objective}
@@ -196,6 +202,13 @@ def members_of(
         else Member.named(attack, model, *norms, **options)
         for attack in attacks
     ]
+    for member in members:
+        member.keeps_start = keep_start
+        if keep_start and hasattr(member.attack, "input_diversity"):
+            raise ConfigError(
+                f"Expected attacks that ask about their own images with keep_start, but {member.name!r} asks about "
+                "resized ones; leave it out."
+            )
     if idle := [norm for norm in norms if norm not in [member.norm for member in members]]:
         raise ConfigError(f"Expected an attack in every ball, but got none of {', '.join(idle)}; add one.")
     return members

@@ -41,12 +41,12 @@ class ClassEps:
         values = class_wise(torch.where(seen, self.right / self.seen, 0.0), self.frequencies, target=target)
         return torch.where((seen | (self.frequencies == 0)).all(), values, target)[labels]
 
-    def update(self, right: Tensor, labels: Tensor, processes: Processes) -> None:
+    def update(self, right: Tensor, labels: Tensor, processes: Processes | None = None) -> None:
         """Take in which of a step's adversarial images ``(N,)`` the model got right, of all processes together."""
         fresh = torch.zeros((2, len(self.seen)), device=labels.device)
         fresh[0].index_add_(0, labels, right.float())
         fresh[1].index_add_(0, labels, torch.ones_like(fresh[0, labels]))
-        processes.average_([fresh])
+        (processes or Processes()).average_([fresh])
         self.right, self.seen = KEEP * self.right + fresh[0], KEEP * self.seen + fresh[1]
 
     def state_dict(self) -> dict[str, Any]:
