@@ -125,7 +125,8 @@ class EpsilonController:
     measured in, so that a target of 8/255 gives those of docs/epsilon.md; ``literal`` ignores it. total_steps: needed
     by ``ramp`` and ``ramp-trim``. every: steps between two updates of a feedback rule; its gains grow by as much.
     start, lower, upper: of the feedback rules; by default the rule's own. goal: 0.50 nat for ``gap``, 0.60 for
-    ``ratio`` and ``ramp-trim``, in [0.55, 0.80]. So many, because each rule has its own. Raises ``ConfigError``.
+    ``ratio`` and ``ramp-trim``, in [0.55, 0.80]. ``class-wise`` stays at the target here, ``training.ClassEps``
+    makes it one a sample. So many, because each rule has its own. Raises ``ConfigError``.
     """
 
     def __init__(
