@@ -25,11 +25,11 @@ class _Capture:
 
     def keep(self, _module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
         if self.kept is not None:
-            given = [*inputs, *named.values()]  # a Linear has one input
-            kept = given[0] if self.of_input else output
-            self.kept.append(
-                kept if self.of_input or not isinstance(kept, Tensor) else kept.clone()
-            )  # next may be in place
+            if self.of_input:
+                output = [*inputs, *named.values()][0]  # a Linear has one
+            elif isinstance(output, Tensor):
+                output = output.clone()  # what comes next may be in place
+            self.kept.append(output)
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         return functools.partial(_Capture, of_input=self.of_input), ()

@@ -54,6 +54,7 @@ def test_a_named_layer_gives_its_output(small_net, images):
 def test_what_comes_after_a_layer_may_be_in_place(images):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.LazyLinear(3))
     model(images)
+    nn.init.constant_(model[0].bias, -10.0)
     with FeatureTap(model, "0") as tap:
         features = tap(images)[1]
     assert torch.equal(features, model[0](images)) and features.min() < 0

@@ -24,9 +24,9 @@ Report = Callable[[Record], None]
 class Position:
     """Where the run stands, and the sums since the last records.
 
-    best: accuracy of the weights that are kept, under attack where there is one; best_other: the clean one there. eps:
-    of the last step, 0 without attacks. probes: of the brake so far. rate: factor on the learning rate, lowered
-    where numbers went bad.
+    best: accuracy of the weights that are kept, under attack where there is one; best_other: of clean and attacked the
+    other one, which decides a tie. eps: of the last step, 0 without attacks. probes: of the brake so far. rate: factor
+    on the learning rate, lowered where numbers went bad.
     """
 
     step: int = 0
