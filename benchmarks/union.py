@@ -14,12 +14,15 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.proof import SEVERAL, Plan, begin, bring, epochs_of, gain, gained, parser_of, run, unseen
 from robust_adapt.ball import Ball
 from robust_adapt.records import EpochRecord, EvaluationRecord, read_lines, write_json
 from robust_adapt.statistics import mcnemar, wilson
+
+if TYPE_CHECKING:
+    from robust_adapt.auto_attack import Conditions
 
 BALLS = tuple(map(Ball.of, ("Linf 8/255", "L2 0.5", "L1 12")))
 WAYS = {
@@ -33,7 +36,7 @@ WAYS = {
 RUNS = ("starts-class-wise", *SEVERAL)
 HELD_OUT = ("Clean", "PGD-20", "CW-Linf-20", "PGD-L2-20", "APGD-L1-20")
 N = 500
-APGD, ONCE = ("apgd-ce", "apgd-t"), {"apgd": {"n_restarts": 1}, "apgd_targeted": {"n_restarts": 1}}
+IN_L1 = {"apgd": {"use_largereps": 1}, "apgd_targeted": {"use_largereps": 1, "n_target_classes": 5}}
 
 
 def held_out(plan: Plan, name: str, seed: int) -> float:
@@ -64,19 +67,26 @@ def chosen(plan: Plan, seeds: Sequence[int], runs: Sequence[str] = RUNS) -> list
     return [max(forms, key=lambda name: sum(held_out(plan, name, seed) for seed in seeds)) for forms in ways if forms]
 
 
+def conditions(ball: Ball) -> "Conditions":
+    """APGD-CE and APGD-T as AutoAttack's standard version sets them in a ball, on ``fast_copy`` of the model."""
+    from robust_adapt.auto_attack import Conditions
+
+    settings = IN_L1 if ball.norm == "L1" else {"apgd": {"n_restarts": 1}}
+    return Conditions(ball, "custom", ("apgd-ce", "apgd-t"), settings, fast=True)
+
+
 def judge(plan: Plan, name: str, seed: int) -> None:
     """``union.json`` of a finished run."""
     folder = plan.folder(name, seed)
     if (folder / "union.json").exists() or not (folder / "done").exists():
         return
-    from robust_adapt.auto_attack import Conditions, autoattack
+    from robust_adapt.auto_attack import autoattack
 
     found, images, told = unseen(folder, N)
     records = {}
     for ball in BALLS:
-        conditions = Conditions(ball, "custom", APGD, ONCE, fast=True)
         state = folder / "union-state" / ball.norm
-        records[str(ball)] = autoattack(found.model, images, conditions, state_dir=state).to_dict()
+        records[str(ball)] = autoattack(found.model, images, conditions(ball), state_dir=state).to_dict()
     write_json(folder / "union.json", told | {"n": len(images), "balls": records})
 
 

@@ -625,6 +625,13 @@ def test_targeted_modes_reach_the_members(channel_means, images, labels):
     assert (change > 0.5 * EPS).all()
 
 
+def test_a_targeted_mode_that_a_member_lacks_is_refused_before_anything_changes(channel_means):
+    attack = compose(channel_means, ["pgd", "apgd"])
+    with pytest.raises(ValueError, match="^Targeted mode is not supported"):
+        attack.set_mode_targeted_by_label(quiet=True)
+    assert {attack.attack_mode, *(each.attack_mode for each in attack.attacks)} == {"default"}
+
+
 def test_its_statistics_count_what_failed(channel_means, images, labels):
     attack = compose(channel_means, ["cw"])
     unchanged = (attack(images, labels) == images).flatten(1).all(1).float().mean().item()

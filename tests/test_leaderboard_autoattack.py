@@ -185,11 +185,12 @@ def shared(tmp_path, arguments, reference):
         assert_equal(record, reference)
 
 
-@pytest.mark.parametrize("norm, eps", [("L1", 0.8), ("Linf", 0.02)])
-def test_a_custom_version_equals_one_shot(norm, eps):
+@pytest.mark.parametrize("norm, eps, apgd", [("L1", 0.8, {"use_largereps": 1}), ("Linf", 0.02, {})])
+def test_a_custom_version_equals_one_shot(norm, eps, apgd):
     model, images, labels = make(12)
     arguments = {"eps": eps, "norm": norm, "batch_size": 7, "seed": 1, "version": "custom"}
-    arguments |= {"attacks": ["apgd-dlr", "fab"], "settings": {"apgd": {"n_restarts": 1}, "fab": {"n_restarts": 1}}}
+    settings = {"apgd": {"n_restarts": 1} | apgd, "fab": {"n_restarts": 1}}
+    arguments |= {"attacks": ["apgd-dlr", "fab"], "settings": settings}
     record = autoattack(model, images, labels, return_adversarial=True, **arguments)
     assert_equal(record, one_shot(model, images, labels, **arguments))
 

@@ -152,6 +152,9 @@ def test_too_few_classes_are_refused_with_what_is_left():
     sentence = "use version='custom', attacks=['apgd-ce'], settings={'apgd': {'n_restarts': 1, 'eot_iter': 20}}."
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         autoattack(*make(2), eps=0.02, version="rand")
+    sentence = "use version='custom', attacks=['apgd-ce', 'fab-t', 'square'], settings={'apgd': {'use_largereps': 1}}."
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        autoattack(*make(3), eps=1.0, norm="L1")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from test_training import small, train
+from torch import nn
 
+from robust_adapt.auto_attack import Conditions
+from robust_adapt.auto_attack.attacks import Adversary
 from robust_adapt.ball import Ball
 from robust_adapt.config import ModelConfig
 
@@ -143,6 +147,20 @@ def test_the_best_form_of_a_way_on_held_out_images_is_judged_in_every_ball(plan,
     assert capsys.readouterr().out == printed
     union.main(["--out", str(tmp_path / "home"), "--table"])
     assert capsys.readouterr().out == printed and not list((tmp_path / "home").rglob("*.pt"))
+
+
+@pytest.mark.parametrize("ball", union.BALLS, ids=str)
+def test_the_union_is_judged_as_autoattacks_standard_version_would(ball):
+    cpu = torch.device("cpu")
+    adversaries = [Adversary(nn.Flatten(), each, 10, cpu) for each in (union.conditions(ball), Conditions(ball))]
+    for number, part in enumerate(("apgd", "apgd_targeted")):
+        ours, standard = (vars(getattr(each.engine, part)) for each in adversaries)
+        for each in adversaries:
+            each.start(number)
+        plain = {name: value for name, value in standard.items() if isinstance(value, int | float | str)}
+        assert {name: ours[name] for name in plain} == plain and plain["n_restarts"] == (
+            5 if part == "apgd" and ball.norm == "L1" else 1
+        )
 
 
 def test_several_seeds_are_compared_each_with_its_own(plan, monkeypatch):

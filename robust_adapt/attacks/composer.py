@@ -91,7 +91,7 @@ class DiverseAttack(Attack):
         self.names = [member.name for member in self.members]
         self.attacks = [member.attack for member in self.members]  # torchattacks tells these of its modes and devices
         self.pick = check_pick(pick, len(attacks))
-        self.supported_mode = ["default", "targeted"]
+        self.supported_mode = ["default"] + ["targeted"] * all("targeted" in one.supported_mode for one in self.attacks)
         self._random = random.Random(seed)
         self.last: CallStatistics | None = None
         self.keep_start, self.last_start = keep_start, torch.empty(0)

@@ -25,11 +25,12 @@ VERSIONS = {
     "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
     "rand": ("apgd-ce", "apgd-dlr"),
 }
-# what a version sets for Linf and L2 and `custom` does not: upstream's restarts are 5 there, its draws 1
+# what a version sets for APGD and `custom` does not: 5 restarts and 1 draw are upstream's there, no larger eps first
 _SET = {"standard": {"apgd": {"n_restarts": 1}}, "rand": {"apgd": {"n_restarts": 1, "eot_iter": 20}}}
+_SET_IN_L1 = _SET | {"standard": {"apgd": {"use_largereps": 1}}}
 SETTINGS = {
-    "apgd": ("n_restarts", "eot_iter"),
-    "apgd_targeted": ("n_restarts", "n_target_classes", "eot_iter"),
+    "apgd": ("n_restarts", "eot_iter", "use_largereps"),
+    "apgd_targeted": ("n_restarts", "n_target_classes", "eot_iter", "use_largereps"),
     "fab": ("n_restarts", "n_target_classes"),
     "square": ("n_restarts", "n_queries"),
 }
@@ -98,7 +99,8 @@ class Conditions:
         impossible = [name for name in self.names if classes < ATTACKS[name][2]]
         if impossible:
             left = [name for name in self.names if name not in impossible]
-            settings = f", settings={_SET[self.version]}" if self.version in _SET else ""
+            chosen = (_SET_IN_L1 if self.ball.norm == "L1" else _SET).get(self.version)
+            settings = f", settings={chosen}" if chosen else ""
             raise ConfigError(
                 f"Expected at least {max(ATTACKS[name][2] for name in impossible)} classes for "
                 f"{', '.join(impossible)}, whose DLR loss compares that many, but got {classes}; use "
