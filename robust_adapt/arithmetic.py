@@ -26,7 +26,7 @@ def exact_arithmetic() -> contextlib.AbstractContextManager[None]:
 
 
 def fast_arithmetic() -> contextlib.AbstractContextManager[None]:
-    """TF32 and kernels chosen by timing on a GPU; still no autocast. Bits differ from run to run there."""
+    """TF32 on a GPU; still no autocast. Bits may differ from run to run there."""
     return _arithmetic(fast=True)
 
 
@@ -41,7 +41,7 @@ def _arithmetic(*, fast: bool) -> Iterator[None]:
             convolutions = cudnn.allow_tf32
         except RuntimeError:  # it cannot be read, because it is not what the new interface says, which is no TF32
             convolutions = True
-        cudnn.benchmark, cudnn.deterministic = fast, not fast or repeatable
+        cudnn.benchmark, cudnn.deterministic = False, not fast or repeatable  # each size of a batch would be timed
         torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = fast
         try:
             yield

@@ -43,6 +43,7 @@ def test_nothing_is_compiled_anew(backend, tmp_path, monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("name", ["standard", "pgd", "one-step", "deepseek", "consistent"])
 def test_a_step_does_not_wait_for_the_gpu(name):
     """Not for its batch either; every hundredth step reads its pixels, the first one too."""
@@ -52,8 +53,8 @@ def test_a_step_does_not_wait_for_the_gpu(name):
     parts = runs.build_parts(config, load_data(config.data))
     batches = parts.batches.epoch(0)
     training.train_step(parts, config, *next(batches), 0.5)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         figures = training.train_step(parts, config, *next(batches), 0.5)
     finally:
         torch.cuda.set_sync_debug_mode("default")

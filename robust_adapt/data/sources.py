@@ -1,6 +1,7 @@
 """Data sets and where they come from: the embedded digits, torchvision's CIFAR-10 and CIFAR-100, ImageNet's validation
 images, folders of images, any Dataset."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +62,10 @@ class ImageData:
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and deviation per channel of the training images, in [0, 1] units. Raises ``DataError`` without any."""
         self._need_training()
+        return self._statistics
+
+    @functools.cached_property
+    def _statistics(self) -> tuple[list[float], list[float]]:
         return self.train.statistics()
 
     def _need_training(self) -> None:

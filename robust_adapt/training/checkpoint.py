@@ -15,7 +15,7 @@ from torch import Tensor
 from robust_adapt.archives import read_tensors
 from robust_adapt.config import Config
 from robust_adapt.errors import CheckpointError, ConfigError, shown
-from robust_adapt.files import read_json, write_atomically
+from robust_adapt.files import read_json, whole_file, write_atomically
 from robust_adapt.models import is_of_library
 from robust_adapt.records import write_json
 
@@ -36,9 +36,11 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     payload = _pack(state)
     last = folder / LAST
     try:
-        if last.exists():
-            write_atomically(folder / PREVIOUS, last.read_bytes())
-        write_atomically(last, payload + _MARK + hashlib.sha256(payload).hexdigest().encode())
+        with whole_file(last) as file:
+            file.write(payload + _MARK + hashlib.sha256(payload).hexdigest().encode())
+            file.flush()  # a full disk speaks up here
+            if last.exists():
+                last.replace(folder / PREVIOUS)
     except OSError as error:
         raise CheckpointError(
             f"Expected to write {last}, but got: {error}; the checkpoint before it is untouched."
