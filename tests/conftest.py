@@ -1,6 +1,15 @@
 """Tiny models and images; the best attack on ``ChannelMeans`` is known by hand."""
+# ruff: noqa: E402
 
 import os
+import re
+import sys
+
+OUTER = "FORCE_COLOR TTY_.* COLUMNS LINES SLURM_.* .*RANK .*WORLD_SIZE MASTER_.* TORCHELASTIC_.*".replace(" ", "|")
+for outer in [name for name in os.environ if re.fullmatch(OUTER, name)]:  # terminal, CI job or cluster around the tests
+    del os.environ[outer]
+if not any("gpu" in word for word in sys.argv[1:]):  # -m gpu
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import numpy as np
 import pytest
@@ -14,7 +23,7 @@ from robust_adapt.data import CIFAR10_CLASSES, Split
 from robust_adapt.upstream.checks import bf16_is_fast
 
 # the tensors are tiny: threads that wait for each other cost more than they bring
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+torch.set_num_threads(int((os.environ.get("OMP_NUM_THREADS") or "1").partition(",")[0]))
 settings.register_profile("robust_adapt", deadline=None, max_examples=50)
 settings.load_profile("robust_adapt")
 
@@ -155,10 +164,12 @@ def few_steps(monkeypatch):
     """AutoAttack's version ``custom`` as it is, with one restart, 10 steps and 10 queries."""
     from pyautoattack.autoattack import AutoAttack
 
-    original = AutoAttack.__init__
+    monkeypatch.setattr(AutoAttack, "__init__", in_few_steps(AutoAttack.__init__))
 
+
+def in_few_steps(original):
     def shortened(self, *arguments, **options):
         original(self, *arguments, **options)
         self.apgd.n_restarts, self.apgd.n_iter, self.square.n_queries = 1, 10, 10
 
-    monkeypatch.setattr(AutoAttack, "__init__", shortened)
+    return shortened

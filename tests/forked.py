@@ -5,6 +5,7 @@ import os
 import sys
 import time
 
+LIMIT = 600  # seconds: it ends what hangs, it measures nothing
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     ["robust_adapt.runs", "robust_adapt.cli", "robustbench.model_zoo.architectures.resnet", "sklearn.datasets"]
@@ -24,9 +25,9 @@ def command(output, *arguments):
         sys.exit(main(arguments))
 
 
-def wait_for(path, seconds=120):
+def wait_for(path):
     """A first epoch is behind the run once its checkpoint is there."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + LIMIT
     while not path.exists():
-        assert time.monotonic() < end, f"no {path} after {seconds} seconds"
+        assert time.monotonic() < end, f"no {path} after {LIMIT} seconds"
         time.sleep(0.02)

@@ -9,7 +9,6 @@ import torch
 from conftest import same
 from hypothesis import given
 from hypothesis import strategies as st
-from lightning_fabric import Fabric
 
 from robust_adapt import runs
 from robust_adapt.attacks import DiverseAttack
@@ -214,7 +213,7 @@ def test_a_probe_by_hand(precision, channel_means):
         controller=EpsilonController("constant", target=8 / 255),
         validation=Split(images, labels),
         batches=types.SimpleNamespace(format=torch.contiguous_format),
-        fabric=Fabric(accelerator="cpu", devices=1, precision=precision),
+        fabric=runs.launch("cpu", precision=precision),
         processes=ALONE,
     )
     config = watched(precision, controller=ControllerConfig(target=8 / 255))

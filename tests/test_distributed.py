@@ -14,7 +14,7 @@ import pytest
 import several
 import torch
 from conftest import TIMES, same
-from forked import PROCESSES, wait_for
+from forked import LIMIT, PROCESSES, wait_for
 
 from robust_adapt import runs
 from robust_adapt.attacks import DiverseAttack
@@ -22,6 +22,7 @@ from robust_adapt.data import Batches, load_data
 from robust_adapt.distributed import Processes
 from robust_adapt.errors import ConfigError
 from robust_adapt.recipes import recipe
+from robust_adapt.training.checkpoint import read_checkpoint
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def results(start):
     def results(work, count, *arguments):
         job, files = start(work, count, *arguments)
         for process in job:
-            process.join(120)
+            process.join(LIMIT)
         assert [process.exitcode for process in job] == [0] * count
         return [torch.load(file, weights_only=True) for file in files]
 
@@ -129,6 +130,7 @@ def test_a_killed_job_goes_on_to_the_bit(results, start, precision, tmp_path):
     for process in job:
         os.kill(process.pid, signal.SIGKILL)
         process.join()
+    assert 0 < read_checkpoint(tmp_path / "again" / "last.ckpt")["position"]["step"] < len(expected[0][1])
     for weights, steps in results(several.train, 2, again, 4.0, True, precision):
         assert same(weights, expected[0][0]) and steps == expected[0][1]
     assert json.loads((tmp_path / "again" / "run.json").read_text())["processes"] == 2
@@ -146,9 +148,8 @@ def test_a_process_that_dies_ends_the_others(start, tmp_path):
     job, files = start(several.train, 2, str(tmp_path / "run"), 400.0, False)
     wait_for(tmp_path / "run" / "last.ckpt")
     os.kill(job[1].pid, signal.SIGKILL)
-    begin = time.monotonic()
-    job[0].join(60)
-    assert job[0].exitcode == 0 and time.monotonic() - begin < 60
+    job[0].join(LIMIT)  # gloo itself would wait for half an hour
+    assert job[0].exitcode == 0
     kind, text, _ = torch.load(files[0], weights_only=True)
     assert kind == "RobustAdaptError"
     assert text.startswith("Expected an answer of every process, but one has ended or hangs (")
@@ -180,7 +181,7 @@ def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path):
     run = tmp_path / "run"
     with command_line(tmp_path, *TRAIN, str(run), "--devices", "2") as job:
         job.send_signal(signal.SIGTERM)
-        assert job.wait(60) == 143
+        assert job.wait(LIMIT) == 143
     text = " ".join((tmp_path / "output").read_text().split())
     assert text.count("Stopped by SIGTERM after step ") == 1
     assert text.endswith(f"go on: robust-adapt train pgd --out {run} --resume --devices 2")
@@ -195,7 +196,7 @@ def test_a_dead_process_ends_the_whole_command(tmp_path, launcher):
     with command_line(tmp_path, *words) as job:
         children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
         os.kill(int(children[-1]), signal.SIGKILL)
-        assert job.wait(60) != 0
+        assert job.wait(LIMIT) != 0
     text = " ".join((tmp_path / "output").read_text().split())
     assert "Expected an answer of every process, but one has ended or hangs" in text or "SIGKILL" in text
 
@@ -212,7 +213,7 @@ def test_a_benchmark_ends_with_its_first_process(tmp_path):
     try:
         os.kill(job.pid, signal.SIGKILL)
         job.wait()
-        end = time.monotonic() + 60
+        end = time.monotonic() + LIMIT
         while (stat := Path(f"/proc/{child}/stat")).exists() and ") Z" not in stat.read_text():
             assert time.monotonic() < end, "the other process still waits"
             time.sleep(0.2)

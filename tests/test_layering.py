@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import LIMIT
 
 import robust_adapt
 
@@ -127,5 +128,5 @@ def test_nothing_heavy_is_imported_at_start_up():
         "    heavy = {'torch', 'torchattacks', 'robustbench', 'matplotlib', 'scipy'} & set(sys.modules)\n"
         "    assert not heavy, f'{name} imports {heavy}'\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, timeout=LIMIT)
     assert done.returncode == 0, done.stderr

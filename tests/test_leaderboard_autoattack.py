@@ -69,7 +69,7 @@ def one_shot(model, images, labels, *, eps, norm, batch_size, seed, version="sta
     for part, values in (settings or {}).items():
         for name, value in values.items():
             setattr(getattr(engine, part), name, value)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         np.random.seed(seed)
         adversarial, predictions = engine.run_standard_evaluation(images, labels, batch_size=batch_size)

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import re
 
 import pytest
 import timm
@@ -67,13 +68,13 @@ def test_sizes_go_where_torchvision_takes_them():
         ("timm:resnet18.a1", "Expected one of the 1", "'resnet18.a1_in1k'"),
         ("timm:resnet18.fb", "Expected one of the 1", "'resnet18."),
         ("timm:", "Expected one of the 1", "look at their list."),
-        ("torchvision:ResNet50", "Expected one of the 80 models of torchvision, but got 'ResNet50'", "'resnet50'"),
-        ("torchvision:raft_large", "Expected one of the 80 models of torchvision, but got 'raft_large'", "did you"),
+        ("torchvision:ResNet50", r"Expected one of the \d+ models of torchvision, but got 'ResNet50'", "'resnet50'"),
+        ("torchvision:raft_large", r"Expected one of the \d+ models of torchvision, but got 'raft_large'", "did you"),
     ],
 )
 def test_an_unknown_name_gets_the_nearest(name, start, near):
     sentence = refused(ConfigError, build_model, name)
-    assert sentence.startswith(start) and near in sentence.partition("; ")[2]
+    assert re.match(start, sentence) and near in sentence.partition("; ")[2]
     assert refused(ConfigError, runs.check_name, name) == sentence  # before any data
 
 

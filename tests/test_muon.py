@@ -15,7 +15,7 @@ from robust_adapt.config import OptimizerConfig
 from robust_adapt.data import load_data
 from robust_adapt.evaluation import Row, robust_flags
 from robust_adapt.records import StepRecord
-from robust_adapt.training import muon
+from robust_adapt.training import muon, recording
 from robust_adapt.training.checkpoint import load_weights, read_checkpoint
 from robust_adapt.training.muon import Muon, orthogonal
 
@@ -143,3 +143,14 @@ def test_the_last_weights_are_judged_beside_the_average(tmp_path):
     assert found[last.weights] == max(found.values())
     if last.best:
         assert same(load_weights(tmp_path / "best.pt"), states[last.weights])
+
+
+def test_the_last_weights_are_kept_where_they_are_better(tmp_path, monkeypatch):
+    given = iter([(0.5, 0.3), (0.6, 0.2), (0.6, 0.4)])  # two averages, then the last weights
+    monkeypatch.setattr(recording, "_validate", lambda *_: next(given))
+    run = train(small("pgd", optimizer=OptimizerConfig(average=0.99), epochs=2), tmp_path)
+    assert [(record.weights, record.validation_adversarial) for record in run.epochs] == [
+        ("average", 0.3),
+        ("last", 0.4),
+    ]
+    assert same(load_weights(tmp_path / "best.pt"), read_checkpoint(tmp_path / "last.ckpt")["model"])

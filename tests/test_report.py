@@ -80,32 +80,30 @@ def test_a_hard_page_is_whole_small_and_fetches_nothing(hard):
     assert "\x1b" not in page and "\u202e" not in page
 
 
-def test_names_are_shown_and_do_nothing(hard):
-    name, page, reader = hard
-    if name == "hostile":
-        assert "49" not in re.findall(r"</script>\S*", page) and "alert(1)" in reader.words
-        assert "<script" not in page and "{{ 7*7 }}" in reader.words
-        assert [tag for tag, _ in reader.elements].count("style") == 1
+def test_names_are_shown_and_do_nothing():
+    page = PAGES["hostile"]()
+    reader = Reader(page)
+    assert "49" not in re.findall(r"</script>\S*", page) and "alert(1)" in reader.words
+    assert "<script" not in page and "{{ 7*7 }}" in reader.words
+    assert [tag for tag, _ in reader.elements].count("style") == 1
 
 
-def test_a_hundred_classes_of_three_runs(hard):
-    name, _, reader = hard
-    if name == "hundred_classes":
-        assert reader.words.count("class 49") == 2  # under the worst case and AutoAttack
-        assert "class 50" not in reader.words and reader.words.count("80 easier classes left out.") == 2
-        assert all(model in reader.words for model in ("standard", "deepseek", "pgd"))
-        assert sum(tag == "section" for tag, _ in reader.elements) == 8
-        assert any(attributes.get("src", "").startswith("data:image/webp") for _, attributes in reader.elements)
+def test_a_hundred_classes_of_three_runs():
+    reader = Reader(PAGES["hundred_classes"]())
+    assert reader.words.count("class 49") == 2  # under the worst case and AutoAttack
+    assert "class 50" not in reader.words and reader.words.count("80 easier classes left out.") == 2
+    assert all(model in reader.words for model in ("standard", "deepseek", "pgd"))
+    assert sum(tag == "section" for tag, _ in reader.elements) == 8
+    assert any(attributes.get("src", "").startswith("data:image/webp") for _, attributes in reader.elements)
 
 
-def test_what_is_missing_has_no_section_and_no_figure(hard):
-    name, _, reader = hard
-    if name == "gaps":
-        assert "7 models under attack" in reader.words and "Not judged yet" in reader.words
-        assert not {"cases"} & {attributes.get("id") for _, attributes in reader.elements}
-    if name == "not_numbers":
-        assert "Under attack, broken keeps – %" in reader.words
-        assert not re.search(r"\b(nan|inf)\b", reader.words)
+def test_what_is_missing_has_no_section_and_no_figure():
+    reader = Reader(PAGES["gaps"]())
+    assert "7 models under attack" in reader.words and "Not judged yet" in reader.words
+    assert not {"cases"} & {attributes.get("id") for _, attributes in reader.elements}
+    reader = Reader(PAGES["not_numbers"]())
+    assert "Under attack, broken keeps – %" in reader.words
+    assert not re.search(r"\b(nan|inf)\b", reader.words)
 
 
 def test_a_name_alone_is_a_page():

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from forked import PROCESSES, command, wait_for
+from forked import LIMIT, PROCESSES, command, wait_for
 
 from robust_adapt.errors import CheckpointError, Stopped
 from robust_adapt.training.checkpoint import LOCK, locked, read_checkpoint
@@ -42,7 +42,7 @@ def test_a_signal_ends_the_run_after_its_step_and_says_how_to_go_on(tmp_path, st
     process = start("train", "pgd", *RUN, "--out", str(run))
     wait_for(run / "last.ckpt")
     os.kill(process.pid, number)
-    process.join(60)
+    process.join(LIMIT)
     assert process.exitcode == code
     position = read_checkpoint(run / "last.ckpt")["position"]
     step = position["step"]

@@ -10,8 +10,11 @@ import signal
 import numpy as np
 import pytest
 import torch
+from conftest import in_few_steps
+from forked import LIMIT, PROCESSES
 from keywords import autoattack
 from pictures import part, write_parts
+from pyautoattack.autoattack import AutoAttack
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 from torchvision.datasets import ImageFolder
@@ -131,7 +134,7 @@ def test_the_records_are_those_in_memory_whatever_reads_them(folder, in_memory, 
 
 def child(folder, state):
     """AutoAttack with two workers, killed in the first forward pass of the third batch that is attacked."""
-    model = net()
+    AutoAttack.__init__, model = in_few_steps(AutoAttack.__init__), net()
 
     def look(*_):
         if len(list(state.glob("*.pt"))) == 3:
@@ -142,11 +145,10 @@ def child(folder, state):
     autoattack(model, split, state_dir=state, **SHORT)
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forks beside threads
 def test_a_killed_run_goes_on_from_disk(folder, in_memory, tmp_path, few_steps):
-    process = multiprocessing.get_context("fork").Process(target=child, args=(folder, tmp_path))
+    process = PROCESSES.Process(target=child, args=(folder, tmp_path))
     process.start()
-    process.join(120)
+    process.join(LIMIT)
     assert process.exitcode == -signal.SIGKILL
     done = {path.name: path.read_bytes() for path in tmp_path.glob("*.pt")}
     assert sorted(done) == ["0-apgd-ce-00000.pt", "0-apgd-ce-00001.pt", "clean.pt"]

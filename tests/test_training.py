@@ -261,7 +261,9 @@ def test_a_run_of_another_norm_is_validated_and_evaluated_in_its_ball(norm, atta
     other = runs.evaluate(run, Ball("Linf", 0.1), rows=["FGSM"], n=10)
     assert (other.norm, other.eps, other.attacks[0].name) == ("Linf", 0.1, "FGSM")
     studied = runs.study_cases({"one": run}, load_data(config.data), ball, count=1)
-    for name, case in [(name, case) for name, cases in (studied.cases if studied else {}).items() for case in cases]:
+    cases = [(name, case) for name, cases in studied.cases.items() for case in cases]
+    assert cases
+    for name, case in cases:
         change = (case.images[f"{name} on one"] - case.images["clean"]).ravel()
         assert 0 < abs(change).max() and np.linalg.norm(change, {"L2": 2, "L1": 1}[norm]) <= eps * 1.0001
 

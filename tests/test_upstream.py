@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import LIMIT
 
 from robust_adapt import upstream
 from robust_adapt.errors import UpstreamError
@@ -67,7 +68,7 @@ def fresh(monkeypatch, tmp_path):
 
 
 def python(code):
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
@@ -166,7 +167,7 @@ def test_a_shadowed_robustbench_imported_earlier_is_refused(fresh, monkeypatch):
 
 def started_in(folder, code):
     command, here = [sys.executable, "-W", "ignore", "-c", code], os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=here)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT, env=here)
 
 
 @pytest.mark.parametrize(("name", "form"), [("torchattacks", "{}.py"), ("robustbench", "{}/__init__.py")])

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import inspect
 import platform
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -69,6 +70,7 @@ def test_version_of_what_is_not_installed():
     assert provenance.version("no-such-thing") == "not installed"
 
 
+@pytest.mark.skipif(not shutil.which("git"), reason="no git")
 def test_commit(tmp_path, monkeypatch):
     def git(*arguments):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
@@ -77,6 +79,7 @@ def test_commit(tmp_path, monkeypatch):
 
     for variable in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert upstream.commit(tmp_path) is None
     git("init")
     assert upstream.commit(tmp_path) is None

@@ -566,12 +566,12 @@ STARTS = {
 }
 
 
-@pytest.mark.parametrize("kind", STARTS)
-@pytest.mark.parametrize("carried", [True, False])
+@pytest.mark.parametrize(
+    ("carried", "kind"),
+    [(carried, kind) for carried in (True, False) for kind in STARTS if carried or kind != "by number"],
+)
 def test_a_training_starts_from_what_benchmark_reads(kind, carried, digits, tmp_path):
     whole, path = digits_net(), tmp_path / "net.ckpt"
-    if not carried and kind == "by number":
-        return
     torch.save(STARTS[kind](whole if carried else whole.model), path)
     for words in [{}] if carried else [{"mean": (0.5,), "std": (0.25,)}, {"normalize": False}]:
         started = start(digits, path, **words)
