@@ -53,7 +53,7 @@ REMEDIES = {
 
 def config_of(data: str, arguments: str, eps: str, seed: int, epochs: float) -> Config:
     """A run at an eps, validated at that eps whatever it trains at."""
-    base = configuration(data, "without", epochs)
+    base = configuration(data, epochs)
     base = dataclasses.replace(
         base,
         recipe="collapse",
