@@ -26,11 +26,6 @@ class Plan:
     exact: bool
     attacks: dict[str, tuple[float, float]]
 
-    @property
-    def units(self) -> float:
-        """In units of F, one forward: a backward into the images costs about another."""
-        return self.forward + self.backward
-
 
 def plan_attacks(
     attacks: DiverseAttack | str | Sequence[str | Attack],

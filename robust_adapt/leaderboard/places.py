@@ -52,13 +52,6 @@ class Place(Record):
     source: str = SOURCE
     dataset: str = DEFAULT
 
-    def sentence(self) -> str:
-        """The first standing in words, with every reason against it."""
-        first = self.standings[0]
-        shared = f", shared with {', '.join(first.tied)}" if first.tied else ""
-        against = f"; not comparable: {'; '.join(self.reasons)}" if self.reasons else ""
-        return f"{100 * self.accuracy:.2f} % would be {first}{shared}{against}."
-
 
 def place(
     accuracy: float,
