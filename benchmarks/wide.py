@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.proof import unseen
 from benchmarks.publish import publish
-from benchmarks.union import APGD, ONCE
+from benchmarks.union import conditions
 from robust_adapt.auto_attack import Conditions, autoattack
 from robust_adapt.ball import Ball
 from robust_adapt.evaluation import evaluate_model
@@ -37,7 +37,7 @@ ROWS = ("Clean", "FGSM", "PGD-20", "CW-Linf-20")
 JUDGED = (4000, 6000)
 BALL = Ball("Linf", 8 / 255)
 JUDGES = {  # of AutoAttack: how many images, how
-    "apgd": (500, Conditions(BALL, "custom", APGD, ONCE, fast=True)),
+    "apgd": (500, conditions(BALL)),
     "autoattack": (100, Conditions(BALL, fast=True)),
 }
 
