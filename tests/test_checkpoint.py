@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 
 import pytest
 import torch
@@ -83,6 +84,29 @@ def test_the_checkpoint_before_stands_in_and_that_is_said(tmp_path):
     state, passed_over = load_checkpoint(tmp_path)
     assert state["step"] == 1
     assert passed_over == [damaged(path, path.stat().st_size)]
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_the_end_of_a_process_between_two_names_loses_nothing(before, tmp_path, monkeypatch):
+    for step in range(before):
+        save_checkpoint(tmp_path, STATE | {"step": step})
+    rename = os.replace
+
+    def end(source, target):
+        if str(source).endswith(".partial"):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", end)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, STATE | {"step": before})
+    monkeypatch.undo()
+    (tmp_path / "config.json").touch()
+    assert module.can_resume(tmp_path)
+    state, passed_over = load_checkpoint(tmp_path)
+    assert (state["step"], passed_over) == (before - 1, [])
+    save_checkpoint(tmp_path, STATE | {"step": before})
+    assert load_checkpoint(tmp_path)[0]["step"] == before
 
 
 def test_a_folder_without_a_checkpoint(tmp_path):
