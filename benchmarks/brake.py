@@ -22,7 +22,7 @@ def plain_net() -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 4 * 4, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
-def configuration(data: str, epochs: float = 20) -> Config:
+def configuration(data: str, epochs: float) -> Config:
     config = recipe("pgd", attack=AttackConfig(attacks=("fgsm",)))
     return dataclasses.replace(
         config,

@@ -2,7 +2,7 @@
 # Everything that waits for a GPU, in steps that go on where the last call stopped.
 #
 #   benchmarks/gpu.sh DATA OUT [EPOCHS]   call it until it prints "all done"; a call works for at most 8 minutes
-#   SHORT=1 benchmarks/gpu.sh DATA OUT      what fits in a quarter of an hour of a large card
+#   SHORT=1 benchmarks/gpu.sh DATA OUT      for a large card that is there for a quarter of an hour
 #   SMOKE=1 benchmarks/gpu.sh digits OUT    the same steps in their smallest form, in one call, on a CPU too
 #
 # DATA: a data set's name, as folder:PATH. OUT/NAME.done marks a finished step; one that fails is said, the others are

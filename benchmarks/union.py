@@ -165,10 +165,13 @@ def markdown(plan: Plan, seeds: Sequence[int]) -> str:
     text = [*lines, "", note, *([f"Not chosen, held out: {', '.join(others)}."] if others else [])]
     shares: dict[str, Any] = {name: {"judged": {}} for name in names}
     for each in rows:
-        shares[each["name"]]["judged"][each["seed"]] = {"union": sum(each["union"]) / each["n"]}
+        found = {"union": sum(each["union"]) / each["n"], "clean": each["clean"] / each["n"]}
+        shares[each["name"]]["judged"][each["seed"]] = found
     for name in names if len(seeds) > 1 else ():
-        if name != choice[-1] and (points := gain(shares[choice[-1]], shares[name], "union")):
-            text.append(f"{choice[-1]} above {name}, points of the union, {len(points[0])} seeds: {gained(points)}.")
+        gains = [gain(shares[choice[-1]], shares[name], what) for what in ("union", "clean")]
+        if name != choice[-1] and gains[0] and gains[1]:
+            told = f"union {gained(gains[0])}, clean {gained(gains[1])}"
+            text.append(f"{choice[-1]} above {name}, points, {len(gains[0][0])} seeds: {told}.")
     missing = [f"{name}, seed {seed}" for (name, seed), found in every.items() if found is None]
     return "\n".join([*text, *([f"Not judged: {'; '.join(missing)}."] if missing else [])])
 

@@ -3,13 +3,10 @@
 
 import os
 import re
-import sys
 
 OUTER = "FORCE_COLOR TTY_.* COLUMNS LINES SLURM_.* .*RANK .*WORLD_SIZE MASTER_.* TORCHELASTIC_.*".replace(" ", "|")
 for outer in [name for name in os.environ if re.fullmatch(OUTER, name)]:  # terminal, CI job or cluster around the tests
     del os.environ[outer]
-if not any("gpu" in word for word in sys.argv[1:]):  # -m gpu
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import numpy as np
 import pytest
@@ -26,6 +23,11 @@ from robust_adapt.upstream.checks import bf16_is_fast
 torch.set_num_threads(int((os.environ.get("OMP_NUM_THREADS") or "1").partition(",")[0]))
 settings.register_profile("robust_adapt", deadline=None, max_examples=50)
 settings.load_profile("robust_adapt")
+
+
+def pytest_configure(config):
+    if not re.search(r"(?<!not )\bgpu\b", config.option.markexpr):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 TIMES = {"seconds", "cpu_seconds", "validation_cpu_seconds"}

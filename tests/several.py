@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from robust_adapt.data import load_data
 from robust_adapt.distributed import Processes
 from robust_adapt.errors import CheckpointError, RobustAdaptError
 from robust_adapt.recipes import recipe
+from robust_adapt.records import StepRecord
 
 SEEN = DataConfig(name="digits", validation=60, subset=192)
 
@@ -188,14 +190,20 @@ def run_of(epochs, precision="32-true"):
         validation_steps=2,
         checkpoint_steps=3,
         precision=precision,
+        device="cpu",
         brake=BrakeConfig(watch="always", every=4),
     )
 
 
-def train(count, folder, epochs, resume, precision="32-true"):
-    """A whole run through ``runs.train``."""
+def train(count, folder, epochs, resume, precision="32-true", killed_at=None):
+    """A whole run through ``runs.train``, or until a process that reports the step ``killed_at`` is killed."""
+
+    def end(record):
+        if isinstance(record, StepRecord) and record.step == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     settings = dataclasses.replace(run_of(epochs, precision), devices=count)
-    done = runs.train(settings, folder, resume=resume)
+    done = runs.train(settings, folder, resume=resume, report=end)
     return done.model.state_dict(), [record.to_dict() for record in done.steps]
 
 

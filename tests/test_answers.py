@@ -509,9 +509,9 @@ def quantised(seed):
     torch.manual_seed(seed)
     stubs = torch.ao.quantization.QuantStub(), torch.ao.quantization.DeQuantStub()
     net = nn.Sequential(stubs[0], nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 3), stubs[1]).eval()
-    engine = next(each for each in torch.backends.quantized.supported_engines if each != "none")
-    torch.backends.quantized.engine = engine  # on a Mac it is none by itself
-    net.qconfig = torch.ao.quantization.get_default_qconfig(engine)
+    if torch.backends.quantized.engine == "none":  # on a Mac
+        torch.backends.quantized.engine = torch.backends.quantized.supported_engines[-1]
+    net.qconfig = torch.ao.quantization.get_default_qconfig(torch.backends.quantized.engine)
     prepared = torch.ao.quantization.prepare(net)
     prepared(IMAGES)
     return torch.ao.quantization.convert(prepared)

@@ -125,11 +125,10 @@ def test_a_killed_job_goes_on_to_the_bit(results, start, precision, tmp_path):
     whole, again = str(tmp_path / "whole"), str(tmp_path / "again")
     expected = results(several.train, 2, whole, 4.0, False, precision)
     assert same(expected[0], expected[1])
-    job, _ = start(several.train, 2, again, 4.0, False, precision)
-    wait_for(tmp_path / "again" / "last.ckpt")
+    job, _ = start(several.train, 2, again, 4.0, False, precision, 8)
     for process in job:
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
+        process.join(LIMIT)
+    assert job[0].exitcode == -signal.SIGKILL
     assert 0 < read_checkpoint(tmp_path / "again" / "last.ckpt")["position"]["step"] < len(expected[0][1])
     for weights, steps in results(several.train, 2, again, 4.0, True, precision):
         assert same(weights, expected[0][0]) and steps == expected[0][1]
@@ -158,7 +157,7 @@ def test_a_process_that_dies_ends_the_others(start, tmp_path):
 
 TRAIN = (
     "-m robust_adapt train pgd --data.name digits --data.validation 60 --data.subset 256 --model.width 4 "
-    "--batch-size 64 --attack.steps 1 --precision 32-true --epochs 400 --out"
+    "--batch-size 64 --attack.steps 1 --precision 32-true --device cpu --epochs 400 --out"
 ).split()
 
 

@@ -1,6 +1,7 @@
 """The page about runs: what it holds, what it lacks, and what no name can do to it."""
 
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -59,14 +60,15 @@ class Reader(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
-@pytest.fixture(scope="module", params=PAGES)
-def hard(request):
-    page = PAGES[request.param]()
-    return request.param, page, Reader(page)
+@functools.cache
+def read(name):
+    page = PAGES[name]()
+    return page, Reader(page)
 
 
-def test_a_hard_page_is_whole_small_and_fetches_nothing(hard):
-    _, page, reader = hard
+@pytest.mark.parametrize("name", PAGES)
+def test_a_hard_page_is_whole_small_and_fetches_nothing(name):
+    page, reader = read(name)
     assert len(page.encode(errors="surrogateescape")) < 3_000_000
     tags = {tag for tag, _ in reader.elements}
     assert not tags & {"script", "link", "iframe", "object", "form", "base"}
@@ -81,15 +83,14 @@ def test_a_hard_page_is_whole_small_and_fetches_nothing(hard):
 
 
 def test_names_are_shown_and_do_nothing():
-    page = PAGES["hostile"]()
-    reader = Reader(page)
+    page, reader = read("hostile")
     assert "49" not in re.findall(r"</script>\S*", page) and "alert(1)" in reader.words
     assert "<script" not in page and "{{ 7*7 }}" in reader.words
     assert [tag for tag, _ in reader.elements].count("style") == 1
 
 
 def test_a_hundred_classes_of_three_runs():
-    reader = Reader(PAGES["hundred_classes"]())
+    _, reader = read("hundred_classes")
     assert reader.words.count("class 49") == 2  # under the worst case and AutoAttack
     assert "class 50" not in reader.words and reader.words.count("80 easier classes left out.") == 2
     assert all(model in reader.words for model in ("standard", "deepseek", "pgd"))
@@ -98,10 +99,10 @@ def test_a_hundred_classes_of_three_runs():
 
 
 def test_what_is_missing_has_no_section_and_no_figure():
-    reader = Reader(PAGES["gaps"]())
+    _, reader = read("gaps")
     assert "7 models under attack" in reader.words and "Not judged yet" in reader.words
     assert not {"cases"} & {attributes.get("id") for _, attributes in reader.elements}
-    reader = Reader(PAGES["not_numbers"]())
+    _, reader = read("not_numbers")
     assert "Under attack, broken keeps – %" in reader.words
     assert not re.search(r"\b(nan|inf)\b", reader.words)
 
