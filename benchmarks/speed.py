@@ -73,7 +73,7 @@ def ours(config: Config, data: ImageData, start: dict[str, Tensor]) -> Contestan
     parts.controller = type(parts.controller)("constant", target=config.controller.target, norm="Linf")
 
     def step(images: Tensor, labels: Tensor) -> object:
-        return training.train_step(parts, config, images.contiguous(memory_format=parts.batches.format), labels, 0.5)
+        return training.train_step(parts, config, images, labels, 0.5)
 
     return Contestant(config.recipe + (", compiled" if config.compile else ""), parts.model, step)
 
@@ -148,7 +148,6 @@ def limit(config: Config, data: ImageData, start: dict[str, Tensor]) -> Contesta
         loss.backward()
 
     def step(images: Tensor, labels: Tensor) -> object:
-        images = images.contiguous(memory_format=parts.batches.format)
         model.eval().requires_grad_(False)
         for _ in range(GRADIENTS[config.recipe]):
             backward(images.detach().requires_grad_(), labels)

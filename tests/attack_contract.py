@@ -180,18 +180,6 @@ def channels_last(name):
     assert_in_ball(name, compose(name, model)(images, labels), images)
 
 
-def contiguous_where_it_must(name):
-    """Bare, it takes channels-last images where the table says so, and breaks where the seam has to help."""
-    images, labels = batch(model := net())
-    attack = compose(name, model).attacks[0]
-    try:
-        attack(images.to(memory_format=torch.channels_last), labels)
-    except RuntimeError as error:
-        assert "view size is not compatible" in str(error) and "contiguous" in ATTACKS[name].needs
-    else:
-        assert "contiguous" not in ATTACKS[name].needs
-
-
 def eps_0(name):
     model = net()
     images, labels = batch(model)
@@ -326,7 +314,6 @@ PROPERTIES = {
     "two classes": two_classes,
     "one image": one_sample,
     "clean or strongest where it fails": what_it_returns_where_it_fails,
-    "contiguous only where the table says so": contiguous_where_it_must,
     "passes as the table says": passes,
     "row fits the class": row,
 }

@@ -21,8 +21,8 @@ says so. *not run*: inductor compiles for long, so three attacks of different ki
 and backwards an image at the default number of steps and 10 classes. The tests count them with shortened attacks on
 small images: exact rows must be met, `<=` is an upper bound where an attack stops early (JSMA's is for 3 x 32 x 32
 images). *compiled* says that results and restored state are right on a model compiled so, not that no part of it fell
-back to eager. A backward goes into the images only. `contiguous` attacks break on channels-last images and are given
-contiguous copies. *an eps a sample*: attacks that know only one eps are called once for each distinct value.
+back to eager. A backward goes into the images only. Attacks are given contiguous
+images and gradients. *an eps a sample*: attacks that know only one eps are called once for each distinct value.
 
 `apgd` is APGD in its max-loss form (`perturb(best_loss=True)`): every sample ends at its point of highest loss.
 `apgd-success` is what `torchattacks.APGD` does when called: the clean image where it fails. `upgd-margin` maximises the

@@ -212,7 +212,6 @@ def test_a_probe_by_hand(precision, channel_means):
         attack=DiverseAttack(channel_means, ["gn"], eps=0.1, seed=0),
         controller=EpsilonController("constant", target=8 / 255),
         validation=Split(images, labels),
-        batches=types.SimpleNamespace(format=torch.contiguous_format),
         fabric=runs.launch("cpu", precision=precision),
         processes=ALONE,
     )

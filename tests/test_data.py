@@ -141,11 +141,6 @@ def test_an_epoch_goes_on_from_its_middle(start):
     assert same(pixels(batches().epoch(2, start=start)), pixels(batches().epoch(2))[start:])
 
 
-def test_batches_come_in_the_asked_memory_format():
-    images, _ = next(batches(channels_last=True).epoch(0))
-    assert images.is_contiguous(memory_format=torch.channels_last) and images.dtype == torch.float32
-
-
 def test_less_than_a_batch_is_refused():
     assert error_of(Batches, numbered(3), 5, seed=0) == (
         "Expected at least one batch of 5 images, but got 3 images; set `batch_size` to 3 at most."

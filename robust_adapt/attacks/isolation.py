@@ -67,20 +67,18 @@ def _instead(attack: Attack, method: str, function: Callable[..., Tensor]) -> It
             attack.__dict__[method] = before
 
 
-def float32_logits(
-    attack: Attack, see: Observer, watch: Observer | None, *, contiguous: bool
-) -> contextlib.AbstractContextManager[None]:
-    """Let an attack see logits as float32, whatever autocast does to the model (bf16 breaks some of them).
+def float32_logits(attack: Attack, see: Observer, watch: Observer | None) -> contextlib.AbstractContextManager[None]:
+    """Let an attack see logits as float32, whatever autocast does to the model (bf16 breaks some of them), and
+    contiguous gradients, whatever layout its weights have (channels-last breaks some too).
 
-    see: is called with the logits first, watch with the gradients of the images. contiguous: these too, whatever
-    layout the weights have.
+    see: is called with the logits first, watch with the gradients of the images.
     """
 
     def get_logits(inputs: Tensor, labels: Any = None, *args: Any, **kwargs: Any) -> Tensor:
-        if contiguous and inputs.requires_grad:
+        if inputs.requires_grad:
             inputs.register_hook(Tensor.contiguous)
-        if watch is not None and inputs.requires_grad:
-            inputs.register_hook(watch)
+            if watch is not None:
+                inputs.register_hook(watch)
         own = type(attack).get_logits
         logits = logits_of(attack.model, inputs, lambda given: own(attack, given, labels, *args, **kwargs))
         see(logits)

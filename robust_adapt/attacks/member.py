@@ -113,7 +113,7 @@ class Member:
             # SparseFool gives NumPy a tensor in a way that NumPy is about to forbid
             warnings.filterwarnings("ignore", category=DeprecationWarning, module="torchattacks")
             warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # Dynamo looks
-            adversarial = self.attack(start.contiguous() if self.needs("contiguous") else start, labels)
+            adversarial = self.attack(start.contiguous(), labels)
         if self.keeps_start:
             whole = bool(asked) and asked[0].shape == images.shape
             self.start = asked[0].to(images.dtype) if whole else images
@@ -164,9 +164,7 @@ class Member:
         watched = flat is not None and self.row is not None and self.row.kind == "max_loss" and steep
         with contextlib.ExitStack() as stack:
             for part in self.parts:
-                stack.enter_context(
-                    float32_logits(part.attack, see, watch if watched else None, contiguous=self.needs("contiguous"))
-                )
+                stack.enter_context(float32_logits(part.attack, see, watch if watched else None))
             stack.enter_context(need_gradient())
             yield
 

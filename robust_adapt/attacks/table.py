@@ -30,9 +30,8 @@ class AttackSpec:
     fails_clean: returns the clean image where it finds no wrong point. eps, step, steps: the attributes that hold eps,
     step size and number of steps, if any. ratio: step over eps by default. options: arguments that differ from
     torchattacks' defaults. sample_eps: False where eps must be one number, so that the samples of each eps are attacked
-    separately. needs: ``contiguous`` (channels-last images are copied), ``rgb``, ``square`` images. classes: the fewest
-    that it works with. leaves_ball: its results may lie outside the ball by design and are not projected: for training
-    only.
+    separately. needs: ``rgb``, ``square`` images. classes: the fewest that it works with. leaves_ball: its results may
+    lie outside the ball by design and are not projected: for training only.
     """
 
     cls: type[Attack]
@@ -85,7 +84,6 @@ def _apgd(cls: type[Attack], *, norm: str = "Linf", **options: Any) -> AttackSpe
         default_steps=10,
         options=(() if cls is APGDL1 else (("norm", norm),)) + tuple(options.items()),
         sample_eps=cls is BestAPGD,
-        needs=("contiguous",) if norm == "L1" else (),
         classes=3 if options.get("loss") == "dlr" else 2,
     )
 
@@ -116,9 +114,9 @@ def _autoattack_passes(_: int, classes: int) -> tuple[float, float]:
     return 12 + targeted[0] + (1 + 23 * _targets(classes)) + 5003 + 4, 11 + targeted[1] + 10 * _targets(classes)
 
 
-_FAB: dict[str, Any] = {"passes": lambda steps, classes: (2 * steps + 3, classes * steps), "needs": ("contiguous",)}
+_FAB: dict[str, Any] = {"passes": lambda steps, classes: (2 * steps + 3, classes * steps)}
 _SQUARE: dict[str, Any] = {"passes": _each(1, 0, once=(3, 0)), "count": 5000, "steps": "n_queries"}
-_WHOLE: dict[str, Any] = {"steps": None, "needs": ("contiguous",), "classes": 4}
+_WHOLE: dict[str, Any] = {"steps": None, "classes": 4}
 _EAD: dict[str, Any] = {"passes": _each(1801, 900), "fails_clean": True}
 _RESIZE: dict[str, Any] = {"needs": ("square",)}
 _PATCH: dict[str, Any] = {"eps": "max_epsilon", "step": None, "ratio": None, "steps": "num_iter_set", "needs": ("rgb",)}
@@ -149,7 +147,7 @@ ATTACKS: dict[str, AttackSpec] = {
     "apgd": _apgd(BestAPGD, loss="ce"),
     "apgd-dlr": _apgd(BestAPGD, loss="dlr"),
     # the same in L2 and L1
-    "pgdl2": _pgd(ta.PGDL2, norm="L2", ratio=0.2, needs=("contiguous",)),
+    "pgdl2": _pgd(ta.PGDL2, norm="L2", ratio=0.2),
     "pgdrsl2": _pgd(ta.PGDRSL2, 5, norm="L2", ratio=0.2, sample_eps=False),
     "apgd-l2": _apgd(BestAPGD, norm="L2", loss="ce"),
     "apgd-l1": _apgd(APGDL1, norm="L1"),
@@ -167,21 +165,13 @@ ATTACKS: dict[str, AttackSpec] = {
     "fab-l2": _auto(ta.FAB, "min_norm", "L2", **_FAB),  # in L1, FAB of torchattacks 3.5.1 raises UnboundLocalError
     "deepfool": _without_eps(ta.DeepFool, "min_norm", "L2", lambda s, c: (s, c * s), 50, steps="steps"),
     "sparsefool": _without_eps(
-        ta.SparseFool,
-        "min_norm",
-        "L0",
-        lambda s, c: (52 * s, (1 + 50 * c) * s),
-        10,
-        steps="steps",
-        needs=("contiguous",),
+        ta.SparseFool, "min_norm", "L0", lambda s, c: (52 * s, (1 + 50 * c) * s), 10, steps="steps"
     ),
     # JSMA: at most 154 pairs of features, a tenth of those of a 3 x 32 x 32 image; its targets are (label + 1) % 10
-    "jsma": _without_eps(
-        ta.JSMA, "min_norm", "L0", lambda s, c: (2 * s + 1, c * s), 154, classes=10, needs=("contiguous",)
-    ),
+    "jsma": _without_eps(ta.JSMA, "min_norm", "L0", lambda s, c: (2 * s + 1, c * s), 154, classes=10),
     # no gradients; steps are left alone, their queries are options: make_attack("square", ..., n_queries=100)
     "square": _auto(ta.Square, "black_box", "Linf", **_SQUARE),
-    "square-l2": _auto(ta.Square, "black_box", "L2", needs=("contiguous",), **_SQUARE),
+    "square-l2": _auto(ta.Square, "black_box", "L2", **_SQUARE),
     "spsa": AttackSpec(
         ta.SPSA, "black_box", "Linf", _each(256, 0), step="lr", ratio=1.0, steps="nb_iter", sample_eps=False
     ),

@@ -142,7 +142,6 @@ class Batches:
         seed: int,
         augmentation: Augmentation | None = None,
         device: str | torch.device = "cpu",
-        channels_last: bool = False,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         index, count = shard
@@ -160,7 +159,6 @@ class Batches:
         self.batch_size, self.seed = batch_size, seed
         self.own = slice(index * batch_size // count, (index + 1) * batch_size // count)
         self.augmentation = augmentation or Augmentation()
-        self.format = torch.channels_last if channels_last else torch.contiguous_format
 
     def __len__(self) -> int:
         """Whole batches per epoch."""
@@ -174,7 +172,7 @@ class Batches:
             chosen = chosen.to(self.images.device, non_blocking=self.images.is_cuda)
             generator = _generator(self.seed, epoch, batch + 1)
             images = augment(self.images[chosen], self.augmentation, generator, own=self.own, of=self.batch_size)
-            yield to_float(images).contiguous(memory_format=self.format), self.labels[chosen]
+            yield to_float(images).contiguous(), self.labels[chosen]
 
 
 def augment(

@@ -34,8 +34,7 @@ def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -
         fabric = launch_alone(config.device, precision=precision_of(config))
     model = build_for(config, data)
     check_ready(model)
-    channels_last = config.channels_last and not upstream.channels_last_corrupts(model, fabric.device)
-    if channels_last:
+    if config.channels_last and not upstream.channels_last_corrupts(model, fabric.device):
         model = model.to(memory_format=torch.channels_last)
     model.to(fabric.device)
     _check_model(model, data, fabric.device)
@@ -61,7 +60,6 @@ def build_parts(config: Config, data: ImageData, fabric: Fabric | None = None) -
             seed=config.seed,
             augmentation=data.augmentation,
             device=fabric.device,
-            channels_last=channels_last,
             shard=(fabric.global_rank, fabric.world_size),
         ),
         validation=data.validation,

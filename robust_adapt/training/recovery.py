@@ -152,7 +152,6 @@ def probe(parts: Parts, config: Config, ball: Ball, step: int) -> tuple[float, f
     images, labels = (
         tensor.tensor_split(processes.count)[processes.index] for tensor in held_out.tensors(parts.fabric.device)
     )
-    images = images.contiguous(memory_format=parts.batches.format)
     parts.attack.eps = eps
     row = strong_row(ball.norm, config.brake.steps)
     strong = DiverseAttack(

@@ -114,7 +114,6 @@ def _forward_and_backward(
         assert parts.attack is not None
         anchor = parts.attack.last_start.to(images.dtype)
     everything = torch.cat([adversarial, anchor[:seen]]) if together else adversarial
-    everything = everything.contiguous(memory_format=parts.batches.format)
     with answered_by_all():
         if parts.tap is not None:
             logits, features = parts.tap(everything)
@@ -138,7 +137,7 @@ def _clean_signals(parts: Parts, config: LossConfig, images: Tensor, labels: Ten
     """
     before = [buffer.clone() for buffer in parts.model.buffers()]
     with random_fork(None, images.device), parts.fabric.autocast():
-        logits = parts.model(images.contiguous(memory_format=parts.batches.format))
+        logits = parts.model(images)
     for buffer, value in zip(parts.model.buffers(), before, strict=True):
         buffer.copy_(value)
     return _measured("clean", logits, labels[: len(images)], config)
