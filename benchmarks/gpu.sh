@@ -40,14 +40,9 @@ step() {
 }
 
 bring_home() {
-  local folder name
+  local name
   for name in fast exact; do
     [ ! -e "$out/autoattack-$name/benchmark.json" ] || cp "$out/autoattack-$name/benchmark.json" "$out/home/autoattack-$name.json"
-  done
-  for folder in "$out"/bf16-mixed-?/ "$out"/32-true-?/; do
-    [ -e "$folder/run.json" ] || continue
-    mkdir -p "$out/home/$(basename "$folder")"
-    cp "$folder"/{config,run}.json "$folder/epochs.jsonl" "$out/home/$(basename "$folder")"
   done
   rm -f "$out"/home.tgz.*
   tar -C "$out" -czf - home | split -b 15M -d - "$out/home.tgz."
@@ -55,7 +50,7 @@ bring_home() {
 trap bring_home EXIT
 
 width=64 small=16 brief=4 epochs=${3:-30} widths="16 64" batch=() rounds=10 many=10000 few=1000 seeds="0 1 2"
-judged=() tests=() version=()
+judged=() tests=() version=() unseen=()
 if [ -n "$short" ]; then
   epochs=${3:-8} widths=64 many=500 few=500 seeds=0
   judged=(--evaluation.n 2000 --evaluation.cw-n 100 --evaluation.deepfool-n 50)
@@ -63,6 +58,7 @@ elif [ -n "$smoke" ]; then
   width=4 small=4 brief=0.1 epochs=0.1 widths=4 batch=(--batch-size 16) rounds=2 many=8 few=8 seeds=0
   python3 -c "import sys, torch; sys.exit(not torch.cuda.is_available())" || tests=(--collect-only)
   judged=(--evaluation.n 8 --evaluation.cw-n 4 --evaluation.deepfool-n 4) version=(--version custom --attacks apgd-ce)
+  unseen=(--judged 100 108)
 fi
 python3 -c "import art" 2>/dev/null && peers=() || peers=(--without-art)
 common=(--data.name "$data" --checkpoint-minutes 1 --log-every 50 "${batch[@]}")
@@ -72,14 +68,8 @@ step doctor python3 -m robust_adapt doctor
 step tests python3 -m pytest -q -m gpu $(grep -l "mark[.]gpu" "$here"/tests/*.py) -p no:cacheprovider "${tests[@]}"
 step speed python3 -m benchmarks.speed --data "$data" --widths $widths "${batch[@]}" --rounds $rounds "${peers[@]}" \
   --out "$out/home/speed.json"
-# 32-true is what PyTorch makes of float32 on a card: its convolutions run in TF32 unless the user forbids it
-for seed in $seeds; do
-  for precision in 32-true bf16-mixed; do
-    name="$precision-$seed"
-    step "$name" python3 -m robust_adapt train one-step "${common[@]}" --model.width $small --epochs $brief \
-      --seed $seed --precision $precision --out "$out/$name" --resume
-  done
-done
+step precision python3 -m benchmarks.precision --data "$data" --width $small --epochs $brief --seeds $seeds "${batch[@]}" \
+  "${unseen[@]}" --out "$out/precision" --home "$out/home/precision"
 for recipe in one-step deepseek standard; do
   step "$recipe" python3 -m robust_adapt train $recipe "${common[@]}" "${judged[@]}" --model.width $width \
     --epochs "$epochs" --out "$out/$recipe" --resume
