@@ -4,11 +4,12 @@
     OMP_NUM_THREADS=1 python -m benchmarks.speed --data folder:PATH --widths 16 64 --out benchmarks/results/speed.json
 
 pgd-7: the recipe `pgd` against the plain torchattacks loop (float32, as a user writes it) and ART's
-`AdversarialTrainerMadryPGD`. one-step: `one-step`, and `deepseek` beside it, against the plain FFGSM loop. limit: the
-input gradients and the one update that the recipe cannot do without, of the bare model in the same precision and
-layout, nothing else. All begin at the same weights with the same SGD, without label smoothing, and must reach the same
-loss on one batch in a few steps before any is timed: else the figures would compare different work. A round times each
-once, in turn, backwards every other round; a ratio is the median of those of the rounds.
+`AdversarialTrainerMadryPGD`. one-step: `one-step`, and `deepseek` beside it, against the plain FFGSM loop. own loop:
+`DiverseAttack` in the plain loop, with the model's weights channels-last and autocast. limit: the input gradients and
+the one update that the recipe cannot do without, of the bare model in the same precision and layout, nothing else. All
+begin at the same weights with the same SGD, without label smoothing, and must reach the same loss on one batch in a few
+steps before any is timed: else the figures would compare different work. A round times each once, in turn, backwards
+every other round; a ratio is the median of those of the rounds.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from robust_adapt import runs, training, upstream
+from robust_adapt.attacks import DiverseAttack
 from robust_adapt.config import Config, DataConfig
 from robust_adapt.data import ImageData, load_data
 from robust_adapt.recipes import recipe
@@ -76,6 +78,25 @@ def ours(config: Config, data: ImageData, start: dict[str, Tensor]) -> Contestan
         return training.train_step(parts, config, images, labels, 0.5)
 
     return Contestant(config.recipe + (", compiled" if config.compile else ""), parts.model, step)
+
+
+def own_loop(config: Config, data: ImageData, start: dict[str, Tensor]) -> Contestant:
+    """`DiverseAttack` in a user's loop, with the two lines of docs/uses/own-loop.md: layout and precision are ours."""
+    model, optimizer, parts = bare(config, data, start)
+    settings = config.attack
+    attack = DiverseAttack(
+        model, settings.attacks, eps=EPS, steps=settings.steps, step_ratio=settings.step_ratio, seed=0
+    )
+
+    def step(images: Tensor, labels: Tensor) -> object:
+        model.train()
+        with parts.fabric.autocast():
+            loss = nn.functional.cross_entropy(model(attack(images, labels)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        return optimizer.step()
+
+    return Contestant(f"{config.recipe}, own loop", model, step)
 
 
 def bare(config: Config, data: ImageData, start: dict[str, Tensor]) -> tuple[nn.Module, torch.optim.Optimizer, Any]:
@@ -166,7 +187,7 @@ def contestants(kind: str, options: argparse.Namespace, width: int, data: ImageD
     for config in configs:
         variants = [config, dataclasses.replace(config, compile=True)] if options.compile else [config]
         found += [ours(each, data, start) for each in variants] + [limit(config, data, start)]
-    found.append(plain(kind, configs[0], data, start))
+    found += [own_loop(configs[0], data, start), plain(kind, configs[0], data, start)]
     if kind == "pgd-7" and not options.without_art:
         found.append(art(configs[0], data, start))
     return found
