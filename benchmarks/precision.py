@@ -1,7 +1,7 @@
 """bf16 against float32: a recipe in both, the same seeds and steps, judged alike in float32.
 
     OMP_NUM_THREADS=1 python -m benchmarks.precision --data folder:cifar10-jpeg --seeds 0 1 2 --out runs/precision
-    python -m benchmarks.precision --out runs/precision --home benchmarks/results/precision    # its records, to keep
+    python -m benchmarks.precision --out runs/precision --home benchmarks/results/precision --table    # to keep them
     python -m benchmarks.precision --out benchmarks/results/precision --table
 
 Each run is the recipe in OUT/PRECISION-sSEED, in bf16 as ``--precision bf16-mixed`` has it (Muon's iteration too), in
@@ -12,6 +12,7 @@ that no choice has seen (``JUDGED`` of benchmarks/proof.py).
 
 import argparse
 import dataclasses
+import functools
 import json
 import statistics
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from robust_adapt.data import load_data
 from robust_adapt.evaluation import evaluate_model
 from robust_adapt.records import EpochRecord, EvaluationRecord, read_lines, write_json
 
+data_of = functools.cache(load_data)
 PRECISIONS = ("bf16-mixed", "32-true")
 ROWS = ("Clean", "PGD-20")
 
@@ -46,11 +48,17 @@ def judge(folder: Path, config: Config, judged: tuple[int, int]) -> None:
     """Train a run to its end and judge it, where that is missing."""
     if (folder / "judged.json").exists():
         return
-    run, data = runs.train(config, folder, resume=True), load_data(config.data)
+    run, data = runs.train(config, folder, resume=True), data_of(config.data)
     model, images = run.model.to(runs.device_of(config.device)), unseen_images(data.test, judged=judged)
     record = evaluate_model(model, images, config.ball, rows=ROWS)
     told = {"model": folder.name, "data": data.title, "config": config.shareable()}
     write_json(folder / "judged.json", dataclasses.replace(record, **told))
+
+
+def bring(options: argparse.Namespace) -> None:
+    """The records of all judged runs to where they are kept."""
+    for path in options.out.glob("*/judged.json") if options.home else ():
+        publish(path.parent, options.home / path.parent.name, path.name)
 
 
 def markdown(out: Path) -> str:
@@ -83,7 +91,7 @@ def markdown(out: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--recipe", default="one-step")
+    parser.add_argument("--recipe", choices=("pgd", "one-step", "deepseek"), default="one-step")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--epochs", type=float, default=4.0)
     parser.add_argument("--batch-size", type=int, default=128)
@@ -94,14 +102,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("runs/precision"))
     parser.add_argument("--table", action="store_true", help="show the table and train nothing")
-    parser.add_argument("--home", type=Path, help="copy the records there too, without weights")
+    parser.add_argument("--home", type=Path, help="copy the records of judged runs there, without weights")
     options = parser.parse_args(arguments)
     for seed in options.seeds if not options.table else ():
         for precision in options.precisions:
             folder = options.out / f"{precision}-s{seed}"
             judge(folder, config_of(precision, seed, options), tuple(options.judged))
-    for path in sorted(options.out.glob("*/judged.json")) if options.home else ():
-        publish(path.parent, options.home / path.parent.name, path.name)
+            bring(options)  # each at once: the next may be interrupted
+    bring(options)
     print(markdown(options.out))
 
 

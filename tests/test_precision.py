@@ -14,7 +14,6 @@ def test_both_precisions_train_as_often_and_are_judged_alike(tmp_path, capsys):
         f"--data digits --width 2 --epochs 0.2 --validation 60 --judged 100 130 --device cpu --out {out}".split()
     )
     precision.main([*arguments, "--seeds", "0", "1", "--home", str(home)])
-    printed = capsys.readouterr().out
     names = [f"{each}-s{seed}" for each in ("bf16-mixed", "32-true") for seed in (0, 1)]
     records = {name: json.loads((home / name / "judged.json").read_text()) for name in names}
     runs = {name: json.loads((home / name / "run.json").read_text()) for name in names}
@@ -28,6 +27,7 @@ def test_both_precisions_train_as_often_and_are_judged_alike(tmp_path, capsys):
         for row, accuracy in zip(record["attacks"], (clean, attacked), strict=True):
             row["accuracy"] = accuracy
         (out / name / "judged.json").write_text(json.dumps(record))
+    capsys.readouterr()
     precision.main([*arguments, "--seeds", "0", "1"])  # nothing is trained or judged anew
     printed = capsys.readouterr().out
     assert "| bf16-mixed | 2 | 55.0 (50.0, 60.0) | 30.0 (30.0, 30.0) |" in printed

@@ -149,7 +149,7 @@ class DiverseAttack(Attack):
         device = model_device(self.model, self.device or images.device)
         if device != self.device:
             self.set_device(device)
-        return images.to(device).clamp(0, 1), labels.to(device).long()
+        return images.to(device).clamp(0, 1).contiguous(), labels.to(device).long()
 
     def save(self, *args: Any, **kwargs: Any) -> Any:
         """As in torchattacks; the model leaves exactly as it came. Raises ``ConfigError`` in mode ``concat``."""

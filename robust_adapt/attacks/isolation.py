@@ -76,7 +76,7 @@ def float32_logits(attack: Attack, see: Observer, watch: Observer | None) -> con
 
     def get_logits(inputs: Tensor, labels: Any = None, *args: Any, **kwargs: Any) -> Tensor:
         if inputs.requires_grad:
-            inputs.register_hook(Tensor.contiguous)
+            inputs.register_hook(_contiguous)
             if watch is not None:
                 inputs.register_hook(watch)
         own = type(attack).get_logits
@@ -85,6 +85,10 @@ def float32_logits(attack: Attack, see: Observer, watch: Observer | None) -> con
         return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
     return _instead(attack, "get_logits", get_logits)
+
+
+def _contiguous(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else gradient.contiguous()  # a quantised layer gives none
 
 
 def first_asked(attack: Attack, method: str, starts: list[Tensor]) -> contextlib.AbstractContextManager[None]:

@@ -45,7 +45,7 @@ class Config(Section):
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """`auto`: bf16 mixed where the device is fast at it, else float32."""
     channels_last: bool = True
-    """Keep images and weights in channels-last order (faster convolutions)."""
+    """Keep weights in channels-last order (faster convolutions)."""
     compile: bool = False
     """torch.compile the model (a minute or more at the start)."""
     device: str = "auto"
