@@ -205,12 +205,17 @@ def draw(records: Sequence[dict[str, Any]], path: Path) -> None:
     axis = figure.subplots()
     for way, colour in zip(dict.fromkeys(each["way"] for each in records), itertools.cycle(COLOURS), strict=False):
         mine = [each for each in records if each["way"] == way]
-        axis.plot([each["minutes"] for each in mine], [100 * each["margin"] for each in mine], "o", color=colour, ms=4)
-        lengths = sorted({each["minutes"] for each in mine})
+        minutes, figures = [each["minutes"] for each in mine], [100 * each["margin"] for each in mine]
+        axis.plot(minutes, figures, "s" if way in PLAIN else "o", color=colour, ms=5, label=way)
+        lengths = sorted(set(minutes))
         means = [statistics.mean(each["margin"] for each in mine if each["minutes"] == length) for length in lengths]
-        style = "--" if way in PLAIN else "-"
-        axis.plot(lengths, [100 * each for each in means], style, color=colour, label=way)
+        axis.plot(lengths, [100 * each for each in means], "--" if way in PLAIN else "-", color=colour)
     axis.set(xscale="log", xlabel="CPU minutes of training, one core", ylabel="accuracy under margin PGD-20, %")
+    every = sorted({each["minutes"] for each in records})
+    axis.set_xticks(every, [f"{length:g}" for length in every])
+    axis.minorticks_off()
+    axis.set_ylim(bottom=0)
+    axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     figure.savefig(path, dpi=150)
 
