@@ -81,7 +81,7 @@ def ours(config: Config, data: ImageData, start: dict[str, Tensor]) -> Contestan
 
 
 def own_loop(config: Config, data: ImageData, start: dict[str, Tensor]) -> Contestant:
-    """`DiverseAttack` in a user's loop, with the two lines of docs/uses/own-loop.md: layout and precision are ours."""
+    """`DiverseAttack` in a user's loop, with the two lines of docs/uses/own-loop.md: our layout and precision."""
     model, optimizer, parts = bare(config, data, start)
     settings = config.attack
     attack = DiverseAttack(

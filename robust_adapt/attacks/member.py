@@ -113,7 +113,7 @@ class Member:
             # SparseFool gives NumPy a tensor in a way that NumPy is about to forbid
             warnings.filterwarnings("ignore", category=DeprecationWarning, module="torchattacks")
             warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # Dynamo looks
-            adversarial = self.attack(start.contiguous(), labels)
+            adversarial = self.attack(start, labels)
         if self.keeps_start:
             whole = bool(asked) and asked[0].shape == images.shape
             self.start = asked[0].to(images.dtype) if whole else images
