@@ -186,7 +186,7 @@ class EvaluationRecord(Judgement):
     """Every attack on one model, with every condition of its figures.
 
     images_sha256: of the n images, as float32 in [0, 1] and in their order, with their labels; a row has fewer where
-    its attack is limited. seed: of the random starts. exact: float32 as written. config: of the run, if it is one.
+    its attack is limited. seed: of the random starts. config: of the run, if it is one.
     labels: class numbers of the n images, in their order; classes: names by number. Both empty where unknown. union:
     further balls, such as ``L2 0.5``; the worst case is over the rows of these too.
     """
@@ -195,7 +195,6 @@ class EvaluationRecord(Judgement):
     weights_sha256: str
     data: str
     split: str
-    exact: bool
     attacks: list[AttackRecord]
     worst_case: AttackRecord
     config: dict[str, Any]

@@ -173,7 +173,6 @@ STALE = {
     "another device": (lambda values: values.update(device="cuda:0"), True),
     "other images": (lambda values: values.update(images_sha256="0" * 64), False),
     "images unknown": (lambda values: values.update(images_sha256=""), False),
-    "fast arithmetic": (lambda values: values.update(exact=False), False),
     "another split": (lambda values: values.update(split="validation"), False),
     "another seed": (lambda values: values.update(seed=1), False),
     "other limits": (lambda values: values["config"]["evaluation"].update(cw_n=3), False),

@@ -27,7 +27,7 @@ def attack(name, correct, n=100, eps=8 / 255, norm="Linf", mean_l2=0.5):
 def evaluation(model, correct, **changes):
     values = {
         "model": model, "weights_sha256": "ab" * 32, "data": "CIFAR-10 (JPEG copy)", "split": "test", "n": 100,
-        "norm": "Linf", "eps": 8 / 255, "seed": 0, "exact": True,
+        "norm": "Linf", "eps": 8 / 255, "seed": 0,
         "attacks": [attack("PGD-20", correct), attack("CW", correct, eps=None, norm="L2")],
         "worst_case": attack("Worst case", correct), "device": "cpu", "versions": {"torch": "2"}, "commit": None,
         "seconds": 1.0, "config": {},
@@ -65,10 +65,6 @@ def test_the_article_s_note_needs_a_row_of_it():
 def test_a_gain_over_nothing_is_in_points():
     text = reporting.markdown_table([evaluation("standard", 0), evaluation("deepseek", 40)])
     assert "| +40.0 |" in text
-
-
-def test_fast_mode_is_marked():
-    assert "FAST mode, not exact" in reporting.markdown_table([evaluation("a", 1, exact=False)])
 
 
 def test_evaluations_with_other_rows_are_refused():
@@ -116,7 +112,6 @@ UNLIKE = {
         "on the same images, but got 100 images of the test split of mine (sha256 a1a1a1a1a1a1), "
         "100 images of the validation split of mine (sha256 a1a1a1a1a1a1)",
     ),
-    "arithmetic": ({"exact": False}, "in the same arithmetic, but got float32, exact, FAST mode, not exact"),
     "seed": ({"seed": 3}, "from the same seed, but got 0, 3"),
     "steps": (
         {"attacks": [dataclasses.replace(attack("PGD-20", 1), steps=7), attack("CW", 1, eps=None, norm="L2")]},
@@ -166,7 +161,7 @@ def test_the_conditions_are_those_of_every_record():
 
 
 def test_every_line_of_a_csv_says_its_own_conditions():
-    other = {"data": "yours", "images_sha256": B, "split": "validation", "seed": 3, "exact": False, "device": "cuda:0"}
+    other = {"data": "yours", "images_sha256": B, "split": "validation", "seed": 3, "device": "cuda:0"}
     records = [evaluation("a", 1, images_sha256=A), evaluation("b", 1, commit="c1", versions={"x": "1"}, **other)]
     rows = list(csv.DictReader(io.StringIO(reporting.csv_table(records))))
     for name, value in {**other, "commit": "c1", "versions": "x 1"}.items():

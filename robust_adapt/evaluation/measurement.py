@@ -80,7 +80,6 @@ def evaluate_model(
         weights_sha256=weights_hash(model),
         data="",
         split="test",
-        exact=True,
         attacks=records,
         worst_case=worst,
         config={},

@@ -93,7 +93,6 @@ def _of_record(values: dict[str, Any]) -> dict[str, Flags]:
 
 def _of_evaluation(values: dict[str, Any]) -> dict[str, Flags]:
     record = EvaluationRecord.from_dict(values)
-    speed = "" if record.exact else f", {FAST}"
     conditions = _conditions(record, split=record.split)
     found = {}
     for row in [*record.attacks, record.worst_case]:
@@ -107,7 +106,7 @@ def _of_evaluation(values: dict[str, Any]) -> dict[str, Flags]:
             budget = f"{_ball(row)}, {row.steps} step{'' if row.steps == 1 else 's'}"
         images = row.images_sha256 or (record.images_sha256 if row.n == record.n else "")
         if row.flags and images:
-            found[row.name] = Flags(images, budget + speed, [each == "1" for each in row.flags], conditions)
+            found[row.name] = Flags(images, budget, [each == "1" for each in row.flags], conditions)
     return found
 
 

@@ -65,15 +65,10 @@ def _steps(row: AttackRecord, norm: str) -> str:
     return str(row.steps or "") + (f" x {format_eps(row.step_size, norm)}" if row.step_size else "")
 
 
-def _arithmetic(record: EvaluationRecord) -> str:
-    return "float32, exact" if record.exact else "FAST mode, not exact"
-
-
 _ALIKE: dict[str, Callable[[EvaluationRecord], Any]] = {
     "with the same rows": lambda record: [row.name for row in record.attacks],
     "under one budget": lambda record: words(record.balls),
     "with the same steps": lambda record: [f"{row.name} {_steps(row, record.norm)}" for row in record.attacks],
-    "in the same arithmetic": _arithmetic,
     "from the same seed": lambda record: record.seed,
 }
 
@@ -96,7 +91,7 @@ def conditions(records: Sequence[EvaluationRecord]) -> list[str]:
     sentences = [
         f"Accuracy in percent on {first.n} images of the {first.split} split of {titles} (a fixed, seeded, "
         f"stratified choice), 95 % Wilson intervals; budget {words(first.balls)}, one restart, "
-        f"seed {first.seed}, {_arithmetic(first)}."
+        f"seed {first.seed}, float32, exact."
     ]
     official = ("CIFAR-10", "CIFAR-100")  # a leaderboard's own images; ImageNet's with their preprocessing
     if not all(each.data in official or each.data.partition(" (")[0] == "ImageNet" for each in records):
@@ -171,7 +166,7 @@ def csv_table(records: Sequence[EvaluationRecord]) -> str:
     """One line per attack and model, plain numbers, each with its conditions: the records need not be alike."""
     out = io.StringIO()
     of_row = ["name", "norm", "eps", "steps", "n", "correct", "accuracy", "low", "high", "mean_l2"]
-    of_record = ["split", "seed", "exact", "images_sha256", "device", "commit"]
+    of_record = ["split", "seed", "images_sha256", "device", "commit"]
     writer = csv.writer(out)
     of_classes = ["worst_class", "worst_class_n", "worst_class_accuracy", "mean_over_classes"]
     writer.writerow(["model", "data", *of_row, *of_record, "versions", *of_classes])

@@ -83,7 +83,7 @@ def stored_evaluation(folder: Path) -> EvaluationRecord | None:
 def _write(folder: Path, record: EvaluationRecord) -> None:
     """Unless the record there says all that this one does, and more: on more images, or under more rows."""
     before = stored_evaluation(folder)
-    alike = ("weights_sha256", "norm", "eps", "union", "seed", "data", "split", "exact")
+    alike = ("weights_sha256", "norm", "eps", "union", "seed", "data", "split")
     if before is not None and all(getattr(before, name) == getattr(record, name) for name in alike):
         older, newer = ({row.name: row.n for row in each.attacks} for each in (before, record))
         if older != newer and all(older.get(name, 0) >= n for name, n in newer.items()):
@@ -98,7 +98,7 @@ def read_evaluation(
     rows; its versions and its device may differ. None where there is no such record, or it is damaged."""
     n = run.config.evaluation.n if n is None else n
     ball, *others = [balls] if isinstance(balls, Ball) else balls
-    named = _named(run, data) | {"union": [each.text for each in others], "split": "test", "exact": True}
+    named = _named(run, data) | {"union": [each.text for each in others], "split": "test"}
     config = named.pop("config")
     record = _kept(run, "evaluation.json", EvaluationRecord, ball, data.test.first(n), **named)
     if record and not _is_config(record.config, config):
