@@ -1,8 +1,10 @@
 """Attacks known by hand, then the composer's modes, checks and memory."""
 
+import pickle
 import random
 import warnings
 
+import attack_contract
 import numpy as np
 import pytest
 import torch
@@ -660,6 +662,16 @@ def test_a_resumed_attack_makes_the_same_next_calls(small_net, images, labels):
     for _ in range(3):
         assert torch.equal(first(images, labels), second(images, labels))
         assert first.last.attacks == second.last.attacks
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_pickled_attack_makes_the_same_next_call(name):
+    model = attack_contract.net()
+    images, labels = attack_contract.batch(model)
+    attack = attack_contract.compose(name, model, seed=3)
+    attack(images, labels)
+    other = pickle.loads(pickle.dumps(attack))
+    assert torch.equal(other(images, labels), attack(images, labels))
 
 
 def test_crafting_without_a_seed_gives_the_caller_the_same_draws(small_net):

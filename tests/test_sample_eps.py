@@ -105,6 +105,13 @@ def test_each_value_is_the_attack_of_its_own_eps(small_net, images, labels):
         torch.testing.assert_close(together[one], alone, rtol=0, atol=1e-6)
 
 
+def test_an_object_of_torchattacks_keeps_no_eps_of_a_batch(small_net, images, labels):
+    own = torchattacks.PGD(small_net, eps=0.1, alpha=0.01)
+    DiverseAttack(small_net, [own], eps=torch.full((6,), 0.03))(images, labels)
+    assert (own.eps, own.alpha) == (0.1, pytest.approx(0.01))
+    own(images[:2], labels[:2])
+
+
 def test_a_scalar_after_a_tensor_is_a_scalar(small_net, images, labels):
     attack, fresh = (DiverseAttack(small_net, ["pgd", "pgdrs"], eps=0.03, pick="all") for _ in range(2))
     attack.eps = torch.full((6,), 0.1)

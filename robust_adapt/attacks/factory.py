@@ -100,12 +100,15 @@ class Part:
         row = spec_of(attack)
         names = (row.eps, row.step) if row is not None else ("eps", "alpha")
         eps, step = (name if name is not None and hasattr(attack, name) else None for name in names)
-        ratio = row.ratio if row is not None else None
-        if eps is not None and step is not None:
-            size = getattr(attack, eps)
-            if not isinstance(size, Tensor | SampleEps) and size:
-                ratio = getattr(attack, step) / size
-        return cls(attack, row, eps, step, ratio)
+        part = cls(attack, row, eps, step, row.ratio if row is not None else None)
+        if step is None or isinstance(part.size, Tensor) or not part.size:
+            return part
+        return dataclasses.replace(part, ratio=getattr(attack, step) / part.size)
+
+    @property
+    def size(self) -> Any:
+        """Its eps as it stands; 0 without one."""
+        return 0.0 if self.eps is None else getattr(self.attack, self.eps)
 
     def set_eps(self, size: float | SampleEps) -> None:
         """Tell the attack its eps and, where it has one, its step; one without an eps is left alone."""

@@ -97,13 +97,15 @@ class Member:
                     starts[rows] = self.start
             self.start = starts
             return adversarial
-        for part in self.parts:
-            part.set_eps(size)
         underflows, asked = self._underflows(images), list[Tensor]()
         start = start.float() if underflows else start
         if isinstance(self.attack, ObjectiveUPGD):
             self.attack.clean = images.to(start.dtype)
         with contextlib.ExitStack() as stack:
+            for part in self.parts:
+                if isinstance(size, SampleEps):  # of this batch: its owner may call the attack alone, on another
+                    stack.callback(part.set_eps, part.size)
+                part.set_eps(size)
             if underflows:
                 stack.enter_context(torch.autocast(images.device.type, enabled=False))
             if self.keeps_start:

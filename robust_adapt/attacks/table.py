@@ -1,6 +1,7 @@
 """What torchattacks offers, and what each attack of it is, costs and needs: one row per attack."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -58,9 +59,15 @@ class AttackSpec:
         return min(1.0, self.ratio * self.default_steps / steps)
 
 
-def _each(forward: float, backward: float, *, once: tuple[float, float] = (0, 0)) -> Passes:
-    """So many passes per step, plus some once."""
-    return lambda steps, _: (forward * steps + once[0], backward * steps + once[1])
+def _each(forward: float, backward: float, *, per_class: float = 0, once: tuple[float, float] = (0, 0)) -> Passes:
+    """So many passes per step, so many more backward for each class, plus some once; an attack pickles with them."""
+    return functools.partial(_passes, forward, backward, per_class, once)
+
+
+def _passes(
+    forward: float, backward: float, per_class: float, once: tuple[float, float], steps: int, classes: int
+) -> tuple[float, float]:
+    return forward * steps + once[0], (backward + per_class * classes) * steps + once[1]
 
 
 def _pgd(cls: type[Attack], passes: Passes | int = 1, *, norm: str = "Linf", ratio: float = 0.25, **more: Any) -> Any:
@@ -114,7 +121,7 @@ def _autoattack_passes(_: int, classes: int) -> tuple[float, float]:
     return 12 + targeted[0] + (1 + 23 * _targets(classes)) + 5003 + 4, 11 + targeted[1] + 10 * _targets(classes)
 
 
-_FAB: dict[str, Any] = {"passes": lambda steps, classes: (2 * steps + 3, classes * steps)}
+_FAB: dict[str, Any] = {"passes": _each(2, 0, per_class=1, once=(3, 0))}
 _SQUARE: dict[str, Any] = {"passes": _each(1, 0, once=(3, 0)), "count": 5000, "steps": "n_queries"}
 _WHOLE: dict[str, Any] = {"steps": None, "classes": 4}
 _EAD: dict[str, Any] = {"passes": _each(1801, 900), "fails_clean": True}
@@ -163,12 +170,10 @@ ATTACKS: dict[str, AttackSpec] = {
     # the nearest wrong point
     "fab": _auto(ta.FAB, "min_norm", "Linf", **_FAB),
     "fab-l2": _auto(ta.FAB, "min_norm", "L2", **_FAB),  # in L1, FAB of torchattacks 3.5.1 raises UnboundLocalError
-    "deepfool": _without_eps(ta.DeepFool, "min_norm", "L2", lambda s, c: (s, c * s), 50, steps="steps"),
-    "sparsefool": _without_eps(
-        ta.SparseFool, "min_norm", "L0", lambda s, c: (52 * s, (1 + 50 * c) * s), 10, steps="steps"
-    ),
+    "deepfool": _without_eps(ta.DeepFool, "min_norm", "L2", _each(1, 0, per_class=1), 50, steps="steps"),
+    "sparsefool": _without_eps(ta.SparseFool, "min_norm", "L0", _each(52, 1, per_class=50), 10, steps="steps"),
     # JSMA: at most 154 pairs of features, a tenth of those of a 3 x 32 x 32 image; its targets are (label + 1) % 10
-    "jsma": _without_eps(ta.JSMA, "min_norm", "L0", lambda s, c: (2 * s + 1, c * s), 154, classes=10),
+    "jsma": _without_eps(ta.JSMA, "min_norm", "L0", _each(2, 0, per_class=1, once=(1, 0)), 154, classes=10),
     # no gradients; steps are left alone, their queries are options: make_attack("square", ..., n_queries=100)
     "square": _auto(ta.Square, "black_box", "Linf", **_SQUARE),
     "square-l2": _auto(ta.Square, "black_box", "L2", **_SQUARE),
