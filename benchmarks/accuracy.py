@@ -9,11 +9,11 @@ Every point is a run of its own length, its learning rate annealed to 0, on one 
 augmented batches, the triangle schedule of the recipes, whose peak is chosen for each among ``--peaks``, on the
 held-out images after ``--search`` minutes. The others are recipes with all that is theirs (Muon, label smoothing), a
 crop of 2 and an average of 0.998, and ``n-fgsm-muon`` of benchmarks/proof.py; their epoch is chosen on the held-out
-images. Judged clean and under 20 steps of PGD on the margin loss, on the test images that no choice has seen
-(``JUDGED`` of benchmarks/proof.py). Minutes are CPU minutes of the training steps alone: steps times the CPU seconds of
-one (OUT/seconds.json), those of all ways measured in turn; what they took in the end is in each record
-(``training_cpu_seconds``). Nothing of ours probes (no brake). Finished points are kept (OUT/WAY-MINUTES-sSEED.json),
-interrupted ones go on.
+images. Judged clean and under 20 steps of PGD on the margin loss, on the test images of the ablation (``JUDGED`` of
+benchmarks/proof.py), which no choice has seen but that of the recipe `deepseek`. Minutes are CPU minutes of the
+training steps alone: steps times the CPU seconds of one (OUT/seconds.json), those of all ways measured in turn; what
+they took in the end is in each record (``training_cpu_seconds``). Nothing of ours probes (no brake). Finished points
+are kept (OUT/WAY-MINUTES-sSEED.json), interrupted ones go on.
 """
 
 import argparse

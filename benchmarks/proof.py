@@ -20,6 +20,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -335,7 +336,7 @@ def gained(found: tuple[list[float], float, float] | None) -> str:
     if found is None:
         return ""
     points, low, high = found
-    interval = "" if len(points) == 1 or low == high else f" [{low:+.1f}, {high:+.1f}]"
+    interval = "" if len(points) == 1 or math.isclose(low, high, abs_tol=1e-9) else f" [{low:+.1f}, {high:+.1f}]"
     return f"{statistics.mean(points):+.1f}{interval}"
 
 

@@ -246,7 +246,7 @@ def _spread(theirs: list[float], ours: list[float]) -> list[float]:
     """Median and quartiles of the ratios theirs / ours of the rounds."""
     ratios = [their / our for their, our in zip(theirs, ours, strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-    return [round(value, 3) for value in (statistics.median(ratios), low, high)]
+    return [round(value, 6) for value in (statistics.median(ratios), low, high)]
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

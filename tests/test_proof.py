@@ -99,7 +99,7 @@ def test_the_baseline_is_chosen_on_the_held_out_images_and_the_gain_is_paired():
     assert points == pytest.approx([1, 2])
     assert (low, high) == (pytest.approx(1.5 - 12.7062 * 0.5, abs=1e-3), pytest.approx(1.5 + 12.7062 * 0.5, abs=1e-3))
     assert proof.gain(idea, run("other", 0, []), "Worst case") is None
-    assert proof.gained(([2.0, 2.0, 2.0], 2.0, 2.0)) == "+2.0"  # a spread of 0 is no interval
+    assert proof.gained(([2.0, 2.0, 2.0], 2.0, 2.0 + 4e-16)) == "+2.0"  # a spread of 0 is no interval
 
 
 def test_what_is_missing_is_trained_and_a_failure_leaves_the_others_their_turn(plan, capsys, monkeypatch):
