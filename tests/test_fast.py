@@ -66,7 +66,7 @@ def test_every_break_is_one_of_the_model_as_written(bf16):
         right = model(fast.adversarial).argmax(1) == labels
     assert fast.flags == right.tolist() and 0 < fast.correct < fast.clean.correct
     assert not fast.exact and fast.conditions.fast
-    said = "fast, breaks confirmed, APGD in bf16" if bf16 else "fast, breaks confirmed"
+    said = "fast, decided exactly, APGD in bf16" if bf16 else "fast, decided exactly"
     assert fast.fingerprint == exact.fingerprint | {"arithmetic": said}
 
 

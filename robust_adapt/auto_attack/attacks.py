@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from robust_adapt import upstream
-from robust_adapt.arithmetic import fast_arithmetic, fast_copy
+from robust_adapt.arithmetic import exact_arithmetic, fast_arithmetic, fast_copy
 from robust_adapt.auto_attack.records import ATTACKS, Conditions
+from robust_adapt.losses import margin
 
 _ITERATIONS = 100
 
@@ -40,8 +41,8 @@ class Log:
 class Adversary:
     """pyautoattack's attacks on one model, under the conditions of a run.
 
-    again: of the batch perturbed last, the images that were attacked twice. depends_on: what the bits of its results
-    depend on beside conditions and software.
+    again: how often an image of the batch perturbed last was attacked once more. depends_on: what the bits of its
+    results depend on beside conditions and software.
     """
 
     again = 0
@@ -95,7 +96,8 @@ class FastAdversary(Adversary):
     """The same attacks on ``fast_copy`` of a model, APGD in bf16 where the device is fast at it.
 
     Its word counts for nothing: an image that it takes for broken and that the model itself, in the arithmetic around
-    this call, gets right is attacked again by the same attack on the model itself. images: a few, for the copy.
+    this call, gets right is attacked again by the same attack on the model itself. From where APGD ends too near to the
+    boundary for the copy to tell the side, it goes on on the model itself. images: a few, for the copy.
     """
 
     def __init__(
@@ -107,25 +109,55 @@ class FastAdversary(Adversary):
         bf16 = upstream.bf16_is_fast(device)
         self.gradient = partial(_in_bf16, copied) if bf16 else copied
         self.engine.apgd.model = self.engine.apgd_targeted.model = self.gradient
-        self.depends_on = {"arithmetic": f"fast, breaks confirmed{', APGD in bf16' if bf16 else ''}"}
+        self.depends_on = {"arithmetic": f"fast, decided exactly{', APGD in bf16' if bf16 else ''}"}
 
     def start(self, number: int) -> Callable[[Tensor, Tensor], Tensor]:
         fast, exact = super().start(number), self.exact.start(number)
-        asked = self.gradient if self.names[number].startswith("apgd") else self.engine.model
+        asked, home = self.engine.model, ATTACKS[self.names[number]][0]
+        if home.startswith("apgd"):
+            asked, part = self.gradient, getattr(self.engine, home)
+            part.attack_single_run = partial(self._decided, part, getattr(self.exact.engine, home))
 
         def perturb(images: Tensor, labels: Tensor) -> Tensor:
+            self.again = 0
             with fast_arithmetic():
                 passed_over = _wrong(asked, images, labels)  # the attacks begin with those that their model gets right
                 adversarial = fast(images, labels)
             claimed = passed_over | (adversarial != images).flatten(1).any(dim=1)
             doubtful = claimed & ~_wrong(self.model, adversarial, labels)
-            self.again = int(doubtful.sum())
-            if self.again:
+            self.again += int(doubtful.sum())
+            if doubtful.any():
                 adversarial[doubtful] = exact(images[doubtful], labels[doubtful])
-                self.log.messages += self.exact.log.take()
+            self.log.messages += self.exact.log.take()
             return adversarial
 
         return perturb
+
+    def _decided(self, fast: Any, exact: Any, images: Tensor, labels: Tensor, x_init: Tensor | None = None) -> Any:
+        """One run of APGD (pyautoattack's ``attack_single_run``), its ends judged by the model itself.
+
+        An end is a point that the copy takes for adversarial, else that of the highest loss. Where its margin is within
+        the copy's largest error at these ends, ``exact`` goes on from it.
+        """
+        best, right, loss, adversarial = type(fast).attack_single_run(fast, images, labels, x_init)
+        if fast.eps != fast.eps_orig:  # L1 begins in larger balls
+            return best, right, loss, adversarial
+        ends = torch.where(right.view(-1, *[1] * (images.ndim - 1)), best, adversarial)
+        with torch.no_grad():
+            said = margin(self.gradient(ends), labels)
+            with exact_arithmetic():
+                margins = margin(self.model(ends), labels)
+        near = (margins <= 0) & (margins >= -(margins - said).abs().max())
+        right, adversarial = margins <= 0, ends
+        if near.any():
+            self.again += int(near.sum())
+            exact.init_hyperparam(images)
+            exact.n_iter, exact.eps = fast.n_iter, fast.eps
+            if fast.y_target is not None:
+                exact.y_target = fast.y_target[near]
+            with exact_arithmetic():
+                _, right[near], _, adversarial[near] = exact.attack_single_run(images[near], labels[near], ends[near])
+        return best, right, loss, adversarial
 
 
 def _in_bf16(model: nn.Module, images: Tensor) -> Tensor:

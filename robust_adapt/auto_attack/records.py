@@ -166,8 +166,8 @@ class Progress(Record):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoAttackRow(Record):
     """One attack, on the points that were still robust before it; accuracy is what is left after it, of all n. Of the
-    clean images, which no attack meets, ``attacked`` is n and ``fooled`` those that are wrong. again: points that fast
-    arithmetic took for broken and the model itself did not, which were attacked once more, exactly."""
+    clean images, which no attack meets, ``attacked`` is n and ``fooled`` those that are wrong. again: how often
+    fast arithmetic could not tell whether a point is broken, and the model itself was attacked once more, exactly."""
 
     name: str
     attacked: int
