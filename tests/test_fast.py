@@ -23,9 +23,9 @@ def bf16(request, monkeypatch):
 class Offset(nn.Module):
     """Logits that differ by less than bf16 tells apart so far from zero: in bf16 its answer is always class 0."""
 
-    def __init__(self, offset):
+    def __init__(self, offset, classes=5):
         super().__init__()
-        self.head = nn.Linear(48, 5)
+        self.head = nn.Linear(48, classes)
         self.head.bias.data.fill_(offset)
 
     def forward(self, images):
@@ -55,6 +55,24 @@ def test_what_only_the_fast_model_gets_wrong_is_attacked_exactly(bf16):
     assert (first.again, square.again) == (first.attacked if bf16 else 0, 0)
     if bf16:  # all of it came from the model itself
         assert torch.equal(fast.adversarial, exact.adversarial)
+
+
+def test_what_is_too_near_to_the_boundary_for_bf16_is_decided_by_the_model(bf16):
+    """The worst point of the ball is a corner and adversarial by hand; two logits nearer than 0.25 are one in bf16."""
+    torch.manual_seed(0)
+    model = Offset(50.0, classes=2).eval()
+    model.head.weight.data -= model.head.weight.data.mean(1, keepdim=True)  # images are about 0.5: none is far away
+    images = torch.rand(400, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    towards = model.head.weight[1] - model.head.weight[0]
+    corner = torch.where(towards > 0, (images.flatten(1) + 0.03).clamp(max=1), (images.flatten(1) - 0.03).clamp(min=0))
+    with torch.no_grad():
+        clean, worst = images.flatten(1) @ towards, corner @ towards
+    images = images[(clean < -0.01) & (worst > 0.01) & (worst < 0.1)]
+    labels = torch.zeros(len(images), dtype=torch.long)
+    assert len(images) > 20
+    fast = autoattack(model, images, labels, fast=True, **SHORT | {"attacks": ["apgd-ce"], "settings": {}})
+    assert fast.clean.correct == len(images) and fast.correct == 0
+    assert (fast.attacks[0].again > 0) == bf16
 
 
 def test_every_break_is_one_of_the_model_as_written(bf16):

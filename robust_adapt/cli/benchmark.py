@@ -52,7 +52,7 @@ class BenchmarkOptions:
     """Images a batch; part of the result, as upstream."""
     fast: bool = False
     """A faster search, APGD in bf16 where the device is fast at it. Clean flags are exact, a break counts only if the
-    exact float32 model confirms it, else the image is attacked again exactly. Marked in every output."""
+    exact float32 model confirms it, and where the search cannot tell, it goes on exactly. Marked in every output."""
     more_data: bool = False
     """The model saw extra or synthetic images (known for RobustBench's own entries)."""
     out: Path | None = None
