@@ -152,7 +152,7 @@ class FastAdversary(Adversary):
         if near.any():
             self.again += int(near.sum())
             exact.init_hyperparam(images)
-            exact.n_iter, exact.eps = fast.n_iter, fast.eps
+            exact.n_iter, exact.eps = fast.n_iter, fast.eps  # which L1 changes as it goes
             if fast.y_target is not None:
                 exact.y_target = fast.y_target[near]
             with exact_arithmetic():
