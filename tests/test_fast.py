@@ -57,12 +57,23 @@ def test_what_only_the_fast_model_gets_wrong_is_attacked_exactly(bf16):
         assert torch.equal(fast.adversarial, exact.adversarial)
 
 
-def test_what_is_too_near_to_the_boundary_for_bf16_is_decided_by_the_model(bf16):
-    """The worst point of the ball is a corner and adversarial by hand; two logits nearer than 0.25 are one in bf16."""
+class Hole(Offset):
+    """Not finite where the first value of an image is near to 0.5."""
+
+    def forward(self, images):
+        value = images[:, :1, 0, 0]
+        return super().forward(images) + torch.where((value != 0.5) & ((value - 0.5).abs() < 0.04), torch.nan, 0.0)
+
+
+@pytest.mark.parametrize("holes", [0, 1])
+def test_what_is_too_near_to_the_boundary_for_bf16_is_decided_by_the_model(bf16, holes):
+    """The worst point of the ball is a corner and adversarial by hand; two logits nearer than 0.25 are one in bf16. An
+    image beside whose clean form nothing is finite, which upstream counts as class 0, keeps no other from it."""
     torch.manual_seed(0)
-    model = Offset(50.0, classes=2).eval()
+    model = Hole(50.0, classes=2).eval()
     model.head.weight.data -= model.head.weight.data.mean(1, keepdim=True)  # images are about 0.5: none is far away
     images = torch.rand(400, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    images[:, 0, 0, 0] = 1 - images[:, 0, 0, 0] * 0.4
     towards = model.head.weight[1] - model.head.weight[0]
     corner = torch.where(towards > 0, (images.flatten(1) + 0.03).clamp(max=1), (images.flatten(1) - 0.03).clamp(min=0))
     with torch.no_grad():
@@ -70,9 +81,11 @@ def test_what_is_too_near_to_the_boundary_for_bf16_is_decided_by_the_model(bf16)
     images = images[(clean < -0.01) & (worst > 0.01) & (worst < 0.1)]
     labels = torch.zeros(len(images), dtype=torch.long)
     assert len(images) > 20
-    fast = autoattack(model, images, labels, fast=True, **SHORT | {"attacks": ["apgd-ce"], "settings": {}})
-    assert fast.clean.correct == len(images) and fast.correct == 0
-    assert (fast.attacks[0].again > 0) == bf16
+    images[:holes, 0, 0, 0] = 0.5
+    arguments = SHORT | {"attacks": ["apgd-ce"], "batch_size": len(images)}
+    fast = autoattack(model, images, labels, fast=True, **arguments)
+    assert fast.clean.correct == len(images) and fast.correct == holes
+    assert (fast.attacks[0].again > holes) == bf16
 
 
 def test_every_break_is_one_of_the_model_as_written(bf16):

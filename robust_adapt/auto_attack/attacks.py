@@ -147,7 +147,7 @@ class FastAdversary(Adversary):
             said = margin(self.gradient(ends), labels)
             with exact_arithmetic():
                 margins = margin(self.model(ends), labels)
-        near = (margins <= 0) & (margins >= -(margins - said).abs().max())
+        near = (margins <= 0) & (margins >= -(margins - said).abs().nan_to_num().max())
         right, adversarial = margins <= 0, ends
         if near.any():
             self.again += int(near.sum())
