@@ -86,6 +86,12 @@ def check_finite(logits: Tensor, *, training: bool = False) -> None:
         )
 
 
+def are_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """True for each image whose highest logit is its label's; one whose logits ``(N, classes)`` are not all finite is
+    wrong."""
+    return (logits.argmax(1) == labels) & logits.isfinite().all(1)
+
+
 def check_float32(logits: Tensor) -> None:
     """Raise ``ConfigError`` unless logits are float32, what AutoAttack computes in."""
     if logits.dtype != torch.float32:

@@ -175,7 +175,7 @@ def _attacks():
             {
                 "adversarial": [IMAGES[:2], IMAGES.to("meta"), IMAGES.to(torch.uint8)],
                 "images": [IMAGES[:2], IMAGES.to("meta"), IMAGES.to(torch.uint8)],
-                "eps": [-0.1, math.nan],
+                "eps": [-0.1, math.nan, torch.full((len(IMAGES),), -0.1), torch.full((len(IMAGES),), math.nan)],
                 "norm": NAMES,
             },
         ),

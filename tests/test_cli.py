@@ -237,6 +237,19 @@ def test_a_table_judges_all_runs_alike(capsys, tmp_path, monkeypatch):
     assert [(record["n"], record["seed"]) for record in records] == [(3, 7), (3, 7)]
 
 
+@pytest.mark.parametrize("flags, eps", [([], 0.1), (["--eps", "0.2"], 0.2), (["--evaluation.eps", "4/255"], 4 / 255)])
+def test_a_table_of_runs_has_the_eps_that_is_asked_for(capsys, tmp_path, monkeypatch, flags, eps):
+    monkeypatch.chdir(tmp_path)
+    tiny = [*DIGITS, "--model.width", "1", "--data.subset", "20", "--batch-size", "20", "--epochs", "1"]
+    judged = ["--evaluation.n", "2", "--evaluation.deepfool-n", "1"]
+    for out, target in (("one", "0.05"), ("two", "0.1")):
+        trained = run(capsys, "train", "standard", *tiny, *judged, "--controller.target", target, "--out", out)
+        assert trained[0] == 0
+    code, _, err = run(capsys, "table", "--standard", "one", "--robust", "two", *flags)
+    assert (code, err) == (0, "")
+    assert [record["eps"] for record in json.loads(Path("runs/table/table.json").read_text())] == [eps, eps]
+
+
 def test_a_table_of_no_images_is_refused_before_anything_is_trained(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = run(capsys, "table", "--n", "0", *DIGITS, "--model.width", "1", "--epochs", "1")

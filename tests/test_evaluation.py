@@ -76,6 +76,31 @@ def test_accuracies_known_by_hand(channel_means, leads):
     assert (fgsm.unchanged_share, rows_of(record)["Clean"].unchanged_share) == (0, 1)
 
 
+class BreaksOffTheGrid(torch.nn.Module):
+    """Not finite on an image with a value between two pixel values, and on one that is white in its first corner."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        pixels = 255 * images
+        between = ((pixels - pixels.round()).abs() > 0.1).flatten(1).any(1, keepdim=True)
+        return self.model(images).masked_fill(between | (images[:, :1, 0, 0] == 1), torch.nan)
+
+
+def test_an_answer_that_is_not_finite_is_wrong_whatever_the_label(channel_means, leads):
+    """Of such logits argmax says class 0."""
+    split, rows = Split(leads.images.clone(), torch.zeros_like(leads.labels)), ["Clean", "FGSM", "PGD-20"]
+    model, ball = BreaksOffTheGrid(channel_means).eval(), Ball("Linf", 2.5 / 255)
+    clean = robust_flags(model, split, ROWS["Clean"], ball).tolist()
+    record = evaluate_model(model, split, ball, rows=rows)
+    assert {name: row.correct for name, row in rows_of(record).items()} == {"Clean": sum(clean), "FGSM": 0, "PGD-20": 0}
+    assert clean[-1]
+    split.images[-1] = 255
+    assert robust_flags(model, split, ROWS["Clean"], ball).tolist() == [*clean[:-1], False]
+
+
 @pytest.mark.parametrize("norm", OTHER_BALLS)
 def test_accuracies_known_by_hand_in_the_other_balls(channel_means, leads, norm):
     eps, names = OTHER_BALLS[norm]

@@ -70,19 +70,11 @@ def stepped(logits, images):
         (crowded, "depends on the batch"),
     ],
 )
-def test_a_model_that_autoattack_cannot_judge_is_a_finding_or_with_strict_an_error(end, check):
+def test_a_model_that_autoattack_cannot_judge_is_a_finding_also_of_a_state(end, check, tmp_path):
     model, images, labels = make(end=end)
-    record = autoattack(model, images, labels, **QUICK)
-    assert [(finding.check, finding.attack) for finding in record.findings] == [(check, None)]
-    with pytest.raises(ConfigError, match=f"^Expected a model that AutoAttack can judge, but found {check}: .*strict"):
-        autoattack(model, images, labels, strict=True, **QUICK)
-
-
-def test_strict_reads_the_findings_of_a_state_too(tmp_path):
-    model, images, labels = make(end=softmax)
-    autoattack(model, images, labels, state_dir=tmp_path, **QUICK)
-    with pytest.raises(ConfigError, match="^Expected a model that AutoAttack can judge, but found softmax output: "):
-        autoattack(model, images, labels, strict=True, state_dir=tmp_path, **QUICK)
+    for _ in range(2):  # the second one reads what the first has written
+        record = autoattack(model, images, labels, state_dir=tmp_path, **QUICK)
+        assert [(finding.check, finding.attack) for finding in record.findings] == [(check, None)]
 
 
 def test_one_dynamic_model_does_not_mark_the_next():
@@ -216,10 +208,8 @@ def test_the_state_of_another_run_is_refused_and_kept(tmp_path):
 def test_the_state_of_a_model_that_answered_otherwise_is_refused(tmp_path):
     """What is neither in the weights nor in the printed modules: a scale, a function."""
     record = autoattack(*make(), state_dir=tmp_path, **QUICK)
-    with pytest.raises(
-        CheckpointError,
-        match=f"^Expected the state of this model in {tmp_path}, but the one it is of answered the first 9 images",
-    ):
+    sentence = f"Expected the state of this model in {tmp_path}, but the one it is of answered the first 9 images"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}"):
         autoattack(*make(end=lambda logits, images: -logits), state_dir=tmp_path, **QUICK)
     assert autoattack(*make(), state_dir=tmp_path, **QUICK) == record
 
@@ -240,7 +230,8 @@ def test_other_threads_and_other_arithmetic_are_another_run(tmp_path):
 def test_a_damaged_run_file_is_named_and_can_be_deleted(tmp_path):
     record = autoattack(*make(), state_dir=tmp_path, **QUICK)
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(CheckpointError, match=f"^Expected the run of the state in {tmp_path}/run.json, but got: "):
+    sentence = f"Expected the run of the state in {tmp_path / 'run.json'}, but got: "
+    with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}"):
         autoattack(*make(), state_dir=tmp_path, **QUICK)
     (tmp_path / "run.json").unlink()
     assert autoattack(*make(), state_dir=tmp_path, **QUICK) == record
@@ -257,7 +248,8 @@ def test_a_damaged_batch_is_named_and_can_be_deleted(tmp_path):
     record = autoattack(*make(), state_dir=tmp_path, **QUICK)
     batch = tmp_path / "0-apgd-ce-00000.pt"
     batch.write_bytes(batch.read_bytes()[:200])
-    with pytest.raises(CheckpointError, match=f"^Expected a finished batch in {batch}, but it cannot be read; delete"):
+    sentence = f"Expected a finished batch in {batch}, but it cannot be read; delete"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}"):
         autoattack(*make(), state_dir=tmp_path, **QUICK)
     batch.unlink()
     assert autoattack(*make(), state_dir=tmp_path, **QUICK).flags == record.flags

@@ -22,7 +22,7 @@ from robust_adapt.records import write_json
 from robust_adapt.reporting import Dossier, html_page
 from robust_adapt.reporting.classes import by_class
 from robust_adapt.reporting.page import headline
-from robust_adapt.reporting.sections import PICTURES
+from robust_adapt.reporting.sections import PICTURES, training
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 TABLE = RESULTS / "cifar10-jpeg-width16"
@@ -265,6 +265,18 @@ def test_the_repository_s_table_becomes_a_page(capsys, tmp_path):
 def test_a_training_without_attacks_has_no_chart_of_their_eps(name, attacks):
     words = Reader(html_page(runs.read_dossiers([TABLE / name]))).words
     assert "Training loss" in words and ("eps of the training attacks" in words) == attacks
+
+
+def test_eps_of_two_norms_are_on_charts_of_their_own():
+    """On one axis L2 0.5 would stand at 127.5 / 255 of Linf."""
+    ours = [dossier(norm, 50, ["cat"], config={"attack": {"norm": norm}}, curve=None) for norm in ("Linf", "L2")]
+    charts = training(ours)
+    units = {title: re.findall(r">(eps[^<]*)<", svg) for title, svg in charts.items() if title.startswith("eps")}
+    assert units == {
+        "eps of the training attacks, Linf": ["eps, 1/255"],
+        "eps of the training attacks, L2": ["eps"],
+    }
+    assert list(training(ours[1:]))[2] == "eps of the training attacks"
 
 
 def test_runs_of_one_recipe_are_told_apart(tmp_path):

@@ -5,7 +5,6 @@ import json
 
 import pytest
 import torch
-from keywords import autoattack
 from torch import nn
 from torch.nn import functional
 
@@ -78,7 +77,7 @@ def model(trained):
 
 def check(model, digits, ball=BALL, **options):
     """The options of ``Effort`` and ``Evidence`` in one."""
-    known = {name: options.pop(name) for name in ("standard", "objectives", "autoattack") if name in options}
+    known = {name: options.pop(name) for name in ("standard", "objectives") if name in options}
     effort = Effort(**({"n": N, "steps": 10, "queries": 100} | options))
     record = check_sanity(model, digits.test, ball, effort=effort, evidence=Evidence(**known))
     return record, {check.name: check for check in record.checks}
@@ -230,35 +229,6 @@ def test_convolutions_and_a_batch_size_of_one_are_alone_as_in_a_batch(digits):
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)).eval()
     checks = quick(model, digits, batch_size=1)[1]
     assert checks["alone as in a batch"].status == "pass" and checks["alone as in a batch"].values["change"] < 1e-5
-
-
-def test_a_record_of_autoattack_is_of_this_model_these_images_and_this_budget(model, trained, digits):
-    images, labels = digits.test.first(6).tensors()
-    other = Sound().eval()
-    masked = Sound()
-    masked.load_state_dict(trained)
-    masked.before = nn.Hardtanh(0, 1)
-
-    def judged(judged_model, n=6, eps=EPS, norm="Linf"):
-        options = {"attacks": ["square"], "settings": {"square": {"n_queries": 1}}}
-        return autoattack(judged_model, images[:n], labels[:n], eps=eps, norm=norm, version="custom", **options)
-
-    _, checks = quick(model, digits, autoattack=judged(model))
-    assert checks["PGD minus AutoAttack"].figure.split(" under ")[2].startswith("AutoAttack custom (square): ")
-    for record, named in (
-        (judged(other), "6 images with other weights"),
-        (judged(masked.eval()), "6 images with other model"),
-        (judged(model, n=5), "5 images with other images, labels"),
-        (judged(model, eps=0.3), "6 images with other eps"),
-        (judged(model, norm="L2"), "6 images with other norm"),
-        (dataclasses.replace(judged(model), flags=[True]), "1 images with other flags"),
-    ):
-        with pytest.raises(ConfigError) as caught:
-            quick(model, digits, autoattack=record)
-        assert str(caught.value) == (
-            "Expected `autoattack` as a record of this model on these 6 images with this budget, but got one of "
-            f"{named}; leave it out."
-        )
 
 
 NO_LOGITS = "Expected a model that returns logits (6, classes >= 2), but got"

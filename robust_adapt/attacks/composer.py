@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
-from robust_adapt.answers import is_compiled, logits_of, watched
+from robust_adapt.answers import are_right, is_compiled, logits_of, watched
 from robust_adapt.attacks.extra import Objective
 from robust_adapt.attacks.inputs import check_images
 from robust_adapt.attacks.isolation import crafting, look
@@ -229,8 +229,7 @@ class DiverseAttack(Attack):
         with crafting(self.model), torch.no_grad():
             logits = logits_of(self.model, adversarial)
         check_images(adversarial, labels, num_classes=logits.shape[1])
-        wrong = (logits.argmax(1) != labels) | ~logits.isfinite().all(1)
-        return wrong.float().mean().item()
+        return (~are_right(logits, labels)).float().mean().item()
 
     def state_dict(self) -> dict[str, Any]:
         """What decides the next draws."""

@@ -133,27 +133,3 @@ def check_ready(model: nn.Module) -> None:
             "Expected a model whose layers know their sizes, but its lazy ones have not run yet; call it once, on "
             "images, first."
         )
-
-
-@contextlib.contextmanager
-def restored(model: nn.Module) -> Iterator[None]:
-    """On leaving, weights, buffers and attributes of all parts of the model are what they were."""
-    parts = [(module, dict(vars(module)), _buffers(module).copy()) for module in model.modules()]
-    own = [value for _, attributes, _ in parts for value in attributes.values()]
-    tensors = [*model.parameters(), *model.buffers(), *own]
-    values = [(tensor, tensor.detach().clone()) for tensor in tensors if isinstance(tensor, Tensor)]
-    try:
-        yield
-    finally:
-        for module, attributes, buffers in parts:
-            vars(module).clear()
-            vars(module).update(attributes)
-            _buffers(module).clear()
-            _buffers(module).update(buffers)
-        for tensor, value in values:
-            tensor.detach().copy_(value)
-
-
-def _buffers(module: nn.Module) -> dict[str, Tensor | None]:
-    """The buffers that a forward may replace; none of a ScriptModule, which does not keep them in Python."""
-    return module._buffers if isinstance(module._buffers, dict) else {}

@@ -74,11 +74,13 @@ def _project_l1(delta: Tensor, size: Any) -> Tensor:
 
 
 def check_size(eps: float | Tensor, images: Tensor) -> None:
-    """Raise ``ConfigError`` unless there is one eps >= 0, or one for each of the images."""
+    """Raise ``ConfigError`` unless there is one eps >= 0, or one for each of the images; a GPU's are not waited for."""
     if isinstance(eps, Tensor):
         if eps.shape not in ((), images.shape[:1]):
             raise ConfigError(
                 f"Expected `eps` as a number, or ({len(images)},) of them, but got {shown(eps)}; give one a sample."
             )
+        if not eps.is_cuda and not (eps >= 0).all():
+            raise ConfigError(f"Expected `eps` >= 0 of every sample, but got {eps.min():g}; give sizes without a sign.")
     elif not eps >= 0:
         raise ConfigError(f"Expected `eps` as a number >= 0, but got {shown(eps)}; write 8 / 255 for Linf.")

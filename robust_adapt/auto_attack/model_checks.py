@@ -15,7 +15,7 @@ from robust_adapt.auto_attack.attacks import Log
 from robust_adapt.auto_attack.records import Conditions, Finding
 from robust_adapt.ball import ORDERS, Ball
 from robust_adapt.data import Split
-from robust_adapt.errors import ConfigError, DataError
+from robust_adapt.errors import DataError
 
 RANDOMISED, PROBABILITIES, DYNAMIC = "randomised output", "softmax output", "optimisation at inference"
 ZERO_GRADIENT, SQUARE_BETTER, NOT_FINITE = "zero gradient", "Square better than white-box", "logits not finite"
@@ -87,15 +87,6 @@ def _batch_dependence(model: nn.Module, images: Tensor) -> Found:
         return []
     change = float((whole - parts).abs().max())
     return [(BATCH_DEPENDENT, 1, f"the logits of an image change by up to {change:.3g} with its batch")]
-
-
-def refuse(found: Found) -> None:
-    """Raise ``ConfigError`` where a check has spoken up before the first attack."""
-    if found:
-        raise ConfigError(
-            f"Expected a model that AutoAttack can judge, but found {', '.join(check for check, _, _ in found)}: "
-            f"{found[0][2]} Use strict=False to run with the finding in the record."
-        )
 
 
 def batch_findings(images: Tensor, adversarial: Tensor, logits: Tensor, ball: Ball, log: Log) -> Found:

@@ -36,7 +36,6 @@ def autoattack(
     shard: tuple[int, int] | Shard = (0, 1),
     report: Callable[[Progress], None] | None = None,
     return_adversarial: bool = False,
-    strict: bool = False,
 ) -> AutoAttackRecord:
     """Accuracy that is left after each attack of AutoAttack (Croce and Hein, 2020), with flags per sample.
 
@@ -45,11 +44,11 @@ def autoattack(
     the standard version. Flags equal those of ``AutoAttack.run_standard_evaluation`` with this seed and batch size.
     state_dir: the same call with it goes on after a crash. shard: (index, count), one process of several that share
     ``state_dir``; each returns the whole result. report: called after each batch. return_adversarial: keep the images
-    in the record. strict: refuse a model that AutoAttack's own checks object to. So many, as none follows from another.
-    Raises ``ConfigError``, ``DataError``, and ``CheckpointError`` for another run's state, a damaged one, a full disk.
+    in the record, whose ``findings`` say what AutoAttack's own checks object to. Raises ``ConfigError``, ``DataError``,
+    and ``CheckpointError`` for another run's state, a damaged one, a full disk.
     """
     run = AutoAttackRun(model, split, Conditions.of(conditions))
-    return run.finish(state_dir, shard, report, keep_images=return_adversarial, strict=strict)
+    return run.finish(state_dir, shard, report, keep_images=return_adversarial)
 
 
 class AutoAttackRun:
@@ -75,7 +74,6 @@ class AutoAttackRun:
         report: Callable[[Progress], None] | None = None,
         *,
         keep_images: bool = False,
-        strict: bool = False,
     ) -> AutoAttackRecord:
         """All that is not in the state yet, and the record of it all."""
         conditions, self.shard, self.report = self.conditions, Shard(*shard), report
@@ -87,7 +85,7 @@ class AutoAttackRun:
             depends_on = conditions.fingerprint() | software(self.device) | self.adversary.depends_on
             self.state = RunState(state_dir, fingerprint(self.model, self.split, depends_on))
             with crafting(self.model, seed=conditions.seed):
-                self._clean(strict=strict)
+                self._clean()
                 if keep_images:
                     self.adversarial = self.split.tensors()[0].clone()
                 for number, name in enumerate(conditions.names):
@@ -102,7 +100,7 @@ class AutoAttackRun:
         with enough_memory(memory, "lower `batch_size`, with a `state_dir` of its own."), exact_arithmetic():
             yield
 
-    def _clean(self, *, strict: bool) -> None:
+    def _clean(self) -> None:
         result = self.state.load("clean")
         if result is None and self.shard.number == 0:
             result = self.state.made("clean", self._ask_clean)
@@ -116,8 +114,6 @@ class AutoAttackRun:
                 f"{len(self.answers)} images otherwise, by up to {(self.answers - result['answers']).abs().max():.3g}; "
                 "give that model to go on, or another `state_dir`."
             )
-        if strict:
-            model_checks.refuse(result["findings"])
         if self.shard.of > 1 and randomised:
             raise ConfigError(
                 "Expected a deterministic model with `shard`, but its output is randomised; use one process."

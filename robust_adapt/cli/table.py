@@ -34,8 +34,9 @@ class TableOptions:
     """Or minutes of each."""
     n: int | None = None
     """Test images; by default `--evaluation.n`."""
-    eps: Epsilon = Epsilon("8/255")
-    """Target of the training, budget of the evaluation."""
+    eps: Epsilon | None = None
+    """Target of the training (by default 8/255), budget of the evaluation; this is by default the largest of the
+    models'."""
     seed: int = 0
     """Root of every seed."""
     trust_code: TrustCode = False
@@ -69,20 +70,23 @@ def table(arguments: Sequence[str]) -> Answer:
 
     def build(name: str) -> Config:
         config = recipe(name)
+        target = config.controller.target if options.eps is None else options.eps
         return dataclasses.replace(
             config,
             data=options.data,
             model=options.model,
             evaluation=options.evaluation,
             seed=options.seed,
-            controller=dataclasses.replace(config.controller, target=options.eps),
+            controller=dataclasses.replace(config.controller, target=target),
             minutes=options.minutes,
             epochs=config.epochs if options.epochs is None else options.epochs,
         )
 
     names, trusted = [options.standard, *options.robust], options.trust_code or options.model.name
     data, n = (options.data, names_data(arguments)), options.evaluation.n if options.n is None else options.n
-    return _compare(names, build, options.out, data, evaluation=options.evaluation, n=n, trusted=trusted)
+    eps = options.eps if options.evaluation.eps is None else options.evaluation.eps
+    evaluation = dataclasses.replace(options.evaluation, eps=eps)
+    return _compare(names, build, options.out, data, evaluation=evaluation, n=n, trusted=trusted)
 
 
 def demo(arguments: Sequence[str]) -> Answer:
@@ -103,18 +107,20 @@ def _compare(
 ) -> Answer:
     """Train what is a recipe, load what is a run, evaluate all alike (by default as the first), write and print.
 
-    data: where no recipe says which, and whether flags name it or it is the first run's own.
+    data: where no recipe says which, and whether flags name it or it is the first run's own. evaluation: with the eps
+    of all, if it has one.
     """
     from robust_adapt import runs
 
     names = list(dict.fromkeys(str(Path(name)) for name in names))
     present = {str(folder): runs.load_run(folder, trust_code=trusted) for folder in run_folders(names)}
     configs = {name: build(name) for name in names if name not in present}  # an unknown recipe is said before training
-    _budget([present[name].config if name in present else configs[name] for name in names])  # refused before training
+    ball, *others = _budget([present[name].config if name in present else configs[name] for name in names])
+    if evaluation is not None and evaluation.eps is not None:
+        ball, evaluation = Ball(ball.norm, evaluation.eps), dataclasses.replace(evaluation, eps=None)
     images = _images(list(present.values()), list(configs.values()), data) if present else None
     done = [present.get(name) or train_with_progress(configs[name], out / name, resume=True) for name in names]
     found = dict(zip(runs.own_names([(run.config.recipe, run.folder) for run in done]), done, strict=True))
-    ball, *others = _budget([run.config for run in found.values()])
     first = next(iter(found.values()))
     images = runs.load_own_data(first) if images is None else images
     evaluation, records = evaluation or first.config.evaluation, []

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_adapt import upstream
-from robust_adapt.answers import logits_of
+from robust_adapt.answers import are_right, logits_of
 from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import Member, check_images, crafting, project
 from robust_adapt.ball import Ball
@@ -95,7 +95,7 @@ class Trial:
             with torch.no_grad():
                 logits = logits_of(self.model, images)
             check_images(images, labels, num_classes=logits.shape[1])
-            clean_right, adversarial = logits.argmax(1) == labels, images
+            clean_right, adversarial = are_right(logits, labels), images
             if member is not None and clean_right.any():
                 attacked = self._attacked(member, row, images[clean_right], labels[clean_right])
                 adversarial = images.index_put((clean_right,), attacked)
@@ -123,5 +123,5 @@ class Trial:
     @torch.no_grad()
     def _ask_again(self, images: Tensor, labels: Tensor, adversarial: Tensor, clean_right: Tensor) -> dict[str, Tensor]:
         # do not trust what an attack says of itself
-        right = clean_right & (self.model(adversarial).argmax(1) == labels)
+        right = clean_right & are_right(self.model(adversarial), labels)
         return {"right": right.cpu(), "l2": (adversarial - images).flatten(1).norm(dim=1).cpu()}

@@ -119,14 +119,17 @@ def training(dossiers: Sequence[Dossier]) -> dict[str, str]:
     runs = {each.name: (each.epochs, each.steps) for each in dossiers}
     if not any(epochs for epochs, _ in runs.values()):
         return {}
-    attacks = [each.config.get("attack") for each in dossiers]
-    norm = next((attack["norm"] for attack in attacks if isinstance(attack, dict) and "norm" in attack), "Linf")
     charts = {
         "Training loss": chart(lambda axis: loss_panel(axis, runs), "loss"),
         "Validation accuracy": chart(lambda axis: accuracy_panel(axis, runs), "accuracy"),
     }
-    if any(record.attacks for each in dossiers for record in each.epochs):
-        charts["eps of the training attacks"] = chart(lambda axis: eps_panel(axis, runs, norm=norm), "eps")
+    norms = {each.name: _norm(each) for each in dossiers if any(record.attacks for record in each.epochs)}
+    for norm in dict.fromkeys(norms.values()):  # each run keeps its colour in the chart of its norm
+        mine = {
+            name: (epochs, steps if norms.get(name, norm) == norm else []) for name, (epochs, steps) in runs.items()
+        }
+        title = "eps of the training attacks" + (f", {norm}" if len(set(norms.values())) > 1 else "")
+        charts[title] = chart(lambda axis, of=mine, norm=norm: eps_panel(axis, of, norm=norm), f"eps {norm}")  # type: ignore[misc]
     if any(record.consistency is not None for each in dossiers for record in each.epochs):
         charts["Consistency R"] = chart(lambda axis: consistency_panel(axis, runs), "R")
     for number, each in enumerate(dossiers):
@@ -135,3 +138,9 @@ def training(dossiers: Sequence[Dossier]) -> dict[str, str]:
             mix = chart(lambda axis, of=each, c=colour: mix_panel(axis, of.epochs, colour=c), f"mix {number}")  # type: ignore[misc]
             charts[f"Attack mix of {each.name}"] = mix
     return charts
+
+
+def _norm(dossier: Dossier) -> str:
+    """Of the attacks of a run's training, as far as its config tells."""
+    attack = dossier.config.get("attack")
+    return str(attack.get("norm", "Linf")) if isinstance(attack, dict) else "Linf"

@@ -10,9 +10,9 @@ from torch import nn
 
 from robust_adapt import training, upstream
 from robust_adapt.answers import check_count, check_finite
-from robust_adapt.arithmetic import exact_arithmetic
+from robust_adapt.arithmetic import copied, exact_arithmetic
 from robust_adapt.attacks import ATTACKS, AdaptiveObjective, DiverseAttack, adaptive_objective, plan_attacks
-from robust_adapt.attacks.isolation import check_ready, look, restored
+from robust_adapt.attacks.isolation import check_ready, look
 from robust_adapt.checks import check_state
 from robust_adapt.config import Config, LossConfig
 from robust_adapt.data import Batches, ImageData
@@ -98,8 +98,9 @@ def _check_model(model: nn.Module, data: ImageData, device: torch.device) -> Non
     Two images, because batch-norm over one refuses a map of one pixel.
     """
     check_state(model)
+    model = copied(model)
     images, _ = data.train.take(torch.arange(2) % len(data.train)).tensors(device)
-    with exact_arithmetic(), restored(model):
+    with exact_arithmetic():
         for training in (False, True):
             logits = look(model, images, training=training)
             check_count(logits, len(data.classes), data.title)

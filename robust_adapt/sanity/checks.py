@@ -177,18 +177,12 @@ def stands_noise(subject: Subject) -> Answer:
 
 def agrees_with_autoattack(subject: Subject) -> Answer:
     """PGD minus AutoAttack: more than 6.5 points smell of masked gradients (fail from 13 on)."""
-    pgd, record = accuracy(subject.strong_pgd), subject.evidence.autoattack
-    if record is None:
-        classes = subject.logits[0].shape[1]
-        names = ["apgd-ce", "apgd-t"] if classes >= 4 else ["apgd-ce"]
-        settings = {"apgd": {"n_restarts": 1}, "apgd_targeted": {"n_target_classes": min(TARGETS, classes - 1)}}
-        effort = subject.effort
-        conditions = Conditions(subject.ball, "custom", names, settings, effort.seed, effort.batch_size)
-        record = autoattack(subject.model, subject.split, conditions)
-        what = f"APGD-CE and APGD-T ({TARGETS} targets)" if len(names) > 1 else "APGD-CE"
-    else:
-        names = [row.name for row in record.attacks]
-        what = f"AutoAttack {record.version}" + (f" ({', '.join(names)})" if record.version == "custom" else "")
+    classes, effort, pgd = subject.logits[0].shape[1], subject.effort, accuracy(subject.strong_pgd)
+    names = ["apgd-ce", "apgd-t"] if classes >= 4 else ["apgd-ce"]
+    settings = {"apgd": {"n_restarts": 1}, "apgd_targeted": {"n_target_classes": min(TARGETS, classes - 1)}}
+    conditions = Conditions(subject.ball, "custom", names, settings, effort.seed, effort.batch_size)
+    record = autoattack(subject.model, subject.split, conditions)
+    what = f"APGD-CE and APGD-T ({TARGETS} targets)" if len(names) > 1 else "APGD-CE"
     left, gap = record.accuracy, pgd - record.accuracy
     found = ", ".join(sorted({one.check for one in record.findings}))
     return (

@@ -10,7 +10,6 @@ from robust_adapt.answers import check_float32
 from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks.inputs import check_span
 from robust_adapt.attacks.isolation import look
-from robust_adapt.auto_attack.state import fingerprint
 from robust_adapt.ball import Ball
 from robust_adapt.checks import check_known, check_model
 from robust_adapt.data import Split
@@ -98,7 +97,7 @@ def _check_subject(subject: Subject) -> None:
     """Raise ``DataError`` or ``ConfigError`` unless both models take the images, and return float32 logits of the
     classes that the labels number; the standard model's must be finite, with a gradient. And unless AutoAttack's record
     is of this model, these images and this budget."""
-    split, standard, record = subject.split, subject.evidence.standard, subject.evidence.autoattack
+    split, standard = subject.split, subject.evidence.standard
     first = split.take(slice(subject.effort.batch_size))
     images, _ = first.tensors(subject.device)
     classes = _classes(subject.model, images)
@@ -113,14 +112,6 @@ def _check_subject(subject: Subject) -> None:
             raise ConfigError(
                 "Expected `standard` with a finite, non-zero gradient, but got none on the first batch; give a model "
                 "that was trained without any defence."
-            )
-    if record is not None:
-        expected = fingerprint(subject.model, split, dataclasses.asdict(subject.ball))
-        other = [name for name, value in expected.items() if record.fingerprint.get(name) != value]
-        if other or len(record.flags) != len(split):
-            raise ConfigError(
-                f"Expected `autoattack` as a record of this model on these {len(split)} images with this budget, but "
-                f"got one of {len(record.flags)} images with other {', '.join(other) or 'flags'}; leave it out."
             )
 
 

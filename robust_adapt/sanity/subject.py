@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robust_adapt.answers import check_logits
+from robust_adapt.answers import are_right, check_logits
 from robust_adapt.arithmetic import exact_arithmetic
 from robust_adapt.attacks import Member, Objective, crafting
-from robust_adapt.auto_attack import AutoAttackRecord
 from robust_adapt.ball import Ball
 from robust_adapt.checks import SEEDS, check_seed, check_whole, device_errors
 from robust_adapt.data import Split
@@ -59,13 +58,11 @@ class Evidence:
     """What else is known of a model, for the checks that need it.
 
     standard: a model without robustness, whose adversarial images are tried on this one. objectives: what training
-    itself maximised, for the adaptive attack (``attacks.adaptive_objective``). autoattack: a record of this model, the
-    same images in their order (``split.first(n)``) and the same budget; APGD stands in for it.
+    itself maximised, for the adaptive attack (``attacks.adaptive_objective``).
     """
 
     standard: nn.Module | None = None
     objectives: Sequence[Objective] = ()
-    autoattack: AutoAttackRecord | None = None
 
 
 class Subject:
@@ -89,7 +86,7 @@ class Subject:
         """True for each image that the model gets right; one whose logits are not finite is wrong."""
         with torch.no_grad():
             logits: Tensor = self.model(images)
-        return ((logits.argmax(1) == labels) & logits.isfinite().all(1)).cpu()
+        return are_right(logits, labels).cpu()
 
     def flags(
         self,
