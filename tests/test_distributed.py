@@ -205,8 +205,9 @@ def test_a_benchmark_ends_with_its_first_process(tmp_path):
     train = [*TRAIN, str(tmp_path / "run"), "--epochs", "1"]
     subprocess.run([sys.executable, *train], check=True, capture_output=True)
     state = tmp_path / "bench" / "state"
-    words = f"-m robust_adapt benchmark {tmp_path / 'run'} --devices 2 --batch-size 10 --out {tmp_path / 'bench'}"
-    job = subprocess.Popen([sys.executable, *words.split()], start_new_session=True, stdout=subprocess.DEVNULL)
+    words = ["-m", "robust_adapt", "benchmark", str(tmp_path / "run"), *"--devices 2 --batch-size 10".split()]
+    words += ["--out", str(tmp_path / "bench")]
+    job = subprocess.Popen([sys.executable, *words], start_new_session=True, stdout=subprocess.DEVNULL)
     wait_for(state / "clean.pt")
     (child,) = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
     try:

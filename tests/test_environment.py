@@ -52,7 +52,8 @@ def test_one_process_is_one_inside_any_launcher(monkeypatch, launcher):
 
 def test_training_alone_inside_every_launcher_speaks(tmp_path):
     """The variables of all of them at once; the process that they call the last one is the first of its own job."""
-    code = f"from robust_adapt import cli; cli.main('train standard {TINY} --out {tmp_path / 'run'}'.split())"
+    words = ["train", "standard", *TINY.split(), "--out", str(tmp_path / "run")]
+    code = f"from robust_adapt import cli; cli.main({words})"
     said = python(code, **{name: value for each in LAUNCHERS.values() for name, value in each.items()}).decode()
     assert "Best epoch by validation" in said and (tmp_path / "run" / "best.pt").exists()
 
@@ -160,11 +161,11 @@ def test_one_gpu_by_its_number():
 
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "PYTHONCOERCECLOCALE": "0"}
-COMMANDS = """import sys
+COMMANDS = """import json, sys
 from robust_adapt import cli
 for line in sys.argv[1:]:
     try:
-        code = cli.main(line.split())
+        code = cli.main(json.loads(line))
     except SystemExit as ended:
         code = ended.code
     print(f"code {code}", flush=True)"""
@@ -176,26 +177,27 @@ def test_names_beyond_ascii_in_a_locale_of_ascii(make_folder, tmp_path):
         name="данные", classes=("кошка", "собака", "мышь", "ёж"), size=8, counts=[("train", 6), ("test", 3)]
     )
     run, out = tmp_path / "прогон", tmp_path / "таблица"
-    source = f"--data.name folder:{data} --data.validation 4 --model.width 2"
-    flags = f"{source} --batch-size 10 --epochs 1"
+    source = ["--data.name", f"folder:{data}", *"--data.validation 4 --model.width 2".split()]
+    flags = [*source, *"--batch-size 10 --epochs 1".split()]
     unwritable = [*f"train standard {TINY} --out".split(), str(tmp_path / "другой")]  # out of Python, or a file
-    budget = "--eps 8/255 --n 2"
-    form = f"--benchmark {run} --title Статья --authors Автор --link x --draft --out {tmp_path / 'заявка'}"
+    budget = "--eps 8/255 --n 2".split()
+    form = ["--benchmark", run, *"--title Статья --authors Автор --link x --draft --out".split(), tmp_path / "заявка"]
     lines = [
-        f"plan pgd {flags} --attack.steps 1",
-        f"train pgd {flags} --attack.steps 1 --out {run}",
-        f"evaluate {run} --rows Clean PGD-20 {budget}",
-        f"benchmark {run} --version custom --attacks apgd-ce {budget} --out {run}",
-        f"compare {run} {run}",
-        f"submit {run} --name Aвтор2026 {form}",
-        f"submit {run} --name Author2026 {form}",
-        f"table --standard {run} --robust {run} --evaluation.n 2 --eps 8/255 --out {out} {source}",
-        f"doctor --data-root {tmp_path / 'нет'}",
-        f"train нет {flags}",
-        f"evaluate {tmp_path / 'нет'}",
-        "train pgd --help",
-        "evaluate --ошибка",
+        ["plan", "pgd", *flags, "--attack.steps", "1"],
+        ["train", "pgd", *flags, "--attack.steps", "1", "--out", run],
+        ["evaluate", run, "--rows", "Clean", "PGD-20", *budget],
+        ["benchmark", run, *"--version custom --attacks apgd-ce".split(), *budget, "--out", run],
+        ["compare", run, run],
+        ["submit", run, "--name", "Aвтор2026", *form],
+        ["submit", run, "--name", "Author2026", *form],
+        ["table", "--standard", run, "--robust", run, *"--evaluation.n 2 --eps 8/255 --out".split(), out, *source],
+        ["doctor", "--data-root", tmp_path / "нет"],
+        ["train", "нет", *flags],
+        ["evaluate", tmp_path / "нет"],
+        ["train", "pgd", "--help"],
+        ["evaluate", "--ошибка"],
     ]
+    lines = [json.dumps(list(map(str, line)), ensure_ascii=False) for line in lines]
     said = python(f"{COMMANDS}\ncli.main({ascii(unwritable)})", *lines, **ASCII).decode("ascii")
     codes = [int(line.removeprefix("code ")) for line in said.splitlines() if line.startswith("code ")]
     assert codes == [0, 0, 0, 0, 0, 2, 0, 0, 0, 2, 2, 0, 2]

@@ -2,12 +2,14 @@
 
 import copy
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import LIMIT
 from torch import nn
 
 from robust_adapt.errors import ConfigError, DataError
@@ -229,9 +231,9 @@ def test_a_copy_and_the_state_of_a_compiled_model_in_a_tap(small_net, images, fr
 def test_two_ddp_processes():
     """What is checked there: tests/ddp_features.py."""
     worker = Path(__file__).with_name("ddp_features.py")
-    done = subprocess.run([sys.executable, str(worker)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, str(worker)], capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split()) == ["rank-0-done", "rank-1-done"]
+    assert sorted(re.findall(r"rank-\d-done", done.stdout)) == ["rank-0-done", "rank-1-done"]  # gloo may speak too
 
 
 def test_a_tap_made_after_the_first_compiled_call_errs(small_net, images, fresh_compiler):

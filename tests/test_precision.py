@@ -10,9 +10,8 @@ from benchmarks import precision  # noqa: E402
 
 def test_both_precisions_train_as_often_and_are_judged_alike(tmp_path, capsys):
     out, home = tmp_path / "runs", tmp_path / "home"
-    arguments = (
-        f"--data digits --width 2 --epochs 0.2 --validation 60 --judged 100 130 --device cpu --out {out}".split()
-    )
+    flags = "--data digits --width 2 --epochs 0.2 --validation 60 --judged 100 130 --device cpu"
+    arguments = [*flags.split(), "--out", str(out)]
     precision.main([*arguments, "--seeds", "0", "1", "--home", str(home)])
     names = [f"{each}-s{seed}" for each in ("bf16-mixed", "32-true") for seed in (0, 1)]
     records = {name: json.loads((home / name / "judged.json").read_text()) for name in names}

@@ -14,7 +14,7 @@ from robust_adapt.training.checkpoint import LOCK, locked, read_checkpoint
 from robust_adapt.training.stopping import Stop
 
 RUN = (
-    "--data.name digits --data.validation 60 --data.subset 256 --model.width 4 --batch-size 64 --epochs 40 "
+    "--data.name digits --data.validation 60 --data.subset 256 --model.width 4 --batch-size 64 --epochs 4000 "
     "--attack.steps 1 --brake.watch never --validation-steps 1 --precision 32-true --log-every 1 "
     "--optimizer.average 0"
 ).split()
@@ -46,12 +46,12 @@ def test_a_signal_ends_the_run_after_its_step_and_says_how_to_go_on(tmp_path, st
     assert process.exitcode == code
     position = read_checkpoint(run / "last.ckpt")["position"]
     step = position["step"]
-    assert 4 <= step < 160
+    assert 4 <= step < 16000
     assert len((run / "steps.jsonl").read_text().splitlines()) == step  # every step until the signal is there
     text = " ".join((tmp_path / "output").read_text().split())
     assert text.endswith(
-        f"Stopped by {number.name} after step {step} of 160, with a checkpoint in {run}; go on: robust-adapt train pgd "
-        f"--out {run} --resume"
+        f"Stopped by {number.name} after step {step} of 16000, with a checkpoint in {run}; go on: robust-adapt train "
+        f"pgd --out {run} --resume"
     )
 
 

@@ -210,9 +210,14 @@ def test_labels_are_known_without_reading_where_the_data_set_has_them(known, mor
     assert images.dtype == torch.float32
 
 
+def swapped(label):
+    """At the top of the module, for workers that are not forked: the default of a Mac and of Python 3.14."""
+    return 1 - label
+
+
 def test_pictures_of_imagefolder_through_v2(folder):
     transform = v2.Compose([v2.ToImage(), v2.Resize((30, 50)), v2.ToDtype(torch.float32, scale=True)])
-    dataset = ImageFolder(folder / "test", transform, target_transform=lambda label: 1 - label)
+    dataset = ImageFolder(folder / "test", transform, target_transform=swapped)
     data = load_test(dataset, ["temple", "sky"], title="views", workers=2)
     assert (data.title, data.test.shape, data.official) == ("views", (12, 3, 30, 50), False)
     assert data.test.labels.tolist() == [1] * 6 + [0] * 6
@@ -316,14 +321,13 @@ def spawned():
 def test_a_data_set_that_cannot_be_pickled(spawned):
     data = load_test(Odd(lambda image: image), list("abc"), title="mine", workers=1)
     said = error_of(data.test.tensors)
-    assert said.startswith("Expected a data set that workers can be given, but got: Can't pickle ")
+    assert said.startswith("Expected a data set that workers can be given, but got: ") and "lambda" in said
     assert said.endswith(
         "; define its functions and classes at the top of a module, without lambda, or set `workers` to 0."
     )
     assert len(load_test(Odd(lambda image: image), list("abc"), title="mine", workers=0).test.tensors()[0]) == 600
 
 
-@pytest.mark.slow
 def test_workers_that_are_not_forked_read_the_same(spawned):
     rows = torch.rand(6, 3, 4, 5, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
     data = load_test(TensorDataset(*rows), list("abc"), title="mine", workers=1)

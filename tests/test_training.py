@@ -50,9 +50,9 @@ def lines(path):
 
 @pytest.mark.parametrize("name", ["standard", "deepseek"])
 def test_the_loss_falls(name, tmp_path):
-    run = train(small(name, epochs=5), tmp_path)
+    run = train(small(name, epochs=5, model=ModelConfig(width=4)), tmp_path)
     losses = [record.loss for record in run.epochs]
-    assert len(losses) == 5 and losses[-1] < losses[0]
+    assert len(losses) == 5 and losses[-1] < math.log(10) - 0.3  # who knows nothing has ln 10
     assert [record.step for record in run.steps] == list(range(1, 16))
     assert run.epochs[0].best and not run.model.training
 

@@ -252,8 +252,8 @@ def test_the_untouched_benchmark_gives_our_accuracy(robustbench, few_queries, tm
 
     data = load_data(DataConfig(root=str(tmp_path), offline=True, validation=10))
     images = data.test.tensors()[0]
-    ours = autoattack(net, (images, labels), Conditions(Ball("Linf", 2 / 255), seed=5, batch_size=8))
-    theirs = robustbench.benchmark(net, n_examples=24, data_dir=str(tmp_path), eps=2 / 255, batch_size=8)
+    ours = autoattack(net, (images, labels), Conditions(Ball("Linf", 1.5 / 255), seed=5, batch_size=8))
+    theirs = robustbench.benchmark(net, n_examples=24, data_dir=str(tmp_path), eps=1.5 / 255, batch_size=8)
     assert theirs == (ours.clean.accuracy, ours.accuracy)
     assert 0 < ours.accuracy < ours.clean.accuracy == 21 / 24
 
