@@ -8,7 +8,8 @@ Each run is ``robust-adapt train RECIPE`` in OUT/RECIPE, with the flags that fit
 stopped; one that is finished (OUT/RECIPE/done) is not repeated. Judged (judged.json) on 2,000 test images that no
 choice has seen: those of ``JUDGED`` in the fixed order of the test split, others than those on which the ablation
 compares its runs. ``--judge apgd``: AutoAttack's APGD-CE and APGD-T on the first 500 of them; ``autoattack``: its
-standard version on the first 100; both ``fast``, and a file of that name.
+standard version on the first 100; both ``fast``, and a file of that name. ``fgsm``: clean and FGSM alone on 4,000 other
+test images that no choice has seen (``OTHERS``), in fgsm.json.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from robust_adapt.statistics import Comparison, mcnemar
 
 EPOCHS = {"standard": 2.0, "one-step": 6.0, "deepseek": 6.0}
 ROWS = ("Clean", "FGSM", "PGD-20", "CW-Linf-20")
-JUDGED = (4000, 6000)
+JUDGED, OTHERS = (4000, 6000), (6000, 10000)
 BALL = Ball("Linf", 8 / 255)
 JUDGES = {  # of AutoAttack: how many images, how
     "apgd": (500, conditions(BALL)),
@@ -53,11 +54,12 @@ def command(name: str, options: argparse.Namespace) -> list[str]:
 
 def judge(folder: Path, judges: Sequence[str], n: int | None = None) -> None:
     """``judged.json`` of a finished run, and a record of each of ``judges``, on their own number of images or n."""
-    run, images, told = unseen(folder, judged=JUDGED)
-    if not (folder / "judged.json").exists():
-        record = evaluate_model(run.model, images, BALL, rows=ROWS)
-        write_json(folder / "judged.json", dataclasses.replace(record, **told))
-    for name in judges:
+    for name, which, rows in (("fgsm", OTHERS, ROWS[:2]), ("judged", JUDGED, ROWS)):
+        run, images, told = unseen(folder, judged=which)
+        if name in (*judges, "judged") and not (folder / f"{name}.json").exists():
+            record = evaluate_model(run.model, images, BALL, rows=rows)
+            write_json(folder / f"{name}.json", dataclasses.replace(record, **told))
+    for name in filter(JUDGES.get, judges):
         usual, conditions = JUDGES[name]
         if not (folder / f"{name}.json").exists():
             found = autoattack(
@@ -77,6 +79,13 @@ def markdown(out: Path) -> str:
         text += (
             f"- {path.parent.name}: {last.step} steps, {last.cpu_seconds / 60:.0f} CPU minutes, validation included\n"
         )
+    for path in sorted(out.glob("*/fgsm.json")):
+        clean, fgsm = EvaluationRecord.from_dict(json.loads(path.read_text())).attacks
+        text += f"- {path.parent.name}, {clean.n} other images: " + ", ".join(
+            f"{row.name} {100 * row.accuracy:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}] %"
+            for row in (clean, fgsm)
+        )
+        text += "\n"
     compared, both = {}, [out / name for name in ("deepseek", "one-step")]
     if all((each / "judged.json").exists() for each in both):
         compared = compare(*(each / "judged.json" for each in both))
@@ -105,7 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=float, help=f"of every run; by default {EPOCHS}")
     parser.add_argument("--validation", type=int, default=500)
     parser.add_argument("--runs", nargs="+", choices=EPOCHS, default=list(EPOCHS))
-    parser.add_argument("--judge", nargs="*", choices=JUDGES, default=["apgd"], help="beside the rows of the table")
+    parser.add_argument(
+        "--judge", nargs="*", choices=(*JUDGES, "fgsm"), default=["apgd"], help="beside the rows of the table"
+    )
     parser.add_argument("--n", type=int, help="images under AutoAttack, if not as many as above")
     parser.add_argument("--out", type=Path, default=Path("runs/wide"))
     parser.add_argument("--table", action="store_true", help="show the table and train nothing")
@@ -119,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         judge(options.out / name, options.judge, options.n)
     for name in options.runs if options.home else ():
         if (options.out / name / "judged.json").exists():
-            records = ("judged.json", *(f"{judge}.json" for judge in JUDGES), "sanity.json")
+            records = ("judged.json", "fgsm.json", *(f"{judge}.json" for judge in JUDGES), "sanity.json")
             publish(options.out / name, options.home / name, *records)
     print(markdown(options.out))
 
