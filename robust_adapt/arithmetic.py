@@ -85,7 +85,7 @@ def copied(model: nn.Module) -> nn.Module:
     except (TypeError, RuntimeError) as error:
         raise ConfigError(
             f"Expected a model that copy.deepcopy can copy, but got: {first_line(error)}; give the part that cannot be "
-            "copied a __deepcopy__, or make no copy: no average of weights, no `fast`."
+            "copied a __deepcopy__."
         ) from error
 
 

@@ -572,5 +572,5 @@ def test_a_part_that_cannot_be_copied_is_named():
         WeightAverage(model)
     assert str(caught.value) == (
         "Expected a model that copy.deepcopy can copy, but got: cannot pickle '_thread.lock' object; give the part "
-        "that cannot be copied a __deepcopy__, or make no copy: no average of weights, no `fast`."
+        "that cannot be copied a __deepcopy__."
     )
