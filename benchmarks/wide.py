@@ -54,17 +54,17 @@ def command(name: str, options: argparse.Namespace) -> list[str]:
 
 def judge(folder: Path, judges: Sequence[str], n: int | None = None) -> None:
     """``judged.json`` of a finished run, and a record of each of ``judges``, on their own number of images or n."""
-    for name, which, rows in (("fgsm", OTHERS, ROWS[:2]), ("judged", JUDGED, ROWS)):
-        run, images, told = unseen(folder, judged=which)
-        if name in (*judges, "judged") and not (folder / f"{name}.json").exists():
+    tables = {"judged": (JUDGED, ROWS)} | ({"fgsm": (OTHERS, ROWS[:2])} if "fgsm" in judges else {})
+    for name, (which, rows) in tables.items():
+        if not (folder / f"{name}.json").exists():
+            run, images, told = unseen(folder, judged=which)
             record = evaluate_model(run.model, images, BALL, rows=rows)
             write_json(folder / f"{name}.json", dataclasses.replace(record, **told))
     for name in filter(JUDGES.get, judges):
         usual, conditions = JUDGES[name]
         if not (folder / f"{name}.json").exists():
-            found = autoattack(
-                run.model, images.take(slice(n or usual)), conditions, state_dir=folder / f"{name}-state"
-            )
+            run, images, told = unseen(folder, n or usual, judged=JUDGED)
+            found = autoattack(run.model, images, conditions, state_dir=folder / f"{name}-state")
             write_json(folder / f"{name}.json", found.to_dict() | told)
 
 

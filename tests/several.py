@@ -140,7 +140,7 @@ def doors(model, data):
     average = robust_adapt.WeightAverage(model)
     average.update(model)
     evaluated = robust_adapt.evaluate_model(model, few, robust_adapt.Ball("Linf", 0.1), rows=["Clean", "PGD-20"])
-    judged = robust_adapt.autoattack(model, few.first(None).tensors(), attacked)  # as check_sanity takes them
+    judged = robust_adapt.autoattack(model, few, attacked)
     asked = robust_adapt.check_sanity(
         model,
         few,

@@ -59,7 +59,7 @@ def check_sanity(
     """Every check of ``CHECKS`` on the first images of a split's stratified order, in float32.
 
     model: takes images in [0, 1] on its own device, left as it came. ball: Linf or L2, eps > 0. effort: images, steps
-    and queries. evidence: a standard model, objectives, a record of AutoAttack. report: called with each check. A check
+    and queries. evidence: a standard model, objectives. report: called with each check. A check
     under which the model itself fails (NaN, no gradient) is a ``fail``. ``dataclasses.replace`` names the record's
     model and data. Raises ``ConfigError``, ``DataError``.
     """
@@ -95,8 +95,7 @@ def check_sanity(
 
 def _check_subject(subject: Subject) -> None:
     """Raise ``DataError`` or ``ConfigError`` unless both models take the images, and return float32 logits of the
-    classes that the labels number; the standard model's must be finite, with a gradient. And unless AutoAttack's record
-    is of this model, these images and this budget."""
+    classes that the labels number; the standard model's must be finite, with a gradient."""
     split, standard = subject.split, subject.evidence.standard
     first = split.take(slice(subject.effort.batch_size))
     images, _ = first.tensors(subject.device)
