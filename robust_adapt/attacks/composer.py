@@ -13,6 +13,7 @@ from torchattacks.attack import Attack
 
 from robust_adapt.answers import are_right, is_compiled, logits_of, watched
 from robust_adapt.attacks.extra import Objective
+from robust_adapt.attacks.folding import Folding
 from robust_adapt.attacks.inputs import check_images
 from robust_adapt.attacks.isolation import crafting, look
 from robust_adapt.attacks.member import Member, check_failures, members_of, warn_of_flat
@@ -50,9 +51,10 @@ class DiverseAttack(Attack):
     ``last_start`` are the images at which the last call began. So many, because none follows from another.
 
     Images may be a rounding error outside [0, 1], and are clamped. Results are in [0, 1], in the ball around them (but
-    where an attack leaves it by design, ``leaves_ball`` of the table, except in ``worst``), detached; the model leaves
-    exactly as it came. ``last`` tells what the last call did; a composer warns once where most images had no gradient.
-    Raises ``DataError`` for images or labels that are not of this form, ``ConfigError`` for the rest.
+    where an attack leaves it by design, ``leaves_ball`` of the table, except in ``worst``), detached; the model, its
+    batch-norm folded meanwhile (``folding.py``), leaves exactly as it came. ``last`` tells what the last call did; a
+    composer warns once where most images had no gradient. Raises ``DataError`` for images or labels that are not of
+    this form, ``ConfigError`` for the rest.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class DiverseAttack(Attack):
             raise ConfigError(f"Expected the mode 'split' with keep_start, but got {mode!r}; use mode=\"split\".")
         with contextlib.redirect_stdout(None):  # torchattacks prints that a model without parameters has no device
             super().__init__("DiverseAttack", check_model(model))
-        self._calls, self._looked, self._warned = 0, False, False
+        self._calls, self._looked, self._warned, self._folding = 0, False, False, Folding()
         self.norm, self.mode, self.stream, self.start, self.eps = norm, mode, stream, start, eps
         self.factors = factors(norm, self._eps, union)
         options: dict[str, Any] = {"steps": steps, "step_ratio": step_ratio, "objective": objective}
@@ -129,8 +131,7 @@ class DiverseAttack(Attack):
         self._calls += 1
         seed = self._random.getrandbits(48) + self.stream
         with contextlib.ExitStack() as stack:
-            # a torchattacks object may attack a stand-in
-            for model in dict.fromkeys((self.model, *(attack.model for attack in self.attacks))):
+            for model in dict.fromkeys((self.model, *(one.model for one in self.attacks))):  # some attack a stand-in
                 stack.enter_context(crafting(model, seed=seed))
                 if self._looked or not len(inputs):
                     continue
@@ -138,6 +139,7 @@ class DiverseAttack(Attack):
                     look(model, inputs)
                 else:
                     stack.enter_context(watched(model))
+            stack.enter_context(self._folding.of(self.model))
             shares = stack.enter_context(self._members_ready(labels if full else None))
             result = self.forward(inputs, labels)
         self._looked = self._looked or len(inputs) > 0
@@ -244,6 +246,5 @@ class DiverseAttack(Attack):
 
     def __repr__(self) -> str:
         eps = "per sample" if isinstance(self._eps, Tensor) else f"{self._eps:g}"
-        return (
-            f"DiverseAttack({self.names}, eps={eps}, norm={'+'.join(self.factors)}, mode={self.mode}, pick={self.pick})"
-        )
+        ball = f"eps={eps}, norm={'+'.join(self.factors)}"
+        return f"DiverseAttack({self.names}, {ball}, mode={self.mode}, pick={self.pick})"
