@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from robust_adapt import Ball, load_run, upstream
+from robust_adapt.answers import are_right
 from robust_adapt.attacks.member import Member
 from robust_adapt.attacks.projection import project
 from robust_adapt.data import Split, load_data
@@ -51,7 +52,7 @@ def family(attack: str) -> str:
 
 
 def curve(model: torch.nn.Module, split: Split, row: Row) -> dict[str, Any]:
-    """Numbers of images that are right at each eps, and of an unbounded attack those right under its own images."""
+    """Numbers of images that are right when clean and at each eps; of an unbounded attack also under its own images."""
     begin = time.process_time()
     member = Member.named(str(row.attack), model, "Linf", steps=row.steps, step_ratio=row.step_ratio)
 
@@ -63,7 +64,8 @@ def curve(model: torch.nn.Module, split: Split, row: Row) -> dict[str, Any]:
                 free = member.attack(images, labels)
                 attacked = [*(project(free, images, eps, norm="Linf") for eps in SIZES), free]
         with torch.no_grad():
-            return torch.stack([model(each).argmax(1) == labels for each in attacked]).sum(1)
+            right = torch.stack([are_right(model(each), labels) for each in attacked])
+        return (right & right[0]).sum(1)  # the first are the clean ones
 
     answers = Trial(model, Ball("Linf", "8/255"), batch_size=100).ask(split, question)
     right = torch.stack(answers).sum(0).tolist()

@@ -40,7 +40,7 @@ def test_curves_of_two_runs_fall_and_are_kept(tmp_path, capsys, monkeypatch):
         assert set(curves) == {*few} and len(few) == 4
         clean = {one["right"][0] for one in curves.values()}
         assert clean == {right}  # eps 0 is the clean image under every attack
-        assert {len(one["right"]) for one in curves.values()} == {10}
+        assert all(len(one["right"]) == 10 and max(one["right"]) == right for one in curves.values())
         assert curves["CW, 5 steps, in the ball"]["unbounded"] <= curves["CW, 5 steps, in the ball"]["right"][-1]
     budget.main(arguments)
     assert json.loads((out / "budget.json").read_text()) == first  # with its CPU seconds: nothing was measured anew
