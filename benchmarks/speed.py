@@ -1,4 +1,4 @@
-"""Training steps a second, against peers and against the model's own limit, in turn in one process.
+"""Training steps a second, against peers and against the model's own limit, in turn, each in a process of its own.
 
     pip install -e '.[bench]'
     OMP_NUM_THREADS=1 python -m benchmarks.speed --data folder:PATH --widths 16 64 --out benchmarks/results/speed.json
@@ -9,20 +9,25 @@ pgd-7: the recipe `pgd` against the plain torchattacks loop (float32, as a user 
 the one update that the recipe cannot do without, of the bare model in the same precision and layout, nothing else. All
 begin at the same weights with the same SGD, without label smoothing, and must reach the same loss on one batch in a few
 steps before any is timed: else the figures would compare different work. A round times each once, in turn, backwards
-every other round; a ratio is the median of those of the rounds.
+every other round; a ratio is the median of those of the rounds. In one process each would meet the memory that the
+others have left: the plain loop at width 64 spends up to a quarter of its time on asking the system for more.
 """
 
 import argparse
+import contextlib
 import copy
 import dataclasses
+import functools
 import gc
 import importlib.util
+import multiprocessing
 import os
 import platform
 import statistics
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +49,7 @@ EPS, RATE, SAME, STEPS = 8 / 255, 0.01, 0.1, 4
 KINDS = {"pgd-7": ("pgd",), "one-step": ("one-step", "deepseek")}
 GRADIENTS = {"pgd": 7, "one-step": 1, "deepseek": 1}  # of the input; then one update
 Step = Callable[[Tensor, Tensor], object]
+_here: list[Any] = []  # the contestant of this process, its images and labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +59,9 @@ class Contestant:
     name: str
     model: nn.Module
     step: Step
+
+
+Maker = Callable[[ImageData, dict[str, Tensor]], Contestant]
 
 
 def config_of(name: str, width: int, batch_size: int, data: str, device: str) -> Config:
@@ -180,17 +189,37 @@ def limit(config: Config, data: ImageData, start: dict[str, Tensor]) -> Contesta
     return Contestant(f"limit of {config.recipe}", model, step)
 
 
-def contestants(kind: str, options: argparse.Namespace, width: int, data: ImageData) -> list[Contestant]:
+def makers(kind: str, options: argparse.Namespace, width: int) -> list[Maker]:
+    """How each contestant is made."""
     configs = [config_of(name, width, options.batch_size, options.data, options.device) for name in KINDS[kind]]
-    start = copy.deepcopy(runs.build_parts(configs[0], data).model.state_dict())
-    found = []
+    found: list[Maker] = []
     for config in configs:
         variants = [config, dataclasses.replace(config, compile=True)] if options.compile else [config]
-        found += [ours(each, data, start) for each in variants] + [limit(config, data, start)]
-    found += [own_loop(configs[0], data, start), plain(kind, configs[0], data, start)]
+        found += [functools.partial(ours, each) for each in variants] + [functools.partial(limit, config)]
+    found += [functools.partial(own_loop, configs[0]), functools.partial(plain, kind, configs[0])]
     if kind == "pgd-7" and not options.without_art:
-        found.append(art(configs[0], data, start))
+        found.append(functools.partial(art, configs[0]))
     return found
+
+
+def enter(make: Maker, options: argparse.Namespace, threads: int, start: dict[str, Tensor]) -> tuple[str, float]:
+    """Make a contestant in this process, and warm it up: its name, and the loss that it reaches."""
+    torch.set_num_threads(threads)
+    warnings.filterwarnings("ignore")
+    np.random.seed(0)
+    data = load_data(options.data)
+    images, labels = data.train.take(slice(options.batch_size)).tensors(runs.device_of(options.device))
+    one = make(data, start)
+    _here[:] = one, images, labels
+    return one.name, reached(*_here)
+
+
+def timed() -> float:
+    return seconds(*_here)
+
+
+def counted() -> int:
+    return _operations(*_here)
 
 
 def reached(one: Contestant, images: Tensor, labels: Tensor) -> float:
@@ -228,16 +257,22 @@ def clock_of(device: torch.device) -> Callable[[], float]:
 
 def compare(kind: str, width: int, options: argparse.Namespace, data: ImageData) -> dict[str, Any]:
     """Times of every contestant, and for each of ours the ratios against all others."""
-    images, labels = data.train.take(slice(options.batch_size)).tensors(runs.device_of(options.device))
-    every = contestants(kind, options, width, data)
-    losses = {one.name: reached(one, images, labels) for one in every}
-    check_same(losses)
-    times: dict[str, list[float]] = {one.name: [] for one in every}
-    for number in range(options.rounds):
-        for one in every if number % 2 == 0 else every[::-1]:
-            times[one.name].append(seconds(one, images, labels))
+    config = config_of(KINDS[kind][0], width, options.batch_size, options.data, options.device)
+    start = {name: value.cpu() for name, value in runs.build_parts(config, data).model.state_dict().items()}
+    rooms, losses, processes = {}, {}, multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["benchmarks.speed"])
+    with contextlib.ExitStack() as stack:
+        for make in makers(kind, options, width):
+            room = stack.enter_context(ProcessPoolExecutor(1, mp_context=processes))
+            name, loss = room.submit(enter, make, options, torch.get_num_threads(), start).result()
+            rooms[name], losses[name] = room, loss
+        check_same(losses)
+        times: dict[str, list[float]] = {name: [] for name in rooms}
+        for number in range(options.rounds):
+            for name in list(rooms) if number % 2 == 0 else list(rooms)[::-1]:
+                times[name].append(rooms[name].submit(timed).result())
+        work = {name: room.submit(counted).result() for name, room in rooms.items() if name.startswith("limit")}
     mine = [name for name in times if name.partition(",")[0] in GRADIENTS]
-    work = {one.name: _operations(one, images, labels) for one in every if one.name.startswith("limit")}
     ratios = {name: {other: _spread(times[other], times[name]) for other in times if other != name} for name in mine}
     return {"kind": kind, "width": width, "losses": losses, "seconds": times, "ratios": ratios, "operations": work}
 
@@ -303,9 +338,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.without_art and importlib.util.find_spec("art") is None:
         parser.error("ART is not installed: pip install -e '.[bench]', or say --without-art")
-    warnings.filterwarnings("ignore")
     os.environ["TQDM_DISABLE"] = "1"  # ART's bars
-    np.random.seed(0)
     data, rows = load_data(options.data), []
     config = config_of("pgd", options.widths[0], options.batch_size, options.data, options.device)
     found: dict[str, Any] = {
@@ -329,11 +362,15 @@ def main() -> None:
 
 
 def _machine() -> str:
+    """A CPU's name and, as one name is that of many, its family and model."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
-    names = [line.partition(": ")[2] for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    pairs = [line.partition(":") for line in info.read_text().splitlines()] if info.exists() else []
+    told = {key.strip(): value.strip() for key, _, value in pairs[::-1]}
+    if "model name" not in told:
+        return platform.processor() or platform.machine()
+    return f"{told['model name']}, family {told.get('cpu family')}, model {told.get('model')}"
 
 
 if __name__ == "__main__":

@@ -20,21 +20,26 @@ def test_the_limit_has_the_passes_of_the_recipe(name):
     assert (speed.GRADIENTS[name], 1, 0) == (plan.crafting.forward, plan.training, plan.signals)
 
 
-def test_contestants_begin_alike_and_reach_the_same_loss():
-    options = argparse.Namespace(batch_size=16, data="digits", device="cpu", compile=False, without_art=True, rounds=2)
+OPTIONS = argparse.Namespace(batch_size=16, data="digits", device="cpu", compile=False, without_art=True, rounds=2)
+
+
+def test_contestants_begin_alike():
     data = load_data("digits")
-    every = speed.contestants("one-step", options, 4, data)
-    first = every[0].model.state_dict()
-    for one in every:
-        assert all(torch.equal(value, first[name]) for name, value in one.model.state_dict().items())
-    row = speed.compare("one-step", 4, options, data)
-    assert (
-        set(row["ratios"]) == {"one-step", "deepseek", "one-step, own loop"}
-        and len(row["seconds"]["limit of deepseek"]) == 2
-    )
+    start = runs.build_parts(speed.config_of("one-step", 4, 16, "digits", "cpu"), data).model.state_dict()
+    start = {name: torch.rand_like(value) if value.is_floating_point() else value for name, value in start.items()}
+    made = [make(data, start) for make in speed.makers("one-step", OPTIONS, 4)]
+    assert len(made) == 6
+    for one in made:
+        assert all(torch.equal(value, start[name]) for name, value in one.model.state_dict().items())
+
+
+def test_contestants_in_their_processes_reach_the_same_loss():
+    row = speed.compare("pgd-7", 4, OPTIONS, load_data("digits"))
+    assert set(row["ratios"]) == {"pgd", "pgd, own loop"} and len(row["seconds"]["limit of pgd"]) == 2
     assert all(low <= median <= high for ratios in row["ratios"].values() for median, low, high in ratios.values())
+    assert row["operations"]["limit of pgd"] > 0
     table = speed.markdown([row]).splitlines()
-    assert table[2].startswith("| one-step | 4 | ") and len(table) == 5
+    assert table[2].startswith("| pgd | 4 | ") and len(table) == 4
 
 
 def test_a_peer_that_does_other_work_is_refused():
