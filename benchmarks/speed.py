@@ -8,8 +8,8 @@ pgd-7: the recipe `pgd` against the plain torchattacks loop (float32, as a user 
 `DiverseAttack` in the plain loop, with the model's weights channels-last and autocast. limit: the input gradients and
 the one update that the recipe cannot do without, of the bare model in the same precision and layout, nothing else. All
 begin at the same weights with the same SGD, without label smoothing, and must reach the same loss on one batch in a few
-steps before any is timed: else the figures would compare different work. A round times each once, in turn, backwards
-every other round; a ratio is the median of those of the rounds. In one process each would meet the memory that the
+steps before any is timed: else the figures would compare different work. A round times some steps of each, in turn,
+backwards every other round; a ratio is the median of those of the rounds. In one process each would meet the memory that the
 others have left: the plain loop at width 64 spends up to a quarter of its time on asking the system for more.
 """
 
@@ -239,9 +239,9 @@ def check_same(losses: dict[str, float]) -> None:
 
 
 def seconds(one: Contestant, images: Tensor, labels: Tensor) -> float:
-    """Of a step; on a GPU of several, among which nothing waits."""
+    """Of a step, the mean of several one after the other, as a loop runs them; on a GPU nothing waits among them."""
     gc.collect()
-    clock, steps = clock_of(images.device), 5 if images.is_cuda else 1
+    clock, steps = clock_of(images.device), 5 if images.is_cuda else 3
     _wait(images)
     begin = clock()
     for _ in range(steps):
