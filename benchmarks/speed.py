@@ -9,8 +9,8 @@ pgd-7: the recipe `pgd` against the plain torchattacks loop (float32, as a user 
 the one update that the recipe cannot do without, of the bare model in the same precision and layout, nothing else. All
 begin at the same weights with the same SGD, without label smoothing, and must reach the same loss on one batch in a few
 steps before any is timed: else the figures would compare different work. A round times some steps of each, in turn,
-backwards every other round; a ratio is the median of those of the rounds. In one process each would meet the memory that the
-others have left: the plain loop at width 64 spends up to a quarter of its time on asking the system for more.
+backwards every other round; a ratio is the median of those of the rounds. In one process each would meet the memory
+that the others have left: the plain loop at width 64 spends up to a third of its time on getting it from the system.
 """
 
 import argparse
