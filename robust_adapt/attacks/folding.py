@@ -55,7 +55,8 @@ class Folding:
 
     Logits and gradients are the same but for rounding; modules, parameters and hooks stay in their places. Other layers
     stay as they are, and so does a model that torch.fx cannot trace, or that is compiled: its compiler does the same.
-    The pairs are found at the first call, and again where the model has got other modules.
+    The pairs are found at the first call, and again where the model has got other modules. In the block there is a
+    second copy of their weights.
     """
 
     def __init__(self) -> None:
