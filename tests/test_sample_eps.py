@@ -108,7 +108,10 @@ def test_each_value_is_the_attack_of_its_own_eps(small_net, images, labels):
         torch.testing.assert_close(together[one], alone, rtol=0, atol=1e-6)
 
 
-def test_an_object_of_torchattacks_keeps_no_eps_of_a_batch(small_net, images, labels):
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_object_of_torchattacks_keeps_no_eps_of_a_batch(apart, small_net, images, labels, monkeypatch):
+    if apart:
+        monkeypatch.setattr(SampleEps, "in_one_call", lambda: False)
     own = torchattacks.PGD(small_net, eps=0.1, alpha=0.01)
     DiverseAttack(small_net, [own], eps=torch.full((6,), 0.03))(images, labels)
     assert (own.eps, own.alpha) == (0.1, pytest.approx(0.01))

@@ -90,11 +90,12 @@ class Member:
             size = SampleEps(eps.to(images.device))
         else:
             adversarial, starts = torch.empty_like(images), images.clone()
-            for value in eps.unique().tolist():
-                rows = eps == value
-                adversarial[rows] = self.run(images[rows], labels[rows], value, start[rows])
-                if self.keeps_start:
-                    starts[rows] = self.start
+            with self._eps_given_back():
+                for value in eps.unique().tolist():
+                    rows = eps == value
+                    adversarial[rows] = self.run(images[rows], labels[rows], value, start[rows])
+                    if self.keeps_start:
+                        starts[rows] = self.start
             self.start = starts
             return adversarial
         underflows, asked = self._underflows(images), list[Tensor]()
@@ -102,9 +103,9 @@ class Member:
         if isinstance(self.attack, ObjectiveUPGD):
             self.attack.clean = images.to(start.dtype)
         with contextlib.ExitStack() as stack:
+            if isinstance(size, SampleEps):
+                stack.enter_context(self._eps_given_back())
             for part in self.parts:
-                if isinstance(size, SampleEps):  # of this batch: its owner may call the attack alone, on another
-                    stack.callback(part.set_eps, part.size)
                 part.set_eps(size)
             if underflows:
                 stack.enter_context(torch.autocast(images.device.type, enabled=False))
@@ -121,6 +122,13 @@ class Member:
             self.start = asked[0].to(images.dtype) if whole else images
         limit = torch.inf if self.leaves_ball else eps
         return project(adversarial, images, limit, norm=self.norm).to(images.dtype)
+
+    def _eps_given_back(self) -> contextlib.ExitStack:
+        """One a sample is of this batch: the owner of the attack may call it alone, on another."""
+        stack = contextlib.ExitStack()
+        for part in self.parts:
+            stack.callback(part.set_eps, part.size)
+        return stack
 
     def _underflows(self, images: Tensor) -> bool:
         """Whether a float32 model is under float16 autocast, where the gradients of images it is sure of become 0."""
