@@ -1,12 +1,14 @@
 """Batch-norm folded while a model is attacked: where it may be, to the same answers, and without a trace."""
 
+import copy
+
 import pytest
 import torch
 import torchattacks
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from robust_adapt.attacks import DiverseAttack, crafting
+from robust_adapt.attacks import DiverseAttack, crafting, folding
 from robust_adapt.attacks.folding import Folding
 from robust_adapt.features import FeatureTap
 from robust_adapt.models import build_model
@@ -14,6 +16,12 @@ from robust_adapt.models import build_model
 EPS = 8 / 255
 IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(5)
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    """The nets below count as those of a library."""
+    monkeypatch.setattr(folding, "KNOWN", (*folding.KNOWN, __name__))
 
 
 @pytest.fixture
@@ -141,8 +149,8 @@ def test_of_the_models_at_hand(name, share, norms):
 
 
 def test_weights_and_modules_of_now_are_folded():
-    model, folding = trained(Net()), Folding()
-    with folding.of(model):
+    model, fold = trained(Net()), Folding()
+    with fold.of(model):
         pass
     with torch.no_grad():
         model.first.weight.mul_(-2)
@@ -150,7 +158,7 @@ def test_weights_and_modules_of_now_are_folded():
     for norm in (model.norm, trained(nn.Sequential(convolution(), nn.BatchNorm2d(6)))[1], nn.Identity()):
         model.norm = norm
         plain = answers(model)
-        with folding.of(model):
+        with fold.of(model):
             assert_close(answers(model), plain)
 
 
@@ -201,6 +209,61 @@ def test_a_composer_in_a_composer(norms):
     norms.clear()
     one, other = outer(IMAGES, LABELS).chunk(2)
     assert norms == [] and torch.equal(one, other)
+
+
+def test_a_class_of_the_users_is_not_folded(monkeypatch):
+    """Such as a net with one batch-norm for clean and one for adversarial images, by a flag."""
+    monkeypatch.undo()
+    model, fold = Net(between=lambda net, maps: (net.other if net.flag else net.norm)(maps)), Folding()
+    model.other, model.flag = nn.BatchNorm2d(6), False
+    trained(model)
+    for flag in (False, True):
+        model.flag = flag
+        plain = answers(model)
+        with fold.of(model):
+            assert torch.equal(answers(model), plain)
+
+
+def test_nor_one_with_a_forward_of_its_own(norms):
+    model = trained(build_model("ResNet18", width=4, size=8))
+    inner = model.forward
+    model.forward = lambda images: inner(images)
+    norms.clear()
+    with Folding().of(model):
+        answers(model)
+    assert norms
+
+
+def test_statistics_that_move_in_the_block_are_those_of_now():
+    model = trained(Net())
+    other = copy.deepcopy(model)
+    with crafting(model), Folding().of(model):
+        for training in (True, False):
+            model.norm.train(training)
+            folded = answers(model)
+    for training in (True, False):
+        other.norm.train(training)
+        plain = answers(other)
+    assert torch.equal(folded, plain)
+
+
+def test_statistics_that_are_gone_are_missed_by_nobody():
+    model, fold = trained(Net()), Folding()
+    with fold.of(model):
+        pass
+    model.norm.track_running_stats, model.norm.running_mean, model.norm.running_var = False, None, None
+    plain = answers(model)
+    with fold.of(model):
+        assert torch.equal(answers(model), plain)
+
+
+def test_a_hook_of_the_users_sees_no_trace():
+    model = nn.Sequential(nn.Sequential(convolution(), nn.BatchNorm2d(6)), nn.Flatten(), nn.Linear(384, 10)).eval()
+    seen = []
+    model[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with Folding().of(model):
+        model(IMAGES)
+    assert len(seen) == 1 and isinstance(seen[0], torch.Tensor)
 
 
 def test_an_error_leaves_no_trace():
