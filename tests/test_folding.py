@@ -59,6 +59,11 @@ class Lively(Net):
         return super().forward(self.seen)
 
 
+class OwnNorm(nn.BatchNorm2d):
+    def forward(self, maps):
+        return super().forward(maps) + 1
+
+
 def convolution(**options):
     return nn.Conv2d(3, 6, 3, padding=1, **options)
 
@@ -111,6 +116,7 @@ KEPT = {
     "a way that depends on values": lambda: Net(between=lambda net, maps: net.norm(maps) if maps.sum() > 0 else maps),
     "no running statistics": lambda: Net(norm=nn.BatchNorm2d(6, track_running_stats=False)),
     "a layer of the user's": lambda: Net(Own(3, 6, 3, padding=1)),
+    "a norm of the user's": lambda: Net(norm=OwnNorm(6)),
     "a forward of the user's": lambda: Net(with_a_forward_of_its_own()),
     "a weight that is computed": lambda: Net(parametrizations.weight_norm(convolution())),
     "a weight that a hook computes": lambda: Net(nn.utils.weight_norm(convolution())),
@@ -169,6 +175,16 @@ def test_a_hook_sees_what_it_saw(layer):
         plain = tap(IMAGES)[1]
         with Folding().of(model):
             assert_close(tap(IMAGES)[1], plain)
+
+
+@pytest.mark.parametrize("layer", ["first", "norm"])
+def test_a_hook_on_the_way_back_sees_what_it_saw(layer):
+    model, seen = trained(Net()), []
+    model.get_submodule(layer).register_full_backward_hook(lambda module, given, got: seen.append(got[0]))
+    answers(model)
+    with Folding().of(model):
+        answers(model)
+    assert torch.equal(*seen)
 
 
 def test_batch_norm_in_training_mode_keeps_its_batch():

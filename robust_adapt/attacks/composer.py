@@ -52,9 +52,9 @@ class DiverseAttack(Attack):
 
     Images may be a rounding error outside [0, 1], and are clamped. Results are in [0, 1], in the ball around them (but
     where an attack leaves it by design, ``leaves_ball`` of the table, except in ``worst``), detached; the model, its
-    batch-norm folded meanwhile (``folding.py``), leaves exactly as it came. ``last`` tells what the last call did; a
-    composer warns once where most images had no gradient. Raises ``DataError`` for images or labels that are not of
-    this form, ``ConfigError`` for the rest.
+    batch-norm folded meanwhile (where ``folding.py`` may), leaves exactly as it came. ``last`` tells what the last call
+    did; a composer warns once where most images had no gradient. Raises ``DataError`` for images or labels that are not
+    of this form, ``ConfigError`` for the rest.
     """
 
     def __init__(
